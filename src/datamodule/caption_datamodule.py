@@ -1,0 +1,178 @@
+"""Steps 1 to 4 of the data path in one place: what Flickr, MedICaT and the drawn sets have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningDataModule
+
+from src.datamodule.caption_dataset import CaptionDataset, FeatureStore
+from src.datamodule.caption_table import (
+    CaptionedImage,
+    CaptionTable,
+    split_table,
+    write_skipped,
+    write_splits,
+)
+from src.datamodule.loading import BatchLoader, BatchPlan, TrainLoader, choose_pinning, choose_workers
+from src.datamodule.preprocessing import Preprocessing
+from src.utils.errors import UserError
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+
+class CaptionDataModule(LightningDataModule):
+    """A captions file as train, val and test batches; subclasses say how the file is read.
+
+    Order of use: `setup()` (reads, checks, splits; no model needed), `connect(preprocessing)`, then the
+    loaders. `features`, when set, takes the place of pixels in all loaders made afterwards.
+
+    data_dir: folder of captions file and pictures.
+    num_samples: image-caption pairs to use, in file order; None for all.
+    batch_size: images per step and process.
+    captions_per_image: captions of an image drawn anew each epoch; None packs all of them.
+    num_workers, pin_memory: None chooses by cores, cache and device.
+    split_ratios, split_seed, fold, num_folds: see `split_table`; independent of the run's seed.
+    max_skipped: share of unusable rows, 0 to 1, above which setup stops.
+    max_caption_tokens: longer captions are cut; None leaves the decoder's limit.
+    seed: of the order of training images and of what is drawn in an epoch.
+    """
+
+    generation_length: int | None = None
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        num_samples: int | None = None,
+        batch_size: int = 16,
+        captions_per_image: int | None = None,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        split_ratios: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int = 0,
+        fold: int | None = None,
+        num_folds: int = 5,
+        max_skipped: float = 0.01,
+        max_caption_tokens: int | None = None,
+        augment: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("captions_per_image", captions_per_image)):
+            if value is not None and value < 1:
+                raise UserError(
+                    f"datamodule.{name}={value}; expected 1 or more; set datamodule.{name} to a whole number"
+                )
+        self.data_dir = Path(data_dir)
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.captions_per_image = captions_per_image
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.split_ratios = split_ratios
+        self.split_seed = split_seed
+        self.fold = fold
+        self.num_folds = num_folds
+        self.max_skipped = max_skipped
+        self.max_caption_tokens = max_caption_tokens
+        self.augment = augment
+        self.seed = seed
+        self.table: CaptionTable | None = None
+        self.splits: dict[str, list[CaptionedImage]] = {}
+        self.features: FeatureStore | None = None
+        self.broken: dict[str, str] = {}
+        self._preprocessing: Preprocessing | None = None
+
+    def read_table(self) -> CaptionTable:
+        """The whole captions file as a table; every subclass has its own."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check and split, once: later calls change nothing.
+
+        Raises:
+            UserError: as `read_table`, `CaptionTable.check` and `split_table`.
+        """
+        if self.table is not None:
+            return
+        table = self.read_table().take(self.num_samples)
+        log.info(table.summary())
+        table.check(self.max_skipped)
+        self.splits = split_table(table, self.split_ratios, self.split_seed, self.fold, self.num_folds)
+        self.table = table
+
+    def connect(self, preprocessing: Preprocessing) -> None:
+        """Tell the loaders to come what the checkpoint wants of pixels and tokens."""
+        self._preprocessing = preprocessing
+
+    def dataset(self, part: str) -> CaptionDataset:
+        """The items of "train", "val" or "test".
+
+        Raises:
+            UserError: as `setup`; RuntimeError: `connect` was not called.
+        """
+        self.setup()
+        if self._preprocessing is None:
+            raise RuntimeError("connect(preprocessing) comes before the loaders")
+        return CaptionDataset(
+            self.splits[part],
+            self._preprocessing,
+            train=part == "train",
+            seed=self.seed,
+            captions_per_image=self.captions_per_image,
+            max_caption_tokens=self.max_caption_tokens,
+            features=self.features,
+        )
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of the train part: shuffled by seed and epoch, each image once over all processes."""
+        overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        loader = TrainLoader(**self._settings("train", shuffle=not overfit))
+        loader.done = self._batches_done
+        return loader
+
+    def val_dataloader(self) -> BatchLoader:
+        """Batches of the val part in table order; each image once in all, none repeated."""
+        return BatchLoader(**self._settings("val", shuffle=False))
+
+    def test_dataloader(self) -> BatchLoader:
+        """Batches of the test part in table order; each image once in all, none repeated."""
+        return BatchLoader(**self._settings("test", shuffle=False))
+
+    def write_files(self, run_dir: str | Path) -> None:
+        """Write `splits.csv` and `skipped.csv` into the run folder."""
+        self.setup()
+        assert self.table is not None
+        write_splits(self.splits, Path(run_dir) / "splits.csv")
+        write_skipped(self.table, Path(run_dir) / "skipped.csv")
+
+    def _settings(self, part: str, shuffle: bool) -> dict[str, Any]:
+        dataset = self.dataset(part)
+        rank, world_size, local = 0, 1, 1
+        if self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            local = max(1, world_size // max(self.trainer.num_nodes, 1))
+        plan = BatchPlan(
+            [dataset.tokens.packed_length(index) for index in range(len(dataset))],
+            self.batch_size,
+            self.seed,
+            shuffle=shuffle,
+            equal_steps=part == "train",
+            rank=rank,
+            world_size=world_size,
+        )
+        return {
+            "dataset": dataset,
+            "plan": plan,
+            "num_workers": choose_workers(self.num_workers, self.features is None, local),
+            "pin_memory": choose_pinning(self.pin_memory),
+            "broken": self.broken,
+        }
+
+    def _batches_done(self) -> int | None:
+        """Batches of this epoch whose step is finished, as Lightning counts them."""
+        if self.trainer is None:
+            return None
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress.processed

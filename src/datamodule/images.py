@@ -1,0 +1,164 @@
+"""A picture file as RGB pixels, whatever its format and mode, or one clear error.
+
+Legend: H, W a picture's height and width.
+"""
+
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+from src.utils.errors import UserError
+
+# Pillow's own limit: a file of a few kilobytes can claim to be 30,000 x 30,000 pixels, which fill 2.7 GB.
+PIXEL_LIMIT = 89_478_485
+BYTE_LIMIT = 512 * 2**20
+# No EPS and the like, whose decoders start other programs.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+
+class UnreadableImage(UserError):
+    """A picture that cannot be used, with the file's name and the reason."""
+
+
+def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -> Tensor:
+    """Read a picture: uint8 (3,H,W), RGB, turned as its EXIF says, transparency over white, first frame.
+
+    Args:
+        path: a JPEG, PNG, GIF, BMP, TIFF, WebP or PPM file, told by content and not by name.
+        box: (left, top, right, bottom) in pixels of the turned picture; what lies outside it is dropped.
+
+    Raises:
+        UnreadableImage: missing, empty, no picture, damaged, over the pixel limit, or box outside of it.
+    """
+    image = decode_picture(_read(path), str(path))
+    if box is None:
+        return image
+    left, top, right, bottom = box
+    part = image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if not part.numel():
+        raise UnreadableImage(
+            f"{path}: box {box} lies outside the picture of {image.shape[2]} x {image.shape[1]} pixels; "
+            "expected left < right and top < bottom within it; mend the box"
+        )
+    return part
+
+
+def decode_picture(data: bytes, name: str) -> Tensor:
+    """The pixels of a file's bytes, as `load_image` gives them; `name` stands in the error.
+
+    Raises:
+        UnreadableImage: as `load_image`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_pixels(picture.size, name)
+                return _fast(picture, data) if _is_plain(picture) else _pillow(picture)
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise _unreadable(name, error) from error
+
+
+def check_header(path: str | Path) -> None:
+    """Cheap check without decoding: there, not empty, a known format, within the pixel limit.
+
+    Raises:
+        UnreadableImage: it is none of that.
+    """
+    _stat(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as picture:
+                _check_pixels(picture.size, str(path))
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise _unreadable(str(path), error) from error
+
+
+def _read(path: str | Path) -> bytes:
+    _stat(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(BYTE_LIMIT)
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+
+
+def _stat(path: str | Path) -> None:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(path), error) from error
+    if not stat.S_ISREG(found.st_mode) or not 0 < found.st_size <= BYTE_LIMIT:
+        what = f"a file of {found.st_size:,} bytes" if stat.S_ISREG(found.st_mode) else "not a file"
+        raise UnreadableImage(
+            f"{path}: {what}; expected a picture of 1 to {BYTE_LIMIT:,} bytes; mend or remove it"
+        )
+
+
+def _check_pixels(size: tuple[int, int], name: str) -> None:
+    if size[0] * size[1] > PIXEL_LIMIT:
+        raise UnreadableImage(
+            f"{name}: {size[0]:,} x {size[1]:,} pixels; expected at most {PIXEL_LIMIT:,} in all; "
+            "scale the picture down or remove it"
+        )
+
+
+def _unreadable(name: str, error: BaseException) -> UnreadableImage:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file"
+    elif isinstance(error, Image.UnidentifiedImageError):
+        reason = "no picture of a known format"
+    return UnreadableImage(
+        f"{name}: {reason}; expected a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM picture; "
+        "mend or remove it"
+    )
+
+
+def _is_plain(picture: Image.Image) -> bool:
+    """Whether torchvision's decoders give the same pixels as Pillow: 8 bits, grey or RGB, no transparency."""
+    if picture.format == "JPEG":
+        return picture.mode in ("RGB", "L")
+    return picture.format == "PNG" and picture.mode in ("RGB", "L") and "transparency" not in picture.info
+
+
+def _fast(picture: Image.Image, data: bytes) -> Tensor:
+    decode = decode_jpeg if picture.format == "JPEG" else decode_png
+    # bytearray: torch warns of memory that it may not write to.
+    content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return decode(content, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+
+
+def _pillow(picture: Image.Image) -> Tensor:
+    picture.seek(0)
+    turned = ImageOps.exif_transpose(picture)
+    if turned.mode.startswith("I") or turned.mode == "F":
+        grey = _eight_bits(np.asarray(turned))
+        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
+    if "A" in turned.getbands() or "transparency" in turned.info:
+        turned = turned.convert("RGBA")
+        white = Image.new("RGBA", turned.size, (255, 255, 255, 255))
+        turned = Image.alpha_composite(white, turned)
+    pixels = np.array(turned.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
+    """Grey of 16 or 32 bits as uint8: 65,535 is white (Pillow's own conversion makes all above 255 white)."""
+    scale = 255 / 65535
+    if grey.dtype == np.float32:
+        scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
+    return np.clip(np.rint(grey.astype(np.float64) * scale), 0, 255).astype(np.uint8)

@@ -1,0 +1,254 @@
+"""What a checkpoint says about its inputs: how a picture becomes numbers and a caption becomes tokens.
+
+Legend: H, W a picture's height and width.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as resizing
+from transformers import PreTrainedTokenizerBase
+
+from src.utils.errors import UserError
+
+# Pillow numbers its filters, and image processors store that number.
+FILTERS = {
+    0: InterpolationMode.NEAREST,
+    1: InterpolationMode.LANCZOS,
+    2: InterpolationMode.BILINEAR,
+    3: InterpolationMode.BICUBIC,
+    4: InterpolationMode.BOX,
+    5: InterpolationMode.HAMMING,
+}
+PIXEL_TOLERANCE = 2 / 255
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """The pixels that a checkpoint's image processor would give, in four torch calls.
+
+    resize: (height, width), or the shortest edge in pixels with the proportions kept, or None.
+    crop: (height, width) cut from the centre (zeros are added where the picture is smaller), or None.
+    resample: Pillow's number of the filter; shrinking is antialiased.
+    rescale: what a pixel of 0 to 255 is multiplied by; mean, std: per channel, after rescaling.
+    """
+
+    resize: tuple[int, int] | int | None
+    crop: tuple[int, int] | None
+    resample: int
+    rescale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels of what the encoder gets."""
+        return self._size()[0]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels of what the encoder gets."""
+        return self._size()[1]
+
+    def _size(self) -> tuple[int, int]:
+        size = self.crop or self.resize
+        if not isinstance(size, tuple):
+            raise UserError(
+                f"the image processor's size={size!r} gives pictures of no one size; expected a height and a "
+                "width or a centre crop; choose another checkpoint or mend its preprocessor_config.json"
+            )
+        return size
+
+    @classmethod
+    def from_processor(cls, processor: Any) -> "ImageTransform":
+        """Read the settings of an image processor, or of the dict of a preprocessor_config.json of any age.
+
+        A processor object is then held against this transform on a drawn picture, so that one which does
+        more than its settings say is noticed here and not in a worse caption.
+
+        Raises:
+            UserError: settings are missing, give no one size, or the processor's pixels differ.
+        """
+        settings = processor if isinstance(processor, dict) else processor.to_dict()
+        transform = cls(
+            resize=_resize(settings),
+            crop=_pair(settings, "crop_size") if settings.get("do_center_crop") else None,
+            resample=_resample(settings),
+            rescale=_rescale(settings),
+            mean=_triple(settings, "image_mean", 0.0),
+            std=_triple(settings, "image_std", 1.0),
+        )
+        transform._size()
+        if not isinstance(processor, dict):
+            _check_pixels(processor, transform)
+        return transform
+
+    def fit(self, image: Tensor) -> Tensor:
+        """Resize and crop: uint8 (3,H,W) to uint8 (3,height,width)."""
+        if self.resize is not None:
+            image = resizing.resize(
+                image, self._target(image), interpolation=FILTERS[self.resample], antialias=True
+            )
+        return image if self.crop is None else resizing.center_crop(image, list(self.crop))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Rescale and normalize: uint8 (...,3,height,width) to f32 of the same shape."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return torch.mul(pixels, self.rescale / std).sub_(mean / std)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 (3,H,W) to f32 (3,height,width), ready for the encoder."""
+        return self.normalize(self.fit(image))
+
+    def fingerprint(self) -> str:
+        """A short hash that changes when any setting does."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def _target(self, image: Tensor) -> list[int]:
+        if isinstance(self.resize, tuple):
+            return list(self.resize)
+        assert self.resize is not None
+        height, width = image.shape[-2:]
+        long = int(self.resize * max(height, width) / min(height, width))
+        return [self.resize, long] if height <= width else [long, self.resize]
+
+
+def _resize(settings: dict[str, Any]) -> tuple[int, int] | int | None:
+    if not settings.get("do_resize", True):
+        return None
+    size = settings.get("size")
+    if isinstance(size, dict) and size.get("shortest_edge") and not size.get("longest_edge"):
+        return int(size["shortest_edge"])
+    return _pair(settings, "size")
+
+
+def _pair(settings: dict[str, Any], key: str) -> tuple[int, int]:
+    """`224`, `[224, 224]` or `{"height": 224, "width": 224}` as (height, width).
+
+    Raises:
+        UserError: it is none of these.
+    """
+    size = settings.get(key)
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, dict) and size.get("height") and size.get("width"):
+        return int(size["height"]), int(size["width"])
+    if isinstance(size, list | tuple) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    raise UserError(
+        f"the image processor's {key}={size!r}; expected a number or a height and a width; "
+        "mend the checkpoint's preprocessor_config.json"
+    )
+
+
+def _resample(settings: dict[str, Any]) -> int:
+    resample = settings.get("resample", 2)
+    if resample not in FILTERS:
+        raise UserError(
+            f"the image processor's resample={resample!r}; expected one of Pillow's filters 0 to 5; "
+            "mend the checkpoint's preprocessor_config.json"
+        )
+    return int(resample)
+
+
+def _rescale(settings: dict[str, Any]) -> float:
+    # Files of 2022 hold no do_rescale: pixels were divided by 255 whenever they were normalized.
+    return float(settings.get("rescale_factor") or 1 / 255) if settings.get("do_rescale", True) else 1.0
+
+
+def _triple(settings: dict[str, Any], key: str, otherwise: float) -> tuple[float, float, float]:
+    if not settings.get("do_normalize", True):
+        return (otherwise,) * 3
+    values = settings.get(key)
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise UserError(
+            f"the image processor's {key}={values!r}; expected three numbers, one for each colour; "
+            "mend the checkpoint's preprocessor_config.json"
+        )
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _check_pixels(processor: Any, transform: ImageTransform) -> None:
+    """Hold the transform against the processor on one drawn picture of 97 x 151 pixels.
+
+    Raises:
+        UserError: shapes differ, or pixels by more than 2/255 before normalization.
+    """
+    image = torch.randint(256, (3, 13, 19), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = resizing.resize(image, [97, 151], antialias=True)
+    expected = processor(image, return_tensors="pt")["pixel_values"][0].float()
+    found = transform(image)
+    if found.shape == expected.shape:
+        units = torch.tensor(transform.std).view(3, 1, 1) / (transform.rescale * 255)
+        difference = ((found - expected).abs() * units).max().item()
+        if difference <= PIXEL_TOLERANCE:
+            return
+    else:
+        difference = float("nan")
+    raise UserError(
+        f"the image processor {type(processor).__name__} gives {tuple(expected.shape)} where its settings "
+        f"say {tuple(found.shape)} (pixels differ by {difference:.3f}); expected one of ViT, DeiT, BEiT or "
+        "Swin; choose a checkpoint with such an encoder"
+    )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Tokenizer, picture transform and special ids of a checkpoint.
+
+    max_positions: how many positions the decoder has; a caption and its start token fit in it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    image: ImageTransform
+    start_id: int
+    eos_id: int
+    pad_id: int
+    max_positions: int
+
+    def token_limit(self, limit: int | None = None) -> int:
+        """The most tokens that a caption may have: `limit`, and never more than the decoder has positions."""
+        most = self.max_positions - 1  # the start token takes one
+        return most if limit is None else min(limit, most)
+
+    def encode_caption(self, text: str, limit: int | None = None) -> list[int]:
+        """Token ids of a caption without special tokens, cut to `token_limit(limit)`."""
+        return self.tokenize([text])[0][: self.token_limit(limit)]
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many captions, uncut and without special tokens.
+
+        The text of a special token in a caption (`<|endoftext|>`) is spelled out and never becomes that
+        token: a caption cannot end itself.
+        """
+        if not texts:
+            return []
+        # A lone surrogate, which a json escape can hold, is no character that a tokenizer knows.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encoded = self.tokenizer(
+            clean,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return encoded["input_ids"]
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """Text of the ids before the first EOS (one at the very start, where start = EOS, is passed over)."""
+        tokens = [int(token) for token in ids]
+        if tokens and tokens[0] == self.start_id:
+            tokens = tokens[1:]
+        if self.eos_id in tokens:
+            tokens = tokens[: tokens.index(self.eos_id)]
+        text: Any = self.tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return " ".join(text.split())
