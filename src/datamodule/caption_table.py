@@ -228,7 +228,7 @@ def _fold(order: Sequence[str], fold: int | None, num_folds: int) -> dict[str, s
         )
     if fold is None or not 0 <= fold < num_folds:
         raise UserError(
-            f"datamodule.fold={fold}; expected 0 to {num_folds - 1} or null, for datamodule.num_folds={num_folds}; "
+            f"datamodule.fold={fold}; expected 0 to {num_folds - 1}, below datamodule.num_folds, or null; "
             "set datamodule.fold=0"
         )
     names: dict[int, str] = {fold: "test", (fold + 1) % num_folds: "val"}
