@@ -66,7 +66,7 @@ def read_flickr(
     json_file = _find(root, "datamodule.karpathy_json", karpathy_json, KARPATHY_FILES)
     file = _find(root, "datamodule.captions_file", captions_file, CAPTIONS_FILES) or json_file
     if file is None:
-        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
         raise UserError(
             f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)}); "
             f"expected {LAYOUT}; set datamodule.captions_file=..."

@@ -40,6 +40,7 @@ class PictureFolder:
 
         Raises:
             PictureRefused: the name is empty or unprintable, leads out of the folder, or no file has it.
+            UserError: the folder of pictures cannot be listed.
         """
         folder, last = "", name
         kind = self._listing("").get(name)  # a name in the listing has no slash, and is not ".."
@@ -78,17 +79,24 @@ class PictureFolder:
         return self._listings[folder]
 
     def _list(self, folder: str) -> dict[str, str]:
-        """Name -> "file", "link" or "other" (folders, pipes, devices); empty when it is no folder within."""
+        """Name -> "file", "link" or "other" (folders, pipes, devices); empty when it is no folder within.
+
+        Raises:
+            UserError: the folder of pictures itself cannot be listed.
+        """
         path = self.root / folder
         if folder and not _within(self.root, os.path.realpath(path)):
             return {}
         try:
             with os.scandir(path) as entries:
                 return {entry.name: _kind(entry) for entry in entries}
-        except OSError:
+        except OSError as error:
             if folder:
                 return {}
-            raise
+            raise UserError(
+                f"{str(self.root)!r} cannot be listed ({error.strerror or error}); expected the folder of "
+                "pictures; check its permissions"
+            ) from error
 
     def _follow(self, image_id: str) -> tuple[str, str, str]:
         """As `find`, for a symbolic link.
