@@ -9,7 +9,7 @@ from typing import Any
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_layouts import RawRow, read_rows
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
-from src.datamodule.picture_folder import PictureFolder, PictureRefused, find_folder, nearest
+from src.datamodule.picture_folder import PictureFolder, PictureRefused, find_file, find_folder
 from src.datamodule.text_lines import clean_caption, printable
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -117,17 +117,7 @@ def _find(root: Path, key: str, given: str | Path | None, names: Iterable[str]) 
     """
     if given is None:
         return next((root / name for name in names if (root / name).is_file()), None)
-    path = root / Path(given).expanduser()
-    try:
-        if path.is_file():
-            return path
-        fault = "is a folder" if path.is_dir() else f"does not exist{nearest(path)}"
-    except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
-        fault = f"cannot be opened ({error})"
-    raise UserError(
-        f"{key}={printable(str(given))!r} {fault}; expected a file in {str(root)!r} or an absolute path; "
-        f"set {key}=... or null to look for it"
-    )
+    return find_file(key, given, root)
 
 
 def _find_images(root: Path, given: str | Path | None) -> Path:

@@ -130,6 +130,25 @@ def find_folder(key: str, path: str | Path, expected: str) -> Path:
     raise UserError(f"{key}={printable(str(path))!r} {fault}; expected {expected}; set {key}=...")
 
 
+def find_file(key: str, path: str | Path, root: Path) -> Path:
+    """`path`, which is in `root` or absolute, as an existing file.
+
+    Raises:
+        UserError: it does not exist (the nearest existing name is suggested) or is no file.
+    """
+    file = root / Path(path).expanduser()
+    try:
+        if file.is_file():
+            return file
+        fault = "is no file" if file.exists() else f"does not exist{nearest(file)}"
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
+        fault = f"cannot be opened ({error})"
+    raise UserError(
+        f"{key}={printable(str(path))!r} {fault}; expected a file in {printable(str(root))!r} or an absolute "
+        f"path; set {key}=... or null to look for it"
+    )
+
+
 def nearest(path: Path) -> str:
     """ " (did you mean 'x'?)" with the most alike name that exists beside the first part that does not."""
     missing = path.absolute()

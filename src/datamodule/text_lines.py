@@ -1,6 +1,7 @@
 """Lines of a text file of unknown encoding, and captions cleaned of what no caption holds."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from src.utils.errors import UserError
@@ -34,10 +35,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read ({error.strerror or error}); expected a readable text file; "
-            "check its name and permissions"
-        ) from error
+        raise _unreadable(path, error) from error
     encoding, start = _encoding(data)
     if encoding != "utf-8":
         return LINE_END.split(data[start:].decode(encoding, "replace"))
@@ -52,6 +50,35 @@ def read_lines(path: Path) -> list[str]:
     if foreign:
         log.warning("%s: %d lines are not UTF-8; read as Windows-1252", path.name, foreign)
     return lines
+
+
+def stream_lines(path: Path) -> Iterator[str]:
+    """As `read_lines`, one line at a time, for files too large to hold; lines end in LF or CRLF only.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            if _encoding(file.read(4))[0] == "utf-8":
+                file.seek(0)
+                for number, piece in enumerate(file):
+                    piece = piece.removeprefix(b"\xef\xbb\xbf") if number == 0 else piece
+                    try:
+                        yield piece.decode().rstrip("\r\n")
+                    except UnicodeDecodeError:
+                        yield _decode_western(piece).rstrip("\r\n")
+                return
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    yield from read_lines(path)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{str(path)!r} cannot be read ({error.strerror or error}); expected a readable text file; "
+        "check its name and permissions"
+    )
 
 
 def _encoding(data: bytes) -> tuple[str, int]:

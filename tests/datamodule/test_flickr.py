@@ -260,7 +260,7 @@ def test_named_files_that_do_not_exist(tmp_path: Path) -> None:
         UserError, match=r"captions_file='caption\.txt' does not exist \(did you mean '.*captions"
     ):
         read_flickr(root, "caption.txt")
-    with pytest.raises(UserError, match=r"captions_file='Images' is a folder"):
+    with pytest.raises(UserError, match=r"captions_file='Images' is no file"):
         read_flickr(root, "Images")
     with pytest.raises(UserError, match=r"captions_file='.*cannot be (opened|read)|does not exist"):
         read_flickr(root, "a\0b")
