@@ -12,7 +12,7 @@ CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
 # A number, then a mark or a capital: "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. S1a -", "Figure 4 Axial CT".
 # "Figure 1 shows a cyst" is a sentence and stays.
 LABEL = re.compile(
-    r"(?i:(?:supplementary|supplemental|suppl\.?|online|extended data)\s+)?"
+    r"^(?i:(?:supplementary|supplemental|suppl\.?|online|extended data)\s+)?"
     r"(?i:fig(?:ure|s)?)\b\.?\s*"
     r"(?:[A-Z]{0,2}\d+(?:\.\d+)*[A-Za-z]?|[IVX]+\b)(?:[-–,&](?:\d+[A-Za-z]?|[A-Za-z])\b)?"
     r"(?:\s*(?:[.:|]|[-–—](?=\s))\s*|\s+(?=[A-Z(\[])|\s*$)"
@@ -26,7 +26,7 @@ def strip_label(caption: str) -> str:
 
 def strip_panel(caption: str, panel: str) -> str:
     """The caption of panel "A" without a leading "(A)", "A)", "A." or "A:"."""
-    return re.sub(rf"\(?{re.escape(panel)}(?:\)[.:,]?|[.:])\s*", "", caption, count=1, flags=re.IGNORECASE)
+    return re.sub(rf"^\(?{re.escape(panel)}(?:\)[.:,]?|[.:])\s*", "", caption, count=1, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
