@@ -13,8 +13,9 @@ from src.utils.errors import UserError
 @pytest.mark.parametrize(
     "label",
     [
-        "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. 1.", "Fig.1.", "fig. 12:", "Figure 1", "Figure 2 |", "Figure 3 -",
-        "Figure S1.", "Figure 1A.", "Fig. 1a–c.", "Figure 4-1.", "Figure 1.2.", "Figure IV.", "Supplementary Figure 2.", "Suppl. Fig. S3:",
+        "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. 1.", "Fig.1.", "fig. 12:",
+        "Figure 1", "Figure 2 |", "Figure 3 -", "Figure S1.", "Figure 1A.", "Fig. 1a–c.",
+        "Figure 4-1.", "Figure 1.2.", "Figure IV.", "Supplementary Figure 2.", "Suppl. Fig. S3:",
     ],
 )  # fmt: skip
 def test_labels_are_stripped(label: str) -> None:
