@@ -3,7 +3,6 @@
 B images, T packed tokens of an image, P patches, D width, V vocabulary.
 """
 
-import inspect
 from typing import Protocol
 
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
 from src.models.packed_attention import packing_mask
+from src.models.packed_gpt2 import is_plain_gpt2, packed_hidden
+from src.models.vocabulary_loss import vocabulary_nats
 
 
 class PackedTokens(Protocol):
@@ -32,6 +33,10 @@ def packed_loss(
     """
     states = project_states(model, encoder_states)
     labelled = batch.labels != -100
+    if is_plain_gpt2(model.decoder):
+        tokens = batch.input_ids, batch.position_ids, batch.caption_index
+        hidden = packed_hidden(model.decoder, states, *tokens)
+        return vocabulary_nats(hidden, model.decoder.lm_head, batch.labels[batch.caption_index >= 0]), labelled.sum()
     logits = decoder_logits(model.decoder, states, batch)[labelled]
     nats = nn.functional.cross_entropy(logits.float(), batch.labels[labelled], reduction="sum")
     return nats, labelled.sum()

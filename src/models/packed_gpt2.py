@@ -1,0 +1,110 @@
+"""GPT-2's decoder over packed captions: transformers' weights and numbers, a forward of our own.
+
+Frozen blocks get no weight gradients and no casts, padding and repeated beginnings are never computed, and
+the residual stream stays in fp32 while products run in the precision of autocast.
+
+B images, T packed tokens of an image, P patches, N rows (see packed_rows.py), D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import GPT2LMHeadModel
+from transformers.activations import NewGELUActivation
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
+from transformers.pytorch_utils import Conv1D
+
+from src.models.packed_attention import cross_attention, self_attention
+from src.models.packed_linear import linear
+from src.models.packed_rows import PackedRows, merge_prefixes, token_rows
+
+PLAIN = {Conv1D, GPT2Attention, GPT2Block, GPT2MLP, nn.Dropout, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+
+
+def is_plain_gpt2(decoder: nn.Module) -> bool:
+    """Whether `packed_hidden` computes what the decoder would: GPT-2 with cross-attention, nothing wrapped."""
+    if type(decoder) is not GPT2LMHeadModel or type(decoder.lm_head) is not nn.Linear:
+        return False
+    if not decoder.config.add_cross_attention or decoder.config.reorder_and_upcast_attn:
+        return False
+    body = decoder.transformer
+    activations = {block.mlp.act for block in body.h if hasattr(block.mlp, "act")}
+    return all(type(part) in PLAIN or part in activations or part is body for part in body.modules())
+
+
+def packed_hidden(
+    decoder: GPT2LMHeadModel, states: Tensor, input_ids: Tensor, position_ids: Tensor, caption_index: Tensor
+) -> Tensor:
+    """Hidden states before the vocabulary, one row per token that is not padding, in order of their places.
+
+    states: (B,P,D). input_ids, position_ids, caption_index: i64 (B,T), -1 in the last on padding.
+    Returns: (number of tokens, D) in autocast's precision where autocast is on, else in the weights'.
+    """
+    body, device = decoder.transformer, states.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.wte.weight.dtype
+    with torch.autocast(device, enabled=False):
+        merged = merge_prefixes(input_ids, caption_index)
+        layout, places = merged.rows, merged.first
+        random_from = _first_random_block(decoder)
+        if random_from < 0:
+            layout, places = token_rows(caption_index), (caption_index >= 0).flatten().nonzero()[:, 0]
+        x = body.wte(input_ids.flatten()[places]) + body.wpe(position_ids.flatten()[places])  # (N,D)
+        x = body.drop(x)
+        states_now = states.to(dtype)
+        for number, block in enumerate(body.h):
+            if number == random_from:
+                layout, x = token_rows(caption_index), x[merged.row_of_token]
+            x = _block(block, x, states_now, layout, dtype)
+        if random_from == len(body.h):
+            x = x[merged.row_of_token]
+        return _norm(body.ln_f, x, dtype)
+
+
+def _first_random_block(decoder: GPT2LMHeadModel) -> int:
+    """The first block with dropout, before which rows may be shared: -1 for the embeddings, else 0 to n."""
+    if _drops(decoder.transformer.drop):
+        return -1
+    for number, block in enumerate(decoder.transformer.h):
+        attentions = block.attn, block.crossattention
+        rates = [_dropout_rate(attention) for attention in attentions]
+        parts = [block.mlp.dropout, *(attention.resid_dropout for attention in attentions)]
+        if any(rates) or any(map(_drops, parts)):
+            return number
+    return len(decoder.transformer.h)
+
+
+def _drops(dropout: nn.Dropout) -> bool:
+    return dropout.training and dropout.p > 0
+
+
+def _block(block: GPT2Block, x: Tensor, states: Tensor, layout: PackedRows, dtype: torch.dtype) -> Tensor:
+    """One transformer block; x (N,D) in the precision of the residual stream, states (B,P,D) in dtype."""
+    attention = block.attn
+    qkv = _conv1d(_norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
+    settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
+    x = x + attention.resid_dropout(_conv1d(self_attention(qkv, *settings), attention.c_proj))
+
+    attention = block.crossattention
+    q = _conv1d(_norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
+    kv = _conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (B,P,2D)
+    settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
+    x = x + attention.resid_dropout(_conv1d(cross_attention(q, kv, *settings), attention.c_proj))
+
+    inner = _conv1d(_norm(block.ln_2, x, dtype), block.mlp.c_fc)  # (N,4D)
+    return x + block.mlp.dropout(_conv1d(_activation(block.mlp.act, inner), block.mlp.c_proj))
+
+
+def _dropout_rate(attention: GPT2Attention) -> float:
+    return attention.attn_dropout.p if attention.training else 0.0
+
+
+def _activation(act: nn.Module, x: Tensor) -> Tensor:
+    return nn.functional.gelu(x, approximate="tanh") if type(act) is NewGELUActivation else act(x)
+
+
+def _conv1d(x: Tensor, module: Conv1D) -> Tensor:
+    return linear(x, module, module.weight.t(), module.bias)
+
+
+def _norm(norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The norm in the precision of x, which is the residual stream's, cast for the product behind it."""
+    return norm(x).to(dtype)

@@ -1,0 +1,108 @@
+"""Packed captions without padding: each token is one row of a flat matrix, equal beginnings are one row.
+
+A linear layer does not care which tokens belong together, so it runs on flat rows, with no padding among them;
+attention does care, so it runs on rows laid out image by image. `PackedRows` moves between the two.
+
+B images, T packed tokens of an image, N rows of all images together, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.models.packed_attention import packing_mask
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """N flat rows and their places in a padded (B,T) grid.
+
+    mask: bool (B,1,T,T), which place may attend to which; places of no row attend to themselves alone.
+    places: i64 (N), the place of each row in the flattened grid; None where the grid has no padding.
+    rows: i64 (B*T), the row at each place (0 where there is none); None where the grid has no padding.
+    """
+
+    mask: Tensor
+    places: Tensor | None
+    rows: Tensor | None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(B, T)."""
+        return self.mask.shape[0], self.mask.shape[2]
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """(N,D) -> (B,T,D); padding holds a copy of some row, which nothing reads."""
+        grid = flat if self.rows is None else flat[self.rows]
+        return grid.view(*self.grid, flat.shape[1])
+
+    def pad_with_zeros(self, flat: Tensor) -> Tensor:
+        """(N,D) -> (B,T,D), zero on padding: what a gradient needs."""
+        images, width = self.grid
+        if self.places is None:
+            return flat.view(images, width, -1)
+        grid = flat.new_zeros(images * width, flat.shape[1])
+        return grid.index_copy_(0, self.places, flat).view(images, width, -1)
+
+    def flatten(self, grid: Tensor) -> Tensor:
+        """(B,T,D) or (B*T,D) -> (N,D)."""
+        flat = grid.reshape(-1, grid.shape[-1])
+        return flat if self.places is None else flat[self.places]
+
+
+def token_rows(caption_index: Tensor) -> PackedRows:
+    """One row per token of a batch; caption_index: i64 (B,T), -1 on padding."""
+    return _rows(packing_mask(caption_index), caption_index >= 0)
+
+
+@dataclass(frozen=True)
+class MergedRows:
+    """Rows of captions whose common beginnings are held once.
+
+    rows: the grid of the N rows. first: i64 (N), the place in the (B,T) grid of tokens whose token a row holds.
+    row_of_token: i64 (number of tokens), the row that stands for each token, tokens in order of their places.
+    """
+
+    rows: PackedRows
+    first: Tensor
+    row_of_token: Tensor
+
+
+def merge_prefixes(input_ids: Tensor, caption_index: Tensor) -> MergedRows:
+    """Give tokens of one image one row where all tokens up to them are the same.
+
+    A token's hidden state depends on the image and on the tokens before it. Captions of an image all begin
+    with the start token and often with the same words ("a man ..."): those states are equal, so one will do.
+    Exact only as long as nothing random (dropout) tells the captions apart.
+
+    input_ids, caption_index: i64 (B,T). Example: the captions [s a b] and [s a c] have rows s, a, b, c.
+    """
+    images, width = caption_index.shape
+    real = caption_index >= 0
+    behind = packing_mask(caption_index)[:, 0].float()  # (B,T,T): a token and those before it
+    depth = behind.sum(2)  # (B,T): position in the caption, counted from 1
+    equal = (input_ids[:, :, None] == input_ids[:, None]) & (depth[:, :, None] == depth[:, None])
+    equal &= real[:, :, None] & real[:, None]
+    shared = behind @ equal.float() @ behind.mT  # (B,T,T): at how many positions two beginnings agree
+    first = (equal & (shared == depth[:, :, None])).int().argmax(2)  # (B,T): the earliest of the equal ones
+    kept = real & (first == torch.arange(width, device=first.device))
+    slot = (kept.cumsum(1) - 1).gather(1, first)  # (B,T): place of a token's row in the row's own grid
+    merged_width = int(kept.sum(1).max())
+    sees = behind @ torch.nn.functional.one_hot(slot.clamp_min(0), merged_width).float()  # (B,T,merged)
+    kept_places = kept.flatten().nonzero()[:, 0]
+    image = kept_places // width
+    mask = torch.eye(merged_width, dtype=torch.bool, device=first.device).repeat(images, 1, 1)
+    mask[image, slot.flatten()[kept_places]] = sees.flatten(0, 1)[kept_places] > 0
+    filled = torch.arange(merged_width, device=first.device) < kept.sum(1, keepdim=True)
+    row = (kept.flatten().cumsum(0) - 1).view(images, width).gather(1, first)
+    return MergedRows(_rows(mask[:, None], filled), kept_places, row[real])
+
+
+def _rows(mask: Tensor, filled: Tensor) -> PackedRows:
+    """Places of the filled cells of a grid; filled: bool (B,T)."""
+    places = filled.flatten().nonzero()[:, 0]
+    if len(places) == filled.numel():
+        return PackedRows(mask, None, None)
+    rows = (filled.flatten().cumsum(0) - 1).clamp_min(0)
+    return PackedRows(mask, places, rows)

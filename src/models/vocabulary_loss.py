@@ -1,0 +1,56 @@
+"""Cross-entropy over a vocabulary without ever holding the logits of all tokens.
+
+N labelled tokens, D width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from src.models.packed_linear import FrozenWeight, frozen_weight, product
+
+CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vocabulary
+
+
+def vocabulary_nats(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
+    """Summed nats f32 () of labels i64 (N) under the head's logits of hidden (N,D).
+
+    With a frozen head the gradient is formed on the way forward, chunk by chunk; a head that trains gets plain
+    autograd and holds its logits.
+    """
+    if head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
+        bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        logits = nn.functional.linear(hidden, head.weight.to(hidden.dtype), bias)
+        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    ready = frozen_weight(head, head.weight, hidden.dtype)
+    return _ChunkedNats.apply(hidden, ready, head.bias, labels)
+
+
+class _ChunkedNats(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, ready: FrozenWeight, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
+        bias = None if bias is None else bias.to(hidden.dtype)
+        nats = torch.zeros((), device=hidden.device)
+        dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(hidden), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = product(hidden[part], ready.forward, bias)
+            label = labels[part, None]
+            log_probabilities = torch.log_softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
+            nats -= log_probabilities.gather(1, label).sum()
+            if dhidden is not None:
+                dlogits = log_probabilities.exp_()
+                dlogits.scatter_add_(1, label, dlogits.new_full(label.shape, -1.0))
+                dhidden[part] = product(logits.copy_(dlogits), ready.backward)
+        ctx.save_for_backward(dhidden)
+        return nats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (dhidden,) = ctx.saved_tensors
+        return dhidden * grad, None, None, None
