@@ -1,0 +1,152 @@
+"""Step 9 of the data path: captions of test images become scores and files to look at."""
+
+import csv
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.caption_table import CaptionedImage
+from src.metrics.scoring import Scores, score
+from src.models.vit_gpt2 import VitGpt2
+from src.utils.csv_cells import plain_cell, safe_cell
+from src.utils.errors import UserError
+from src.utils.files import atomic_write
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
+PER_IMAGE = ("bleu_4", "rouge_l", "cider_d")
+
+
+def evaluate(
+    model: VitGpt2,
+    datamodule: CaptionDataModule,
+    trainer: pl.Trainer,
+    folder: Path,
+    ckpt_path: str | None = None,
+    zero_shot: bool = True,
+) -> dict[str, float]:
+    """Score the model, and the untouched base beside it, on the test images.
+
+    Writes `predictions.csv`. Returns `test/...` and `zero_shot/test/...`, flat.
+    """
+    metrics, captions = _test(model, datamodule, trainer, ckpt_path)
+    base_metrics, base_captions = {}, None
+    if zero_shot:
+        with model.base_weights():
+            base_metrics, base_captions = _test(model, datamodule, trainer, None)
+    if not trainer.is_global_zero:
+        return metrics
+    images = [image for image in datamodule.splits["test"] if image.image_id in captions]
+    scores = _score(images, captions)
+    metrics |= flat(scores, "test")
+    base_scores = None
+    if base_captions is not None:
+        base_scores = _score(images, base_captions)
+        metrics |= {f"zero_shot/{key}": value for key, value in (base_metrics | flat(base_scores, "test")).items()}
+    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
+    return metrics
+
+
+def _test(
+    model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Loss and captions over the test images of all processes."""
+    model.captions = {}
+    try:
+        trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.captions
+    finally:
+        model.captions = None
+
+
+def _score(images: list[CaptionedImage], captions: Mapping[str, str]) -> Scores:
+    if not images:
+        raise UserError("no test image could be read; expected at least one; see the reasons above")
+    return score(
+        [image.image_id for image in images],
+        [captions[image.image_id] for image in images],
+        [list(image.captions) for image in images],
+    )
+
+
+def flat(scores: Scores, prefix: str) -> dict[str, float]:
+    """Corpus scores and their intervals as `test/cider_d`, `test/cider_d_low`, `test/cider_d_high`."""
+    metrics = {f"{prefix}/{name}": value for name, value in scores.corpus.items()}
+    for name, (low, high) in scores.intervals.items():
+        metrics |= {f"{prefix}/{name}_low": low, f"{prefix}/{name}_high": high}
+    return metrics
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Logged tensors as plain finite numbers."""
+    values = {key: float(value) for key, value in metrics.items()}
+    return {key: value for key, value in values.items() if math.isfinite(value)}
+
+
+def write_predictions(
+    path: Path,
+    images: list[CaptionedImage],
+    captions: Mapping[str, str],
+    scores: Scores,
+    base_captions: Mapping[str, str] | None = None,
+    base_scores: Scores | None = None,
+) -> None:
+    """One row per image: captions, references and per-image scores; text that a spreadsheet would run is guarded.
+
+    Raises:
+        UserError: the file cannot be written; one that was there stays as it was.
+    """
+    most = max(len(image.captions) for image in images)
+    header = ["image_id", "path", "caption", "zero_shot_caption", *(f"reference_{k + 1}" for k in range(most)),
+              "licence", *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
+    try:
+        with atomic_write(path) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            for index, image in enumerate(images):
+                references = [*image.captions, *[""] * (most - len(image.captions))]
+                base = base_captions[image.image_id] if base_captions is not None else ""
+                text = [image.image_id, image.path, captions[image.image_id], base, *references, image.licence]
+                own = [scores.per_image[index][name] for name in PER_IMAGE]
+                other = [base_scores.per_image[index][name] if base_scores else "" for name in PER_IMAGE]
+                writer.writerow([*map(safe_cell, text), *own, *other])
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); expected room for it; free some space") from error
+
+
+def rescore(predictions: Path, folder: Path) -> dict[str, float]:
+    """Scores of a `predictions.csv` with no model; writes its copy with the scores into `folder`.
+
+    Raises:
+        UserError: no such file, or columns missing.
+    """
+    if not predictions.is_file():
+        raise UserError(f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; set predictions=<run>/predictions.csv")
+    with predictions.open(encoding="utf-8-sig", newline="") as file:
+        rows = [{key: plain_cell(value or "") for key, value in row.items() if key} for row in csv.DictReader(file)]
+    if not rows or not {"image_id", "caption", "reference_1"} <= set(rows[0]):
+        found = ", ".join(rows[0]) if rows else "no rows"
+        raise UserError(f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; score a file that eval.py or train.py wrote")
+    images = [
+        CaptionedImage(row["image_id"], row.get("path", ""), _references(row), row["image_id"], licence=row.get("licence", ""))
+        for row in rows
+    ]
+    captions = {row["image_id"]: row["caption"] for row in rows}
+    scores = _score(images, captions)
+    metrics = flat(scores, "test")
+    base_captions = {row["image_id"]: row["zero_shot_caption"] for row in rows if row.get("zero_shot_caption")}
+    base_scores = _score(images, base_captions) if len(base_captions) == len(rows) else None
+    if base_scores:
+        metrics |= flat(base_scores, "zero_shot/test")
+    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions if base_scores else None, base_scores)
+    return metrics
+
+
+def _references(row: Mapping[str, str]) -> tuple[str, ...]:
+    keys = sorted((key for key in row if key.startswith("reference_")), key=lambda key: int(key.rpartition("_")[2]))
+    return tuple(row[key] for key in keys if row[key])

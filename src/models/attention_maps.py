@@ -1,0 +1,138 @@
+"""Where the decoder looked in the picture while it said each word.
+
+B images, T tokens, P patches, D width, W words, h x w the grid of patches.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, VisionEncoderDecoderModel
+
+from src.models.loss import project_states
+
+if TYPE_CHECKING:
+    from src.datamodule.preprocessing import Preprocessing
+
+LAST_LAYERS = 4  # of the decoder; the first ones attend to next to nothing in particular
+MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
+
+
+@dataclass(frozen=True, slots=True)
+class WordAttention:
+    """A caption's words and, for each, the share of attention per patch.
+
+    heat: f32 (W,h,w) on the CPU, 1 where the word looked most. region: the part of the picture that the
+    encoder saw, as shares of the picture's sides (left, top, right, bottom).
+    """
+
+    words: list[str]
+    heat: Tensor
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+@torch.no_grad()
+def word_attention(
+    model: VisionEncoderDecoderModel,
+    preprocessing: "Preprocessing",
+    encoder_states: Tensor,
+    captions: Sequence[str],
+) -> list[WordAttention] | None:
+    """Cross-attention of one teacher-forced pass over the captions, merged from tokens to words.
+
+    The model is in eval mode. encoder_states: (B,P,De), the encoder's last hidden states; captions: B.
+    Returns None where the encoder's states are no square grid of patches, or the decoder gives no attention.
+    """
+    side = grid_side(encoder_states.shape[1])
+    if side is None or not _is_square(model.encoder.config):
+        return None
+    tokens = [preprocessing.encode_caption(caption) for caption in captions]
+    attention = cross_attention(model, preprocessing, encoder_states, tokens)  # (B,T,P)
+    if attention is None:
+        return None
+    grids = attention[:, :, -side * side :].unflatten(-1, (side, side)).float().cpu()  # (B,T,h,w)
+    return [
+        merge_words(preprocessing, ids, grid[: len(ids)]) for ids, grid in zip(tokens, grids, strict=True)
+    ]
+
+
+def grid_side(num_states: int) -> int | None:
+    """Side of the square that is left of P states without their special tokens; no two answers are possible.
+
+    Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None.
+    """
+    for special in range(MOST_SPECIAL_TOKENS + 1):
+        side = math.isqrt(max(0, num_states - special))
+        if side and side * side == num_states - special:
+            return side
+    return None
+
+
+def _is_square(encoder_config: PretrainedConfig) -> bool:
+    """Whether picture and patches have equal sides: 2 x 8 patches would pass for 4 x 4 by their number."""
+    sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
+    return all(size is None or isinstance(size, int) or len(set(size)) == 1 for size in sizes)
+
+
+def cross_attention(
+    model: VisionEncoderDecoderModel,
+    preprocessing: "Preprocessing",
+    encoder_states: Tensor,
+    tokens: Sequence[Sequence[int]],
+) -> Tensor | None:
+    """(B,T,P): for token t the attention of the position that said it, mean over heads and LAST_LAYERS layers.
+
+    The position that says c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows behind
+    a caption's end are meaningless.
+    """
+    length = max(1, *(len(ids) for ids in tokens))
+    said = [[preprocessing.start_id, *ids[:-1]] for ids in tokens]
+    padded = [ids + [preprocessing.pad_id] * (length - len(ids)) for ids in said]
+    visible = [[1] * len(ids) + [0] * (length - len(ids)) for ids in said]
+    device = encoder_states.device
+    with eager_attention(model.decoder):
+        layers = model.decoder(
+            input_ids=torch.tensor(padded, device=device),  # (B,T)
+            attention_mask=torch.tensor(visible, device=device),
+            encoder_hidden_states=project_states(model, encoder_states),
+            output_attentions=True,
+            use_cache=False,
+        ).cross_attentions
+    if not layers or layers[-1] is None:
+        return None
+    return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
+
+
+@contextmanager
+def eager_attention(decoder: nn.Module) -> Iterator[None]:
+    """Within the block the decoder computes attention in the one way that hands out its weights."""
+    before = decoder.config._attn_implementation
+    decoder.config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        decoder.config._attn_implementation = before
+
+
+def merge_words(preprocessing: "Preprocessing", ids: Sequence[int], grids: Tensor) -> WordAttention:
+    """The words of a caption with the mean grid of each one's tokens, scaled to a largest value of 1.
+
+    ids: n token ids; grids: f32 (n,h,w). A token belongs to the word that the text ends with once it is said,
+    which holds for pieces with a mark at the word's start ("Ġdog") as for those inside one ("##dog").
+    """
+    words = preprocessing.decode(ids).split()
+    groups: list[list[int]] = [[] for _ in words]
+    for place in range(len(ids)):
+        ended = len(preprocessing.decode(ids[: place + 1]).split())
+        if words:
+            groups[min(max(ended, 1), len(words)) - 1].append(place)
+    kept = [(word, group) for word, group in zip(words, groups, strict=True) if group]
+    if not kept:
+        return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))
+    heat = torch.stack([grids[group].mean(dim=0) for _, group in kept])  # (W,h,w)
+    heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+    return WordAttention([word for word, _ in kept], heat)

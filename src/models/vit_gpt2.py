@@ -1,0 +1,275 @@
+"""Steps 5 to 7 of the data path as a LightningModule: encode, loss in nats per token, captions.
+
+B images, T packed tokens of an image, P patches + class token, D width.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from src.datamodule.collate import CaptionBatch
+from src.models.checkpoints import FORMAT, KEY, check_base, combine_digests, match_names, public_names, weight_digests
+from src.models.freezing import choose_trainable
+from src.models.generation import generate_captions
+from src.models.loss import packed_loss
+from src.models.optimization import parameter_groups
+from src.models.pretrained import load_captioner
+from src.models.trunk import split_encoder, without_pooler
+from src.utils.errors import UserError
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
+
+DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
+
+
+class VitGpt2(LightningModule):
+    """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
+
+    checkpoint, revision, from_encoder_decoder: see `load_captioner`.
+    train, num_layers_to_train: see `choose_trainable`.
+    max_length: tokens of a generated caption, start included; None takes the data set's, else 32.
+    num_beams: beams of the search, 1 is greedy.
+    optimizer: called with parameter groups. lr_scheduler: {"scheduler": called with the optimizer and the
+    total of optimizer steps, "interval", "frequency", "monitor"}, or None.
+    """
+
+    strict_loading = False  # a checkpoint holds the trained weights only; `match_names` checks them
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        revision: str | None = None,
+        from_encoder_decoder: Mapping[str, str] | None = None,
+        train: str = "last_blocks",
+        num_layers_to_train: int = 1,
+        max_length: int | None = None,
+        num_beams: int = 4,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        lr_scheduler: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder)
+        self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
+        self.base_id = pretrained.base_id
+        self.names = public_names(self.model)
+        self.digests = weight_digests(self.model, self.names)
+        self.base_sha256 = combine_digests(self.digests)
+        self.max_length, self.num_beams, self.seed = max_length, num_beams, seed
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.run_config: dict[str, Any] = {}  # the whole config as plain values; stands in every checkpoint
+        self.val_loss_best = float("inf")
+        self.captions: dict[str, str] | None = None  # filled by test_step while not None
+
+        self.trained_modules = [choose_trainable(self.model, train, num_layers_to_train, pretrained.fresh)]
+        image = self.preprocessing.image
+        parts = split_encoder(
+            self.model.encoder, num_layers_to_train, (image.height, image.width)
+        ) if train != "full" else None  # fmt: skip
+        whole = without_pooler(self.model.encoder)
+        self._parts = (parts, whole)  # in a tuple, so that torch does not register the shared weights twice
+        self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """The weights that train, by module name inside `self.model`."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def train(self, mode: bool = True) -> "VitGpt2":
+        """Modules that train follow `mode`; frozen ones stay in eval mode, their dropout asleep."""
+        super().train(False)
+        self.training = mode
+        for module in self.trained_modules[0]:
+            module.train(mode)
+        return self
+
+    # --- encode ---------------------------------------------------------------------------------------------
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether the encoder has frozen blocks whose output can be kept."""
+        return self._parts[0] is not None
+
+    def trunk_features(self, pixel_values: Tensor) -> Tensor:
+        """Pixels f32 (B,3,H,W) to the frozen trunk's output (B,P,D)."""
+        assert self._parts[0] is not None
+        return self._parts[0][0](pixel_values)
+
+    def trunk_fingerprint(self) -> str:
+        """Changes with any weight of the trunk and with the preprocessing of pixels."""
+        trained = set(self.trained_weights())
+        frozen = [n for n in self.digests if n.startswith("encoder.") and n not in {self.names[t] for t in trained}]
+        return f"{combine_digests(self.digests, frozen)[:32]}-{self.preprocessing.image.fingerprint()}"
+
+    def encode(self, batch: CaptionBatch) -> Tensor:
+        """Encoder states (B,P,D) of a batch of pixels or of cached features."""
+        parts, whole = self._parts
+        if parts is None:
+            return whole(batch.pixel_values).last_hidden_state
+        trunk, head = parts
+        return head(trunk(batch.pixel_values) if batch.features is None else batch.features)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def nats_and_tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy in nats, f32 (), and the number of tokens that it sums over, i64 ()."""
+        return packed_loss(self.model, self.encode(batch), batch)
+
+    def on_fit_start(self) -> None:
+        """Print what trains."""
+        trained = self.trained_weights()
+        count = {half: sum(w.numel() for n, w in trained.items() if n.startswith(half)) for half in ("encoder", "decoder")}
+        total = sum(weight.numel() for weight in trained.values())
+        log.info(
+            "training %s of %s weights (encoder %s, decoder %s), the others are frozen",
+            *(f"{n:,}" for n in (total, sum(p.numel() for p in self.model.parameters()), *count.values())),
+        )
+
+    def on_train_epoch_start(self) -> None:
+        self.train()
+
+    def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Dropout depends on seed, epoch, batch and rank alone: a resumed run draws what an unbroken one does."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
+        """Loss in nats per token, over the tokens of all processes.
+
+        Raises:
+            UserError: the loss is not finite; the optimizer has not moved.
+        """
+        nats, tokens = self.nats_and_tokens(batch)
+        everywhere = self.trainer.strategy.reduce(tokens.float(), reduce_op="mean")  # DDP averages gradients
+        loss = nats / everywhere
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss of step {self.global_step} is {loss.item()} on the images {', '.join(batch.image_ids)}; "
+                "expected a finite number; the weights were not changed: look at these images, or lower "
+                "model.optimizer.lr, or set trainer.precision=32-true, and go on with ckpt_path=last"
+            )
+        self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+        self.log("train/loss", nats / tokens, on_step=False, on_epoch=True, batch_size=int(tokens), sync_dist=True)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of all gradients."""
+        gradients = [w.grad for w in self.trained_weights().values() if w.grad is not None]
+        self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients), on_step=True, on_epoch=False)
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Add nats and tokens of the batch."""
+        if len(batch):
+            nats, tokens = self.nats_and_tokens(batch)
+            self._sums += torch.stack([nats.double(), tokens.double()]).cpu()
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self._loss_everywhere()
+        self.log("val/loss", loss, prog_bar=True)
+        if not self.trainer.sanity_checking:
+            self.val_loss_best = min(self.val_loss_best, loss)
+            self.log("val/loss_best", self.val_loss_best, prog_bar=True)
+
+    def test_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Add nats and tokens of the batch; caption its images while `captions` is a dict."""
+        if not len(batch):
+            return
+        states = self.encode(batch)
+        nats, tokens = packed_loss(self.model, states, batch)
+        self._sums += torch.stack([nats.double(), tokens.double()]).cpu()
+        if self.captions is not None:
+            self.captions.update(zip(batch.image_ids, self.caption(states), strict=True))
+
+    def on_test_epoch_end(self) -> None:
+        self.log("test/loss", self._loss_everywhere())
+        if self.captions is not None and self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.captions)
+            self.captions = {name: text for part in gathered for name, text in part.items()}
+
+    def _loss_everywhere(self) -> float:
+        """Nats per token over the batches of all processes: each token counts once."""
+        sums = self._sums.to(self.device, torch.float64 if self.device.type != "mps" else torch.float32)
+        nats, tokens = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        return nats / tokens if tokens else float("nan")
+
+    # --- captions -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def caption(self, states: Tensor) -> list[str]:
+        """One caption for each of B images from encoder states (B,P,D)."""
+        length = self.max_length or DEFAULT_LENGTH
+        return generate_captions(self.model, self.preprocessing, states, length, self.num_beams)
+
+    def generate(self, batch: CaptionBatch) -> list[str]:
+        """One caption for each of the B images of a batch."""
+        with torch.no_grad():
+            return self.caption(self.encode(batch))
+
+    # --- optimizer and checkpoints --------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        if self.optimizer is None:
+            raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
+        optimizer = self.optimizer(parameter_groups(self.parameters()))
+        if not self.lr_scheduler:
+            return optimizer
+        settings = dict(self.lr_scheduler)
+        make = settings.pop("scheduler")
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or model.lr_scheduler=null")
+        scheduler = make(optimizer, total_steps=int(steps)) if _wants_steps(make) else make(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}
+
+    @contextlib.contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Inside, the model is the untouched base; afterwards the trained weights are back."""
+        weights = self.trained_weights()
+        trained = {name: weight.detach().clone() for name, weight in weights.items()}
+        try:
+            self._fill(self._base)
+            yield
+        finally:
+            self._fill(trained)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self.trained_weights().items():
+            weight.copy_(values[name])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained weights only, by public name, with the base's id and hash and the config."""
+        checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
+        checkpoint[KEY] = {
+            "format": FORMAT,
+            "base": self.base_id,
+            "base_sha256": self.base_sha256,
+            "config": self.run_config,
+            "val_loss_best": self.val_loss_best,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Turn public names back into this release's module names.
+
+        Raises:
+            UserError: other base weights, or other weights than those that train here.
+        """
+        check_base(checkpoint[KEY], self.base_id, self.base_sha256)
+        weights = match_names(checkpoint["state_dict"], self.names, self.trained_weights())
+        checkpoint["state_dict"] = {f"model.{name}": weight for name, weight in weights.items()}
+        self.val_loss_best = checkpoint[KEY]["val_loss_best"]
+
+
+def _wants_steps(make: Any) -> bool:
+    import inspect
+
+    return "total_steps" in inspect.signature(make).parameters

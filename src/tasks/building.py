@@ -1,0 +1,90 @@
+"""From config to objects, in the order in which the tasks need them."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from src.datamodule.caption_datamodule import CaptionDataModule
+from src.models.checkpoints import AtomicCheckpointIO
+from src.models.vit_gpt2 import VitGpt2
+from src.utils.errors import UserError
+from src.utils.hardware import choose_precision
+
+NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
+         ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
+         ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*")  # fmt: skip
+
+
+def quiet(config: DictConfig) -> None:
+    """Keep warnings off the screen that tell a person nothing; `extras.ignore_warnings=true` drops all."""
+    for pattern in NOISE:
+        warnings.filterwarnings("ignore", pattern)
+    if config.extras.ignore_warnings:
+        warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def build_data(config: DictConfig) -> CaptionDataModule:
+    """The data module, read, checked and split: mistakes in the data show before a model is loaded."""
+    datamodule: CaptionDataModule = instantiate(config.datamodule)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
+    """The model, and the data module told what its checkpoint wants."""
+    model: VitGpt2 = instantiate(config.model)
+    model.run_config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    model.max_length = model.max_length or datamodule.generation_length
+    datamodule.connect(model.preprocessing)
+    return model
+
+
+def build_trainer(config: DictConfig) -> pl.Trainer:
+    """The trainer with the callbacks and loggers of their groups."""
+    precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
+    if precision in ("16-mixed", "16-true", 16, "16") and config.trainer.accelerator == "cpu":
+        raise UserError(f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto")
+    return instantiate(
+        config.trainer,
+        precision=precision,
+        callbacks=_built(config.get("callbacks")),
+        logger=_built(config.get("logger")) or False,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the loaders share out the images themselves
+    )
+
+
+def _built(group: DictConfig | None) -> list[Any]:
+    """Every object of a config group, in the order of its keys.
+
+    Raises:
+        UserError: a logger's package is not installed.
+    """
+    made = []
+    for name, part in (group or {}).items():
+        if not isinstance(part, DictConfig) or "_target_" not in part:
+            continue
+        try:
+            made.append(instantiate(part))
+        except Exception as error:
+            missing = error.__cause__
+            if isinstance(missing, ModuleNotFoundError):
+                raise UserError(
+                    f"{name} needs the package {missing.name}, which is not installed; expected it beside torch; "
+                    f"pip install {missing.name}"
+                ) from error
+            raise
+    return made
+
+
+def run_dir(config: DictConfig) -> Path:
+    """The folder of this run."""
+    return Path(config.paths.output_dir)

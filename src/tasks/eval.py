@@ -1,0 +1,72 @@
+"""What `eval.py` does: score a checkpoint with the config of the run that made it, or a predictions file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.evaluate import evaluate, rescore
+from src.models.checkpoints import KEY, read_checkpoint
+from src.report.summary import print_summary
+from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
+from src.tasks.train import datamodule_metrics
+from src.utils.errors import UserError
+from src.utils.run_folder import find_checkpoint, write_json
+
+FROM_TRAINING = ("datamodule", "model", "seed")
+
+
+def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
+    """Score `ckpt_path` on test images beside its untouched base, or score `predictions` alone.
+
+    Raises:
+        UserError: neither is given, or a mistake in either.
+    """
+    quiet(config)
+    folder = run_dir(config)
+    if config.get("predictions"):
+        metrics = rescore(Path(config.predictions), folder)
+        write_json(folder / "metrics.json", metrics)
+        print_summary(folder, metrics)
+        return metrics
+    ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
+    if ckpt_path is None:
+        raise UserError("ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or predictions=<csv>")
+    config = with_training_config(config, read_checkpoint(ckpt_path)[KEY]["config"])
+    if config.get("seed") is not None:
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = build_data(config)
+    datamodule.write_files(folder)
+    model = build_model(config, datamodule)
+    trainer = build_trainer(config)
+    metrics = datamodule_metrics(datamodule)
+    metrics |= evaluate(model, datamodule, trainer, folder, ckpt_path=ckpt_path, zero_shot=config.zero_shot)
+    metrics["data/broken_images"] = len(datamodule.broken)
+    if trainer.is_global_zero:
+        write_json(folder / "metrics.json", metrics)
+        print_summary(folder, metrics)
+    return metrics
+
+
+def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictConfig:
+    """The config with data, model and seed of the training run, but for what was set on the command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    keys = {word.split("=", 1)[0].lstrip("+~") for word in said}
+    merged = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    with open_dict(merged):
+        for part in FROM_TRAINING:
+            if part not in keys and part in trained:
+                merged[part] = trained[part]
+        for word in said:
+            key, _, value = word.partition("=")
+            if "." in key and key.split(".")[0].lstrip("+") in FROM_TRAINING:
+                OmegaConf.update(merged, key.lstrip("+"), OmegaConf.create([value])[0] if not value else _value(value))
+    merged.trainer.precision = config.trainer.precision
+    return merged  # type: ignore[return-value]
+
+
+def _value(text: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]

@@ -1,0 +1,22 @@
+"""What this machine multiplies fast."""
+
+ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
+
+
+def choose_precision(precision: str | int, accelerator: str) -> str | int:
+    """`auto` becomes bf16-mixed where the hardware multiplies bf16 natively, else fp32; others stay as set."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
+
+
+def has_native_bf16(accelerator: str) -> bool:
+    """Whether the device that Lightning takes for `accelerator` has bf16 matrix products in hardware."""
+    import torch
+
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return False
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))

@@ -1,0 +1,25 @@
+"""Fine-tune a captioner: `python train.py datamodule=flickr.yaml`; `python train.py --help` tells what can be set."""
+
+import hydra
+import pyrootutils
+from omegaconf import DictConfig
+
+pyrootutils.setup_root(__file__, indicator="pyproject.toml", pythonpath=True, dotenv=True)
+
+from src.utils.entry import run_entry
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train.yaml")
+def main(config: DictConfig) -> float | None:
+    """Train, test and report; returns the metric that a hyperparameter search optimizes."""
+    from src.utils.run_folder import task_run
+
+    with task_run(config):
+        from src.tasks.train import train
+
+        metrics = train(config)
+    return metrics.get(config.optimized_metric) if config.get("optimized_metric") else None
+
+
+if __name__ == "__main__":
+    run_entry(main)
