@@ -1,5 +1,6 @@
 """Flickr folders in every layout, clean and dirty, become tables or one clear error."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from src.datamodule.caption_layouts import read_rows
 from src.datamodule.caption_table import CaptionTable, split_table
-from src.datamodule.flickr import FlickrDataModule, read_flickr
+from src.datamodule.flickr_index import read_flickr
 from src.utils.errors import UserError
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
@@ -349,21 +351,7 @@ def test_real_sample(shared_data: Path) -> None:
 
 def test_real_captions_agree_with_the_csv_module(shared_data: Path) -> None:
     """38,955 rows with commas, quotes, doubled quotes; ten exact duplicates."""
-    import csv
-
-    from src.datamodule.caption_layouts import read_rows
-
     file = shared_data / "flickr8k" / "captions_all.txt"
     with open(file, newline="", encoding="utf-8") as lines:
         expected = [tuple(row) for row in csv.reader(lines)][1:]
     assert [(row.name, row.caption) for row in read_rows(file)] == expected
-
-
-def test_data_module_reads_its_arguments(tmp_path: Path) -> None:
-    rows = "".join(f"{name},Caption {place} of {name}\n" for name in NAMES for place in range(2))
-    root = folder(tmp_path, "image,caption\n" + rows, "mine.txt", "pictures")
-    data = FlickrDataModule(root, captions_file="mine.txt", images_dir="pictures", num_samples=7)
-    data.setup()
-    assert [len(data.splits[part]) for part in ("train", "val", "test")] == [2, 1, 1]
-    assert data.table is not None
-    assert data.table.num_pairs == 7
