@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 from src.utils.errors import UserError
+from src.utils.resolvers import register_resolvers
 
 
 def run_entry(main: Callable[[], object]) -> None:
     """Call a `hydra.main` function and leave with status 0, 1 (an error) or 130 (stopped)."""
+    register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed by Hydra
     try:
         main()

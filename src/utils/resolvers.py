@@ -1,0 +1,45 @@
+"""Functions that the YAML files call as `${name:}`."""
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from src.utils.logging import rank
+
+STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
+
+
+def run_stamp() -> str:
+    """A folder name that sorts by time and that no other job takes: `2026-01-31_17-05-09-123456-a1b2c3`.
+
+    The six random digits keep apart two jobs that start in the same microsecond.
+    """
+    return f"{datetime.now().strftime(STAMP_FORMAT)}-{os.urandom(3).hex()}"
+
+
+def run_root(log_dir: str) -> str:
+    """Where this process puts its run folder: `log_dir`, or a temporary folder on any rank but 0.
+
+    Under torchrun or SLURM each rank composes its own config and so its own stamp. One run has one folder, that
+    of rank 0; the others' would stand empty beside it.
+    """
+    return log_dir if rank() == 0 else str(Path(tempfile.gettempdir()) / "captioner-ranks")
+
+
+def made_folder(path: str) -> str:
+    """The folder itself, made where it was missing: SQLite makes its file but no folder."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def register_resolvers() -> None:
+    """Make the functions of this file known to OmegaConf; called again it changes nothing.
+
+    The stamp is cached in the config, so that every mention in one run is the same.
+    """
+    OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_root", run_root, replace=True)
+    OmegaConf.register_new_resolver("made_folder", made_folder, replace=True)
