@@ -6,7 +6,7 @@ A reader (Flickr, MedICaT) turns a captions file into a `CaptionTable`; what fol
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -152,7 +152,8 @@ def split_table(
     val part, the rest trains. Without it an official split of the captions file wins; images that it does not
     name are left out. Without either, `ratios` of the groups are taken in an order that depends on `seed` and
     on the groups' names alone: not on the order of the file, nor on the run's seed. Every part with a ratio
-    above 0 gets at least one group where there are enough: 3 papers make 1 + 1 + 1.
+    above 0 gets at least one group where there are enough: 3 papers of 4, 2 and 1 figures make a train part of
+    4, a val part of 2 and a test part of 1.
 
     Raises:
         UserError: ratios, fold or num_folds make no sense, or a part stays empty that should not.
@@ -163,7 +164,10 @@ def split_table(
     else:
         order = _group_order(table.images, seed)
         shares = [1.0, 1.0, 1.0] if fold is not None else list(ratios)
-        parts = _fold(order, fold, num_folds) if fold is not None else _by_ratio(order, shares)
+        if fold is not None:
+            parts = _fold(order, fold, num_folds)
+        else:
+            parts = _by_ratio(order, shares, Counter(image.group for image in table.images))
         wanted = [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
     splits: dict[str, list[CaptionedImage]] = {part: [] for part in PARTS}
     for image in table.images:
@@ -190,8 +194,13 @@ def _group_order(images: Sequence[CaptionedImage], seed: int) -> list[str]:
     return sorted({image.group for image in images}, key=key)
 
 
-def _by_ratio(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str | None]:
+def _by_ratio(
+    order: Sequence[str], ratios: Sequence[float], sizes: Mapping[str, int]
+) -> dict[str, str | None]:
     """Part of each group: val and test take their rounded shares (1 at least), train takes the rest.
+
+    `sizes`, images of each group, matters where a share is less than one group: test and val then take the
+    smallest groups.
 
     Raises:
         UserError: `ratios` are not three shares that add up to 1.
@@ -205,6 +214,9 @@ def _by_ratio(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str | 
     if len(order) < sum(ratio > 0 for ratio in ratios):
         # Too few to serve every part: training comes first, and the caller names the empty parts.
         return dict.fromkeys(order, "train" if ratios[0] > 0 else "test")
+    if any(0 < len(order) * ratio < 1 for ratio in ratios[1:]):
+        # A handful of papers: without this the largest of them may be all test, and hardly anything trains.
+        order = sorted(order, key=lambda group: sizes[group])
     counts = [max(round(len(order) * ratio), 1) if ratio > 0 else 0 for ratio in ratios]
     largest = max(range(3), key=lambda part: ratios[part])
     counts[largest] += len(order) - sum(counts)

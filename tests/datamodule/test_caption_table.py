@@ -120,6 +120,17 @@ def test_every_part_gets_a_group_of_a_tiny_set(num_images: int, expected: tuple[
     assert sizes(split_table(make_table(num_images))) == expected
 
 
+def test_the_largest_of_three_groups_trains() -> None:
+    table = make_table(7)
+    groups = ["a", "a", "a", "a", "b", "b", "c"]
+    for names in (groups, groups[::-1], ["b", "a", "c", "a", "b", "a", "a"]):
+        table.images = [
+            CaptionedImage(image.image_id, image.path, image.captions, group)
+            for image, group in zip(table.images, names, strict=True)
+        ]
+        assert sizes(split_table(table)) == (4, 2, 1)
+
+
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_too_few_groups_for_three_parts(num_images: int) -> None:
     with pytest.raises(UserError, match=r"val and test part of the split is empty.*split_ratios"):
