@@ -1,19 +1,22 @@
 """Steps 1 to 4 of the data path in one place: what Flickr, MedICaT and the drawn sets have in common."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
 
-from src.datamodule.caption_dataset import CaptionDataset, FeatureStore
+from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, FeatureStore
 from src.datamodule.caption_table import (
     CaptionedImage,
     CaptionTable,
+    SkippedRow,
     split_table,
     write_skipped,
     write_splits,
 )
+from src.datamodule.images import check_images as find_unreadable
 from src.datamodule.loading import BatchLoader, BatchPlan, TrainLoader, choose_pinning, choose_workers
 from src.datamodule.preprocessing import Preprocessing
 from src.utils.errors import UserError
@@ -36,6 +39,10 @@ class CaptionDataModule(LightningDataModule):
     split_ratios, split_seed, fold, num_folds: see `split_table`; independent of the run's seed.
     max_skipped: share of unusable rows, 0 to 1, above which setup stops.
     max_caption_tokens: longer captions are cut; None leaves the decoder's limit.
+    check_images: look at every picture's header in `setup`; unreadable ones count as skipped.
+    augment: random crops in training, where pixels and not cached features are read.
+    broken: pictures that could not be read though their header was sound, image_id -> reason.
+    captions_cut: how many captions of a part were longer than `max_caption_tokens`.
     seed: of the order of training images and of what is drawn in an epoch.
     """
 
@@ -55,6 +62,7 @@ class CaptionDataModule(LightningDataModule):
         num_folds: int = 5,
         max_skipped: float = 0.01,
         max_caption_tokens: int | None = None,
+        check_images: bool = True,
         augment: bool = False,
         seed: int = 0,
     ) -> None:
@@ -76,12 +84,14 @@ class CaptionDataModule(LightningDataModule):
         self.num_folds = num_folds
         self.max_skipped = max_skipped
         self.max_caption_tokens = max_caption_tokens
+        self.check_images = check_images
         self.augment = augment
         self.seed = seed
         self.table: CaptionTable | None = None
         self.splits: dict[str, list[CaptionedImage]] = {}
         self.features: FeatureStore | None = None
         self.broken: dict[str, str] = {}
+        self.captions_cut: dict[str, int] = {}
         self._preprocessing: Preprocessing | None = None
 
     def read_table(self) -> CaptionTable:
@@ -97,6 +107,8 @@ class CaptionDataModule(LightningDataModule):
         if self.table is not None:
             return
         table = self.read_table().take(self.num_samples)
+        if self.check_images:
+            table = _without_unreadable(table)
         log.info(table.summary())
         table.check(self.max_skipped)
         self.splits = split_table(table, self.split_ratios, self.split_seed, self.fold, self.num_folds)
@@ -106,24 +118,16 @@ class CaptionDataModule(LightningDataModule):
         """Tell the loaders to come what the checkpoint wants of pixels and tokens."""
         self._preprocessing = preprocessing
 
-    def dataset(self, part: str) -> CaptionDataset:
-        """The items of "train", "val" or "test".
+    def pixel_loader(self, images: Sequence[CaptionedImage], view: int = 0) -> BatchLoader:
+        """Batches of `images` in the order given, with pixels and without captions: what fills a cache.
 
-        Raises:
-            UserError: as `setup`; RuntimeError: `connect` was not called.
+        view: 0 the picture as it is, 1 and more its augmented views. Broken pictures are noted in `broken`
+        and left out.
         """
-        self.setup()
-        if self._preprocessing is None:
-            raise RuntimeError("connect(preprocessing) comes before the loaders")
-        return CaptionDataset(
-            self.splits[part],
-            self._preprocessing,
-            train=part == "train",
-            seed=self.seed,
-            captions_per_image=self.captions_per_image,
-            max_caption_tokens=self.max_caption_tokens,
-            features=self.features,
-        )
+        words = self._words()
+        dataset = CaptionDataset(images, words.image, view=view, seed=self.seed)
+        plan = BatchPlan([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
+        return BatchLoader(dataset, plan, words, **self._reading(pixels=True))
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of the train part: shuffled by seed and epoch, each image once over all processes."""
@@ -148,27 +152,59 @@ class CaptionDataModule(LightningDataModule):
         write_skipped(self.table, Path(run_dir) / "skipped.csv")
 
     def _settings(self, part: str, shuffle: bool) -> dict[str, Any]:
-        dataset = self.dataset(part)
-        rank, world_size, local = 0, 1, 1
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            local = max(1, world_size // max(self.trainer.num_nodes, 1))
+        """The arguments of a part's loader."""
+        self.setup()
+        words, images = self._words(), self.splits[part]
+        tokens = CaptionTokens(images, words, self.max_caption_tokens)
+        self._tell_cut(part, tokens)
+        dataset = CaptionDataset(
+            images,
+            words.image,
+            tokens,
+            train=part == "train",
+            seed=self.seed,
+            captions_per_image=self.captions_per_image,
+            augment=self.augment,
+            features=self.features,
+        )
         plan = BatchPlan(
-            [dataset.tokens.packed_length(index) for index in range(len(dataset))],
+            [tokens.packed_length(index) for index in range(len(images))],
             self.batch_size,
             self.seed,
             shuffle=shuffle,
             equal_steps=part == "train",
-            rank=rank,
-            world_size=world_size,
+            rank=0 if self.trainer is None else self.trainer.global_rank,
+            world_size=1 if self.trainer is None else self.trainer.world_size,
         )
+        reading = self._reading(pixels=self.features is None)
+        return {"dataset": dataset, "plan": plan, "preprocessing": words, **reading}
+
+    def _reading(self, pixels: bool) -> dict[str, Any]:
+        trainer = self.trainer
+        processes = 1 if trainer is None else trainer.world_size // max(trainer.num_nodes, 1)
         return {
-            "dataset": dataset,
-            "plan": plan,
-            "num_workers": choose_workers(self.num_workers, self.features is None, local),
+            "num_workers": choose_workers(self.num_workers, pixels, processes),
             "pin_memory": choose_pinning(self.pin_memory),
             "broken": self.broken,
         }
+
+    def _words(self) -> Preprocessing:
+        if self._preprocessing is None:
+            raise RuntimeError("connect(preprocessing) comes before the loaders")
+        return self._preprocessing
+
+    def _tell_cut(self, part: str, tokens: CaptionTokens) -> None:
+        """Note, and say once, which share of a part's captions is longer than the model is shown."""
+        if part not in self.captions_cut and tokens.num_cut:
+            log.info(
+                "%s: %d of %d captions (%.1f%%) are longer than %d tokens and are cut",
+                part,
+                tokens.num_cut,
+                tokens.num_captions,
+                100 * tokens.num_cut / tokens.num_captions,
+                tokens.limit,
+            )
+        self.captions_cut[part] = tokens.num_cut
 
     def _batches_done(self) -> int | None:
         """Batches of this epoch whose step is finished, as Lightning counts them."""
@@ -176,3 +212,18 @@ class CaptionDataModule(LightningDataModule):
             return None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return progress.processed
+
+
+def _without_unreadable(table: CaptionTable) -> CaptionTable:
+    """The table without pictures whose header is unreadable; each of their captions counts as skipped."""
+    reasons = find_unreadable(table.images)
+    if not reasons:
+        return table
+    skipped = [
+        SkippedRow(0, image.image_id, "unreadable image", reasons[image.image_id])
+        for image in table.images
+        for _ in image.captions
+        if image.image_id in reasons
+    ]
+    images = [image for image in table.images if image.image_id not in reasons]
+    return replace(table, images=images, skipped=[*table.skipped, *skipped])

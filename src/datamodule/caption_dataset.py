@@ -1,6 +1,6 @@
 """Step 3 of the data path: one row of the table becomes pixels (or cached features) and token ids.
 
-Legend: K captions of an image, P patches + class token, D width.
+Legend: H, W a picture's height and width, P patches + class token, D width.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import UnreadableImage, load_image
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.preprocessing import ImageTransform, Preprocessing
 from src.utils.errors import UserError
 
 MAX_REPLACEMENTS = 20
@@ -36,29 +36,32 @@ class CaptionItem:
     image_id: str
     captions: list[list[int]]  # token ids of the captions drawn for this epoch
     references: list[str]  # all captions of the image
-    pixel_values: Tensor | None = None  # f32 (3,H,W)
+    pixels: Tensor | None = None  # uint8 (3,height,width) as the encoder wants them, not yet normalized
     features: Tensor | None = None  # (P,D)
     broken: dict[str, str] = field(default_factory=dict)  # image_id -> what was wrong
 
 
 def drawn(seed: int, epoch: int, name: str, purpose: str) -> random.Random:
-    """Chance that depends on these four alone: the same in any process, order, worker or resumed run."""
+    """Chance that depends on these four alone: the same in any process, order, thread or resumed run."""
     key = f"{seed}:{epoch}:{purpose}:{name}".encode("utf-8", "surrogatepass")
     return random.Random(hashlib.blake2b(key, digest_size=8).digest())
 
 
 class CaptionTokens:
-    """Token ids of all captions in one flat array, which worker processes share without copying."""
+    """Token ids of all captions in one flat array; 4 bytes a token.
+
+    num_cut of num_captions captions were longer than `limit` (or than the decoder's positions) and were cut.
+    """
 
     def __init__(
         self, images: Sequence[CaptionedImage], preprocessing: Preprocessing, limit: int | None
     ) -> None:
         texts = [caption for image in images for caption in image.captions]
-        most = preprocessing.token_limit(limit)
+        self.limit = preprocessing.token_limit(limit)
         encoded = preprocessing.tokenize(texts)
         self.num_captions = len(encoded)
-        self.num_cut = sum(len(ids) > most for ids in encoded)
-        encoded = [ids[:most] for ids in encoded]
+        self.num_cut = sum(len(ids) > self.limit for ids in encoded)
+        encoded = [ids[: self.limit] for ids in encoded]
         self.ids = np.fromiter((token for ids in encoded for token in ids), dtype=np.int32)
         self.ends = np.concatenate(([0], np.cumsum([len(ids) for ids in encoded], dtype=np.int64)))
         self.first = np.concatenate(([0], np.cumsum([len(image.captions) for image in images])))
@@ -74,27 +77,53 @@ class CaptionTokens:
         return int(self.ends[last] - self.ends[first] + last - first)
 
 
+def random_crop(image: Tensor, chance: random.Random) -> Tensor:
+    """A part of uint8 (3,H,W): 60 to 100% of its area, its proportions changed by up to 4:3.
+
+    Never mirrored, since captions say left and right, and never small, since captions name what stands at
+    the edge.
+    """
+    height, width = image.shape[-2:]
+    area = height * width * chance.uniform(0.6, 1.0)
+    stretch = chance.uniform(3 / 4, 4 / 3) ** 0.5 * (height / width) ** 0.5
+    part_height = min(max(round(area**0.5 * stretch), 1), height)
+    part_width = min(max(round(area**0.5 / stretch), 1), width)
+    top = chance.randint(0, height - part_height)
+    left = chance.randint(0, width - part_width)
+    return image[:, top : top + part_height, left : left + part_width]
+
+
 class CaptionDataset:
-    """Items of one part of the split; the key is (index, epoch), since what is drawn depends on the epoch."""
+    """Items of one part of the split; the key is (index, epoch), since what is drawn depends on the epoch.
+
+    tokens: the captions' token ids; without them items have no captions (to fill a cache).
+    train: broken pictures are replaced; captions, views and crops are drawn.
+    augment: crop each picture anew in each epoch of training.
+    view: without `train`, the augmented view to give of each picture; 0 is the picture as it is.
+    """
 
     def __init__(
         self,
         images: Sequence[CaptionedImage],
-        preprocessing: Preprocessing,
+        transform: ImageTransform,
+        tokens: CaptionTokens | None = None,
         *,
-        train: bool,
+        train: bool = False,
         seed: int = 0,
         captions_per_image: int | None = None,
-        max_caption_tokens: int | None = None,
+        augment: bool = False,
+        view: int = 0,
         features: FeatureStore | None = None,
     ) -> None:
         self.images = images
-        self.preprocessing = preprocessing
+        self.transform = transform
+        self.tokens = tokens
         self.train = train
         self.seed = seed
         self.captions_per_image = captions_per_image
+        self.augment = augment
+        self.view = view
         self.features = features
-        self.tokens = CaptionTokens(images, preprocessing, max_caption_tokens)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,28 +149,38 @@ class CaptionDataset:
                 return CaptionItem("", [], [], broken=broken)
             index = chance.randrange(len(self.images))
         raise UserError(
-            f"{len(broken)} pictures in a row cannot be read, the last: {list(broken.values())[-1]}; "
-            "expected readable files; look at the image folder and at the disk"
+            f"{MAX_REPLACEMENTS} pictures in a row cannot be read, the last: {list(broken.values())[-1]}; "
+            "look at the image folder and at the disk"
         )
 
     def _item(self, index: int, epoch: int, broken: dict[str, str]) -> CaptionItem:
         image = self.images[index]
         item = CaptionItem(image.image_id, self._captions(index, epoch), list(image.captions), broken=broken)
         if self.features is None:
-            item.pixel_values = self.preprocessing.image(load_image(image.path, image.box))
+            item.pixels = self._pixels(image, epoch)
         else:
             item.features = self._features(image, epoch)
         return item
 
     def _captions(self, index: int, epoch: int) -> list[list[int]]:
-        captions = self.tokens[index]
+        captions = self.tokens[index] if self.tokens else []
         if not self.train or self.captions_per_image is None or self.captions_per_image >= len(captions):
             return captions
         chance = drawn(self.seed, epoch, self.images[index].image_id, "captions")
         chosen = sorted(chance.sample(range(len(captions)), self.captions_per_image))
         return [captions[k] for k in chosen]
 
+    def _pixels(self, image: CaptionedImage, epoch: int) -> Tensor:
+        """uint8 (3,height,width)."""
+        picture = load_image(image.path, image.box)
+        if self.train and self.augment:
+            picture = random_crop(picture, drawn(self.seed, epoch, image.image_id, "crop"))
+        elif self.view:
+            picture = random_crop(picture, drawn(self.seed, self.view, image.image_id, "view crop"))
+        return self.transform.fit(picture)
+
     def _features(self, image: CaptionedImage, epoch: int) -> Tensor:
+        """(P,D)."""
         assert self.features is not None
         views = self.features.num_views if self.train else 1
         view = drawn(self.seed, epoch, image.image_id, "view").randrange(views)

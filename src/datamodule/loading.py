@@ -6,15 +6,18 @@ two with 8 see the same images in the same step.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
 from src.datamodule.caption_dataset import CaptionDataset, drawn
 from src.datamodule.collate import CaptionBatch, collate
+from src.datamodule.preprocessing import Preprocessing
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -24,6 +27,7 @@ BUCKET = 32  # global batches that are sorted by length together
 MAX_WORKERS = 8
 
 Key = tuple[int, int]  # (index, epoch)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -77,100 +81,60 @@ class BatchPlan:
         ]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a worker process sends instead of a batch when the person has something to mend."""
-
-    message: str
-
-
-class BatchSource(Dataset[CaptionBatch | Failure]):
-    """Whole batches by the keys of their items; runs in the worker processes."""
-
-    def __init__(self, dataset: CaptionDataset) -> None:
-        self.items = dataset
-
-    def __getitem__(self, keys: list[Key]) -> CaptionBatch | Failure:
-        # torch would wrap the error in the worker's traceback, many lines long.
-        try:
-            batch = [self.items[key] for key in keys]
-        except UserError as error:
-            return Failure(str(error))
-        words = self.items.preprocessing
-        return collate(batch, words.start_id, words.eos_id, words.pad_id)
-
-
-class _Keys:
-    """What torch's DataLoader asks for the batches still to come, anew for each epoch."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 class BatchLoader:
-    """The batches of a plan, made in worker processes that stay between epochs.
+    """The batches of a plan, read and decoded ahead in threads.
 
-    Lightning takes any iterable. This one is no torch DataLoader, so that it can say where it stands:
-    `state_dict` between two batches and `load_state_dict` before the first go on with exactly the next batch,
-    whatever the workers have already prepared.
+    Threads and not processes: decoding and resizing leave Python's lock alone, and nothing is copied between
+    processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
 
-    done: asks the trainer how many batches of the epoch it has finished; without it (or before the first)
-        the batches handed out count. They differ when a step is interrupted.
+    Lightning takes any iterable. This one is no torch DataLoader, so that it can say where it stands.
+
+    num_workers: threads; 0 makes each batch when it is asked for.
+    broken: where pictures that could not be read are noted, image_id -> reason; each is logged once.
     """
 
     def __init__(
         self,
         dataset: CaptionDataset,
         plan: BatchPlan,
+        preprocessing: Preprocessing,
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
         broken: dict[str, str] | None = None,
     ) -> None:
+        self.items = dataset
         self.plan = plan
+        self.preprocessing = preprocessing
         self.num_workers = num_workers
+        self.pin_memory = pin_memory
         self.broken = {} if broken is None else broken
         self.epoch = 0
-        self._handed_out = 0
-        self._skip = 0
-        self._keys = _Keys()
-        self._loader: DataLoader[Any] = DataLoader(
-            BatchSource(dataset),
-            batch_size=None,
-            sampler=self._keys,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            collate_fn=_as_it_is,
-        )
 
     def __len__(self) -> int:
         return len(self.plan.batches(self.epoch))
 
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration is of; a place kept from another epoch is forgotten."""
-        if epoch != self.epoch:
-            self.epoch, self._handed_out, self._skip = epoch, 0, 0
-
     def __iter__(self) -> Iterator[CaptionBatch]:
+        """The batches of the epoch; one whose pictures were all broken is left out.
+
+        Raises:
+            UserError: as `CaptionDataset.__getitem__`.
+        """
+        yield from self._from(0)
+
+    def _from(self, start: int) -> Iterator[CaptionBatch]:
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
-        batches = self.plan.batches(self.epoch)
-        start, self._skip = self._skip, 0
-        self._handed_out = start
-        self._keys.batches = [[(index, self.epoch) for index in batch] for batch in batches[start:]]
-        for batch in self._loader:
-            self._handed_out += 1
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
+        keys = [[(index, self.epoch) for index in batch] for batch in self.plan.batches(self.epoch)[start:]]
+        for batch, pixels in read_ahead(self._make, keys, self.num_workers):
+            if pixels is not None:
+                batch.pixel_values = self.preprocessing.image.normalize(pixels)
             self._note(batch.broken)
             if len(batch):
-                yield batch
+                yield batch.pin_memory() if self.pin_memory else batch
+
+    def _make(self, keys: Sequence[Key]) -> tuple[CaptionBatch, Tensor | None]:
+        words = self.preprocessing
+        return collate([self.items[key] for key in keys], words.start_id, words.eos_id, words.pad_id)
 
     def _note(self, broken: dict[str, str]) -> None:
         for image_id, reason in broken.items():
@@ -179,10 +143,53 @@ class BatchLoader:
                 log.warning("left out or replaced: %s", reason)
 
 
+def read_ahead(make: Callable[[Any], Made], keys: Sequence[Any], workers: int) -> Iterator[Made]:
+    """`make` of every key, in order, up to two keys a thread ahead; what it raises is raised here."""
+    if not workers:
+        yield from map(make, keys)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
+        ahead: deque[Future[Made]] = deque()
+        try:
+            for key in keys:
+                ahead.append(pool.submit(make, key))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
 class TrainLoader(BatchLoader):
-    """A BatchLoader whose place in the epoch is kept in checkpoints."""
+    """A BatchLoader whose place in the epoch is kept in checkpoints.
+
+    `state_dict` between two batches and `load_state_dict` before the first go on with exactly the next batch,
+    whatever the threads have already prepared.
+
+    done: asks the trainer how many batches of the epoch it has finished: fewer than were handed out when a
+        step was interrupted.
+    """
 
     done: Callable[[], int | None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handed_out = 0
+        self._skip = 0
+
+    def __iter__(self) -> Iterator[CaptionBatch]:
+        start, self._skip = self._skip, 0
+        self._handed_out = start
+        for batch in self._from(start):
+            self._handed_out += 1
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration is of; a place kept from another epoch is forgotten."""
+        if epoch != self.epoch:
+            self.epoch, self._handed_out, self._skip = epoch, 0, 0
 
     @property
     def batch_sampler(self) -> "TrainLoader":
@@ -227,7 +234,7 @@ class TrainLoader(BatchLoader):
 
 
 def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) -> int:
-    """Worker processes: as set; else none when features are cached, and the free cores of this process.
+    """Threads that read ahead: as set; else none when features are cached, or this process's share of cores.
 
     Raises:
         UserError: `num_workers` is negative.
@@ -242,13 +249,9 @@ def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) ->
     if not pixels:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // max(processes, 1) - 1, MAX_WORKERS))
+    return max(1, min(cores // max(processes, 1), MAX_WORKERS))
 
 
 def choose_pinning(pin_memory: bool | None) -> bool:
     """Page-locked memory: as set; else where there is a CUDA device to copy to."""
     return torch.cuda.is_available() if pin_memory is None else pin_memory
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
