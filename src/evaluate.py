@@ -58,7 +58,7 @@ def _test(
     """Loss and captions over the test images of all processes."""
     model.captions = {}
     try:
-        trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
+        trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.captions
     finally:
         model.captions = None

@@ -62,13 +62,19 @@ def _scores(found: dict, wanted: dict) -> tuple[dict[str, float], list[dict[str,
     corpus = {f"bleu_{n + 1}": float(value) for n, value in enumerate(bleu)}
     corpus |= {"rouge_l": float(rouge), "cider_d": float(cider)}
     rows = [
-        {**{f"bleu_{n + 1}": float(bleus[n][i]) for n in range(4)}, "rouge_l": float(rouges[i]), "cider_d": float(ciders[i])}
+        {
+            **{f"bleu_{n + 1}": float(bleus[n][i]) for n in range(4)},
+            "rouge_l": float(rouges[i]),
+            "cider_d": float(ciders[i]),
+        }
         for i in range(len(found))
     ]
     return corpus, rows
 
 
-def _intervals(found: dict, wanted: dict, rows: list[dict[str, float]], samples: int) -> dict[str, tuple[float, float]]:
+def _intervals(
+    found: dict, wanted: dict, rows: list[dict[str, float]], samples: int
+) -> dict[str, tuple[float, float]]:
     """Percentiles 2.5 and 97.5 of the mean over images drawn with replacement (ROUGE-L and CIDEr-D are means)."""
     picks = np.random.default_rng(0).integers(len(rows), size=(samples, len(rows)))
     intervals = {}

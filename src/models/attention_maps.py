@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from transformers import PretrainedConfig, VisionEncoderDecoderModel
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel, VisionEncoderDecoderModel
 
 from src.models.loss import project_states
 
@@ -72,7 +72,7 @@ def grid_side(num_states: int) -> int | None:
     return None
 
 
-def _is_square(encoder_config: PretrainedConfig) -> bool:
+def _is_square(encoder_config: PreTrainedConfig) -> bool:
     """Whether picture and patches have equal sides: 2 x 8 patches would pass for 4 x 4 by their number."""
     sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
     return all(size is None or isinstance(size, int) or len(set(size)) == 1 for size in sizes)
@@ -84,10 +84,10 @@ def cross_attention(
     encoder_states: Tensor,
     tokens: Sequence[Sequence[int]],
 ) -> Tensor | None:
-    """(B,T,P): for token t the attention of the position that said it, mean over heads and LAST_LAYERS layers.
+    """(B,T,P): for token t the attention of the position that said it, mean over heads and last layers.
 
-    The position that says c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows behind
-    a caption's end are meaningless.
+    The position that says c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
+    behind a caption's end are meaningless.
     """
     length = max(1, *(len(ids) for ids in tokens))
     said = [[preprocessing.start_id, *ids[:-1]] for ids in tokens]
@@ -108,7 +108,7 @@ def cross_attention(
 
 
 @contextmanager
-def eager_attention(decoder: nn.Module) -> Iterator[None]:
+def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
     """Within the block the decoder computes attention in the one way that hands out its weights."""
     before = decoder.config._attn_implementation
     decoder.config._attn_implementation = "eager"

@@ -10,12 +10,17 @@ B images, T packed tokens of an image, P patches, H heads, d width of a head, D 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 if TYPE_CHECKING:
     from src.models.packed_rows import PackedRows
+
+PLAIN_PRODUCTS = "plain_products"  # the name under which transformers finds `plain_attention`
 
 
 def packing_mask(caption_index: Tensor) -> Tensor:
@@ -62,6 +67,59 @@ def cross_attention(
     k, v = _to_heads(kv, 2, heads).unflatten(1, (-1, heads))
     mixed = scaled_dot_product_attention(queries, k, v, None, dropout, scale=scale)
     return layout.flatten(mixed.transpose(1, 2).flatten(2))
+
+
+def use_plain_products(model: PreTrainedModel) -> None:
+    """Let a model of transformers, an encoder say, attend through `plain_attention`; no other number changes.
+
+    A model whose attention cannot be exchanged stays as it is.
+    """
+    if model._can_set_attn_implementation() and model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(PLAIN_PRODUCTS, plain_attention)
+        AttentionMaskInterface.register(PLAIN_PRODUCTS, sdpa_mask)
+        model.set_attn_implementation(PLAIN_PRODUCTS)
+
+
+def plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function in the manner of transformers: query (B,H,T,d), key and value (B,H,P,d).
+
+    Returns: mixed values (B,T,H,d). What has a mask, or is not on a CPU, goes to transformers' sdpa.
+    """
+    if query.device.type != "cpu" or attention_mask is not None or getattr(module, "is_causal", False):
+        settings = {"scaling": scaling, "dropout": dropout, **kwargs}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _HeadAttention.apply(query, key, value, scale, dropout), None
+
+
+class _HeadAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+        q, k, v = (heads.flatten(0, 1) for heads in (query * scale, key, value))  # (G,T,d), (G,P,d)
+        with torch.autocast("cpu", enabled=False):
+            mixed, weights, kept = _attend(q, k, v, None, dropout)
+        ctx.save_for_backward(q, k, v, weights, kept)
+        ctx.settings = query.shape[1], scale
+        return mixed.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        heads, scale = ctx.settings
+        q, k, v, weights, kept = ctx.saved_tensors
+        dq, dkv = torch.empty_like(q), torch.empty(2, *k.shape, dtype=k.dtype)
+        _attend_backward(grad.transpose(1, 2).flatten(0, 1), q, k, v, weights, kept, dq, dkv)
+        dq, dk, dv = (part.unflatten(0, (-1, heads)) for part in (dq.mul_(scale), *dkv))
+        return dq, dk, dv, None, None
 
 
 class _SelfAttention(torch.autograd.Function):

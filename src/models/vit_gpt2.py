@@ -155,10 +155,17 @@ class VitGpt2(LightningModule):
         self.log("train/loss", nats / tokens, on_step=False, on_epoch=True, batch_size=int(tokens), sync_dist=True)
         return loss
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of all gradients."""
-        gradients = [w.grad for w in self.trained_weights().values() if w.grad is not None]
-        self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients), on_step=True, on_epoch=False)
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:  # fmt: skip
+        """Log the norm of all gradients and clip it: Lightning's own clipping refuses fused optimizers.
+
+        There is no loss scaling in bf16 or fp32, so the gradients are as they are.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf"))
+        self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self) -> None:
         self._sums = torch.zeros(2, dtype=torch.float64)

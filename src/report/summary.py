@@ -1,49 +1,80 @@
 """What the person sees at the end of a run: a short table, a few captions, and where to look further."""
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from src.utils.csv_cells import plain_cell
+from src.report.printable import printable
+from src.report.run_files import Prediction, RunFiles, read_predictions
+from src.report.scores import LOWER_IS_BETTER, Score, score_rows
 
-ROWS = {"loss": "loss (nats/token)", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"}
+SHOWN = ("loss", "bleu_4", "cider_d")
 
 
-def print_summary(folder: Path, metrics: Mapping[str, float], shown: int = 4) -> None:
-    """Print scores with their intervals, base beside fine-tuned, and `shown` captions of `predictions.csv`."""
-    console = Console()
-    table = Table(title="Test images")
-    for column in ("", "zero-shot", "fine-tuned"):
-        table.add_column(column, justify="left" if not column else "right")
-    for key, name in ROWS.items():
-        if f"test/{key}" in metrics:
-            table.add_row(name, _cell(metrics, f"zero_shot/test/{key}"), _cell(metrics, f"test/{key}"))
+def print_summary(
+    folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None
+) -> None:
+    """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and where files are."""
+    console = console or Console()
+    run = RunFiles(folder)
+    predictions = run.read("predictions.csv", read_predictions) or []
+    table = score_table(metrics, len(predictions))
     if table.row_count:
         console.print(table)
-    for row in _rows(folder / "predictions.csv")[:shown]:
-        console.print(f"[bold]{escape(row['image_id'])}[/bold]")
-        if row.get("zero_shot_caption"):
-            console.print(f"  zero-shot   {escape(row['zero_shot_caption'])}")
-        console.print(f"  fine-tuned  {escape(row['caption'])}")
-        console.print(f"  [dim]reference   {escape(row['reference_1'])}[/dim]")
-    console.print(f"Run folder: {escape(str(folder))}", soft_wrap=True)
+    for text in caption_texts(predictions, shown):
+        console.print(text)
+    for note in run.notes:
+        console.print(Text(printable(note)))
+    places = [("Run folder", folder), ("Report", folder / "report.html")]
+    for name, path in places:
+        if path.exists():
+            console.print(Text(printable(f"{name}: {path}")), soft_wrap=True)
     if (folder / "tensorboard").is_dir():
-        console.print(f"Curves: tensorboard --logdir {escape(str(folder / 'tensorboard'))}", soft_wrap=True)
+        console.print(Text(f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}"), soft_wrap=True)
 
 
-def _cell(metrics: Mapping[str, float], key: str) -> str:
-    if key not in metrics:
-        return "-"
-    interval = f" ({metrics[f'{key}_low']:.3f} to {metrics[f'{key}_high']:.3f})" if f"{key}_low" in metrics else ""
-    return f"{metrics[key]:.3f}{interval}"
+def score_table(metrics: Mapping[str, float], pictures: int = 0, split: str = "test") -> Table:
+    """Loss, BLEU-4 and CIDEr-D of both models with 95% intervals; no rows where nothing was scored."""
+    rows = {row.key: row for row in score_rows(metrics, split)}
+    with_base = any(row.base for row in rows.values())
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{pictures:,} {split} images" if pictures else f"{split} images"
+    )
+    table.add_column("")
+    for column in ("zero-shot", "fine-tuned") if with_base else ("fine-tuned",):
+        table.add_column(column, justify="right")
+    for key in SHOWN:
+        if key in rows:
+            row = rows[key]
+            name = f"{row.label} (nats/token)" if key in LOWER_IS_BETTER else row.label
+            better = row.change is not None and row.change > 0
+            cells = [_cell(row.base)] if with_base else []
+            table.add_row(name, *cells, _cell(row.tuned, "bold green" if better else "bold"))
+    return table
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: plain_cell(value) for key, value in row.items()} for row in csv.DictReader(file)]
+def caption_texts(predictions: Sequence[Prediction], shown: int) -> list[Text]:
+    """`shown` pictures from all over the set, each with both captions and its first reference."""
+    step = max(1, len(predictions) // max(1, shown))
+    return [_caption(row) for row in predictions[::step][:shown]]
+
+
+def _cell(score: Score | None, style: str = "") -> Text:
+    if score is None:
+        return Text("-")
+    interval = f"  {score.interval}" if score.interval else ""
+    return Text.assemble((score.text, style), (interval, "dim"))
+
+
+def _caption(row: Prediction) -> Text:
+    """Assembled as Text, so that brackets in a caption are brackets and no markup."""
+    lines = [(row.image_id, "bold")]
+    if row.zero_shot_caption is not None:
+        lines.append((f"  zero-shot   {row.zero_shot_caption}", ""))
+    lines.append((f"  fine-tuned  {row.caption}", "green"))
+    lines += [(f"  reference   {text}", "dim") for text in row.references[:1]]
+    return Text("\n").join(Text(printable(line).replace("\n", " "), style) for line, style in lines)

@@ -17,7 +17,8 @@ from src.utils.hardware import choose_precision
 
 NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
-         ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*")  # fmt: skip
+         ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*",
+         ".*is not supported by the model summary.*")  # fmt: skip
 
 
 def quiet(config: DictConfig) -> None:
@@ -28,6 +29,7 @@ def quiet(config: DictConfig) -> None:
         warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:

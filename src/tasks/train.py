@@ -37,7 +37,7 @@ def train(config: DictConfig) -> dict[str, float]:
     metrics = datamodule_metrics(datamodule)
     if config.train:
         started = time.monotonic()
-        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         metrics |= numbers(trainer.callback_metrics) | {"time/fit_seconds": round(time.monotonic() - started, 3)}
         _keep(trainer, folder, metrics)
     if config.test:

@@ -1,63 +1,91 @@
-"""How an entry point ends: a person's mistake is one line, not a traceback."""
+"""How an entry point ends: a person's mistake is told in lines, a fault of ours is kept in a file."""
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 from src.utils.errors import UserError
+from src.utils.logging import rank
 from src.utils.resolvers import register_resolvers
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
+OURS = "CAPTIONER_ENTRY"  # set while the switch is on by our doing, so that child processes know
+
+_running = False
 
 
 def run_entry(main: Callable[[], object]) -> None:
-    """Call a `hydra.main` function and leave with status 0, 1 (an error) or 130 (stopped)."""
+    """Call a `hydra.main` function; an error ends the process with status 1, Ctrl-C with 130.
+
+    Tracebacks stand in the run folder; HYDRA_FULL_ERROR=1 shows them.
+    """
+    global _running
     register_resolvers()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of being printed by Hydra
+    wanted, asked = os.environ.get(FULL_ERROR), os.environ.get(OURS)
+    os.environ.update({FULL_ERROR: "1", OURS: asked or ("traceback" if wanted == "1" else "line")})
+    _running = True
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped", 130))
+    except KeyboardInterrupt as error:
+        sys.exit(report(error))
     except Exception as error:
-        message = _message(error)
-        if message is None:
-            raise
-        sys.exit(_say(f"error: {message}", 1))
+        sys.exit(report(error))
+    finally:
+        _running = False
+        for name, value in ((FULL_ERROR, wanted), (OURS, asked)):
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _say(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+def leave(error: BaseException) -> None:
+    """End the process with the error told, where an entry runs a single job; otherwise return.
+
+    Hydra would print a line of its own first. In a multirun its sweeper has to see the error, and a caller
+    from Python wants the exception.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if _running and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
+        sys.exit(report(error))
 
 
-def _message(error: BaseException) -> str | None:
-    """The line to show, or None for an error that is not the person's."""
+def report(error: BaseException) -> int:
+    """Tell the error on standard error; the exit status."""
+    if os.environ.get(OURS) == "traceback":
+        traceback.print_exception(error)
+    _say(message(error) or "".join(traceback.format_exception(error)).rstrip())
+    status = 130 if isinstance(error, KeyboardInterrupt) else 1
+    return next((cause.exit_status for cause in _causes(error) if hasattr(cause, "exit_status")), status)
+
+
+def message(error: BaseException) -> str | None:
+    """The lines to show, or None where only the traceback tells."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
     for cause in _causes(error):
         if isinstance(cause, UserError):
-            return str(cause)
-    from hydra.errors import HydraException
+            return f"error: {cause}"
+    from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, HydraException | OmegaConfBaseException) and not _is_inside_target(error):
-        return _about_overrides(error)
-    return None
+    if isinstance(error, InstantiationException):
+        pass  # what a `_target_` names failed for a reason of its own: a fault to see
+    elif isinstance(error, HydraException | OmegaConfBaseException):
+        from src.utils.overrides import explain
 
-
-def _is_inside_target(error: BaseException) -> bool:
-    """Whether something that a config's `_target_` names failed for a reason of its own: that is a fault to see."""
-    from hydra.errors import InstantiationException
-
-    return isinstance(error, InstantiationException) and not isinstance(error.__cause__, TypeError | None)
+        return f"error: {explain(error, sys.argv[1:])}"
+    notes = getattr(error, "__notes__", [])
+    kind = type(error).__name__
+    return "\n".join([f"error: {kind}: {error}", *notes]) if notes else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
 
 
-def _about_overrides(error: BaseException) -> str:
-    """All overrides that the config does not know, each with the nearest key that it does."""
-    from src.utils.overrides import explain_overrides
-
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    found = explain_overrides(sys.argv[1:])
-    return "; ".join(found) if found else f"{' '.join(lines)}; `{os.path.basename(sys.argv[0])} --help` lists what can be set"
+def _say(text: str) -> None:
+    where = f"[rank {rank()}] " if rank() else ""
+    print(f"{where}{text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is wrong with the overrides of a command line, all at once."""
+"""What is wrong with a command line's overrides, all at once."""
 
 import difflib
 import sys
@@ -6,47 +6,141 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.utils.errors import ConfigErrors
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def explain_overrides(arguments: Sequence[str], config_name: str | None = None) -> list[str]:
-    """One entry for each override whose key or group option does not exist, with the nearest that does.
+def explain(error: BaseException, arguments: Sequence[str], config_name: str | None = None) -> str:
+    """What Hydra could not compose, with every other fault of the command line.
 
-    Overrides of groups that exist are applied first, so that their keys are known.
+    arguments: the words after the script's name. config_name: the script's name when None.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    name = config_name or Path(sys.argv[0]).stem
-    pairs = [tuple(word.split("=", 1)) for word in arguments if "=" in word and not word.startswith(("-", "~"))]
-    groups = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()}
-    faults, chosen = [], []
-    for key, value in pairs:
-        if key.lstrip("+") in groups:
-            options = sorted(path.stem for path in (CONFIGS / key.lstrip("+")).glob("*.yaml"))
-            if value.removesuffix(".yaml") in options or "," in value:
-                chosen.append(f"{key}={value.split(',')[0]}")
-            else:
-                faults.append(f"{key}={value}; expected one of {', '.join(options)}")
-    GlobalHydra.instance().clear()
     try:
+        faults = find_faults(arguments, config_name or Path(sys.argv[0]).stem)
+    except Exception:  # the base config itself is broken and nothing can be tried: Hydra's words have to do
+        faults = []
+    return str(ConfigErrors(faults or [_flat(error)]))
+
+
+def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
+    """One line for each override that does not parse, names no key or option, or has a wrong value.
+
+    Overrides are tried one after the other, groups first, upon those that went well.
+
+    Raises:
+        HydraException: the config does not compose without any override.
+    """
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    args, _ = get_args_parser().parse_known_args(list(arguments))
+    directory = str(Path(args.config_dir).resolve()) if args.config_dir else None
+    attempt = _Attempt(args.config_name or config_name, directory)
+    parser, parsed, faults = OverridesParser.create(), [], []
+    for word in args.overrides:
+        try:
+            parsed += parser.parse_overrides([word])
+        except HydraException:
+            faults.append(f"{word} cannot be read; expected key=value; put quotes around spaces and commas")
+    parsed.sort(key=lambda override: not attempt.options(override.key_or_group))
+    for override in parsed:
+        for word in _single(override):
+            try:
+                attempt.add(word)
+            except Exception as error:
+                faults.append(attempt.fault(override, word, error))
+    return faults + attempt.wrong_values()
+
+
+class _Attempt:
+    """The overrides that compose so far, and what they compose to."""
+
+    def __init__(self, config_name: str, config_dir: str | None) -> None:
+        self.name, self.directory = config_name, config_dir
+        self.good: list[str] = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+        self.config = self._compose(self.good)
+
+    def _compose(self, words: list[str]) -> Any:
+        from hydra import compose, initialize_config_dir
+
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose(name, chosen, return_hydra_config=True)
-    except Exception as error:  # the groups alone do not compose: their own message says why
-        return [*faults, " ".join(str(error).split())]
-    known = list(_keys(OmegaConf.to_container(config, resolve=False)))
-    for key, _ in pairs:
-        if key.startswith("+") or key in groups or key in known:
-            continue
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" did you mean {near[0]}?" if near else ""
-        faults.append(f"{key} is not a setting;{hint} `python {name}.py --cfg job` shows all, +{key}=... adds one")
-    return faults
+            return compose(self.name, words, return_hydra_config=True)
+
+    def add(self, word: str) -> None:
+        self.config = self._compose([*self.good, word])
+        self.good.append(word)
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group, none where the word names no group."""
+        folders = [CONFIGS, *([Path(self.directory)] if self.directory else [])]
+        return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+    def fault(self, override: Any, word: str, error: Exception) -> str:
+        """What to tell about an override that did not compose."""
+        key, options = override.key_or_group, self.options(override.key_or_group)
+        value = word.partition("=")[2]
+        if options and value.removesuffix(".yaml") not in options:
+            near = difflib.get_close_matches(value.removesuffix(".yaml"), options, n=1)
+            return f"{word}; expected one of {', '.join(options)}; " + (
+                f"did you mean {key}={near[0]}?" if near else f"set {key} to one of them"
+            )
+        if not options and not override.is_add() and not override.is_delete() and not self._has(key):
+            near_key = nearest(key, [*self._keys(), *self._groups()])
+            hint = f"did you mean {near_key}? " if near_key else ""
+            return f"{word}; expected a key of the config; {hint}+{word} adds a new one, --cfg job shows all"
+        return f"{word}; {_flat(error)}"
+
+    def _has(self, key: str) -> bool:
+        return key in self._keys()
+
+    def _keys(self) -> list[str]:
+        from omegaconf import OmegaConf
+
+        return list(flat_keys(OmegaConf.to_container(self.config, resolve=False)))
+
+    @staticmethod
+    def _groups() -> list[str]:
+        return [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
+
+    def wrong_values(self) -> list[str]:
+        """What `check_config` finds in the overrides that did compose."""
+        from src.utils.config_check import find_problems
+
+        return find_problems(self.config)
 
 
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+def _single(override: Any) -> Iterator[str]:
+    """The override as words without a sweep: `seed=1,2` gives two."""
+    if not override.is_sweep_override():
+        yield override.input_line
+    elif override.is_discrete_sweep():
+        prefix = override.input_line.partition("=")[0]
+        for value in override.sweep_string_iterator():
+            yield f"{prefix}={value}"
+
+
+def nearest(key: str, known: Sequence[str]) -> str | None:
+    """The known key most like `key`: the same last name first, then the likest spelling."""
+    name = key.rpartition(".")[2]
+    same = [word for word in known if word.rpartition(".")[2] == name]
+    near = difflib.get_close_matches(key, same or known, n=1, cutoff=0 if same else 0.6)
+    if near:
+        return near[0]
+    names = {word.rpartition(".")[2]: word for word in reversed(known)}
+    like = difflib.get_close_matches(name, list(names), n=1, cutoff=0.75)
+    return names[like[0]] if like else None
+
+
+def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of nested dictionaries, dotted."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def _flat(error: BaseException) -> str:
+    cause = f" {error.__cause__}" if error.__cause__ is not None else ""
+    return " ".join(f"{error}{cause}".split())

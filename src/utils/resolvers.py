@@ -23,8 +23,8 @@ def run_stamp() -> str:
 def run_root(log_dir: str) -> str:
     """Where this process puts its run folder: `log_dir`, or a temporary folder on any rank but 0.
 
-    Under torchrun or SLURM each rank composes its own config and so its own stamp. One run has one folder, that
-    of rank 0; the others' would stand empty beside it.
+    Under torchrun or SLURM each rank composes its own config and so its own stamp. One run has one folder,
+    that of rank 0; the others' would stand empty beside it.
     """
     return log_dir if rank() == 0 else str(Path(tempfile.gettempdir()) / "captioner-ranks")
 

@@ -88,7 +88,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
             json.dump(content, file, indent=2)
             file.write("\n")
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); expected room for it; free some space") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); expected room for it; free some space"
+        ) from error
 
 
 def newest_checkpoint(log_dir: str | Path) -> Path:
@@ -97,9 +99,13 @@ def newest_checkpoint(log_dir: str | Path) -> Path:
     Raises:
         UserError: no run has one.
     """
-    found = sorted(Path(log_dir).glob("train/*/**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    found = sorted(
+        Path(log_dir).glob("train/*/**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime
+    )
     if not found:
-        raise UserError(f"ckpt_path=last: no run under {log_dir} has checkpoints/last.ckpt; expected one; set ckpt_path=<file>")
+        raise UserError(
+            f"ckpt_path=last: no run under {log_dir} has checkpoints/last.ckpt; expected one; set ckpt_path=<file>"
+        )
     return found[-1]
 
 

@@ -1,0 +1,113 @@
+"""The tiny captioner before it has learned anything: ViT + GPT-2 of about 2 M weights, and its tokenizer.
+
+    python -m src.demo.build_tiny folder=data/vit_gpt2_tiny_untrained
+
+writes a folder as `save_pretrained` does. `experiment=pretrain_tiny` trains it on drawn scenes.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    GPT2Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+)
+
+from src.datamodule.synthetic_captions import tell_scene
+from src.datamodule.synthetic_scene import STYLES, sample_scene
+
+HERE = Path(__file__).parent
+SHIPPED = HERE / "vit_gpt2_tiny"
+IMAGE_SIZE, PATCH_SIZE = 96, 12  # pixels: 64 patches and the class token
+WIDTH, HEADS, BLOCKS = 128, 4, 4
+MAX_POSITIONS = 128  # tokens of one caption, its start token included
+VOCABULARY = 3072
+END = "<|endoftext|>"  # starts, ends and pads, as in GPT-2
+CAPTIONED_SCENES = 2000  # of each style, from which the tokenizer learns
+WORD_WEIGHT = 40  # how often the tokenizer sees each word of the lists
+
+
+def build_tiny(folder: str | Path, seed: int = 0) -> Path:
+    """Write the untrained model, its image processor and its tokenizer; returns the folder."""
+    folder = Path(folder)
+    tokenizer = train_tokenizer()
+    torch.manual_seed(seed)
+    model = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
+    end = tokenizer.eos_token_id
+    model.generation_config.update(decoder_start_token_id=end, eos_token_id=end, pad_token_id=end)
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_config(vocabulary: int, end: int) -> PreTrainedConfig:
+    """The two halves' sizes; one token starts, ends and pads."""
+    encoder = ViTConfig(
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    decoder = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=MAX_POSITIONS,
+        n_embd=WIDTH,
+        n_layer=BLOCKS,
+        n_head=HEADS,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
+    return config
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE: the words of the drawn sets and the lists mostly whole, any other text in pieces."""
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(
+        corpus(), vocab_size=VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer,
+        bos_token=END,
+        eos_token=END,
+        unk_token=END,
+        pad_token=END,
+        model_max_length=MAX_POSITIONS,
+    )
+
+
+def corpus() -> list[str]:
+    """The text that the tokenizer learns from, the same on every call."""
+    lines = []
+    for style in STYLES:
+        for index in range(CAPTIONED_SCENES):
+            rng = random.Random(f"tokenizer:{style}:{index}")
+            lines += tell_scene(sample_scene(rng, style), rng)
+    for name in ("everyday_words.txt", "medical_words.txt"):
+        words = (HERE / name).read_text(encoding="utf-8").split()
+        lines += [f" {word}" for word in words for _ in range(WORD_WEIGHT)]
+        lines += [word.capitalize() for word in words for _ in range(WORD_WEIGHT // 8)]
+    return lines
+
+
+if __name__ == "__main__":
+    settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    print(build_tiny(settings.get("folder", "data/vit_gpt2_tiny_untrained"), int(settings.get("seed", 0))))

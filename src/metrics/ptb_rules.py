@@ -1,0 +1,234 @@
+"""What a token can look like: the rules of the PTB tokenizer, found by sending millions of texts through it.
+
+Rules are written on the shape of a text (`ptb_characters.SHAPES`): é stands for any letter beyond ASCII, MARK
+for a mark, ٣ for a digit, § for a symbol. At each place that rule wins whose token and what must follow it
+are longest together; of equals, the first in the list. No rule repeats a repetition over the same characters,
+so none is slower than the square of the text it looks at.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+MARK = "\u0300"
+LETTER = rf"(?:[A-Za-zé{MARK}\xad]|&[aeiouAEIOU](?:acute|grave|uml);)"
+LETTER_OR_DIGIT = rf"(?:[A-Za-zé{MARK}\xad0-9٣]|&[aeiouAEIOU](?:acute|grave|uml);)"
+PLAIN_LETTER = "[A-Za-zé]"
+PLAIN = "[A-Za-zé0-9٣]"
+DIGIT = "[0-9٣]"
+BLANK = "[ \t\xa0\u2003]"
+BLANK_OR_END = "[ \t\xa0\u2003\n]"
+APOSTROPHE = "(?:['’]|&apos;)"
+ANY_QUOTE = "(?:['`’‘]|&apos;)"  # in contractions and names the tokenizer takes every single quote
+
+WORD = f"{LETTER}{LETTER_OR_DIGIT}*(?:[.!?]{LETTER}{LETTER_OR_DIGIT}*)*"
+CLITIC = f"{APOSTROPHE}(?i:[msd]|re|ve|ll)"
+NEGATION = f"[nN]{ANY_QUOTE}[tT]"
+D_PREFIX = f"(?:[dDoOlL]{ANY_QUOTE}{PLAIN})?"  # d'Arcy, O'Neil, l'eau
+HYPHENATED = f"{D_PREFIX}{PLAIN}+(?:[-_\u2010]{D_PREFIX}{PLAIN}+)*"
+INITIALS = "[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"  # AT&T
+SLASH_PART = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
+SLASHED = rf"{SLASH_PART}(?:\\?/{SLASH_PART}){{1,2}}"  # and/or, mg/dL
+DOTTED_HYPHENATED = r"[A-Za-z0-9][A-Za-z0-9.,\xad]*+(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\xad]+))+"
+NUMBER = rf"[-+]?(?:{DIGIT}*(?:[.:,\xad\u066b]{DIGIT}+)+|{DIGIT}+)"
+FRACTION = rf"(?:{DIGIT}{{1,4}}[- \xa0])?{DIGIT}{{1,4}}(?:\\?/|⁄){DIGIT}{{1,4}}"
+DATE = f"{DIGIT}{{1,2}}[-/]{DIGIT}{{1,2}}[-/]{DIGIT}{{2,4}}"
+PHONE = (
+    r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"
+    r"[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
+    r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
+)
+URL = r'(?i:https?)://[^ \t\n"<>|(){}]+[^ \t\n"<>|.!?(){},-]'
+BARE_URL = (
+    r'(?:www\.(?:[^ \t\n"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}'
+    r"""|(?:[^ \t\n"`'<>|.!?(){}$,-_]+\.)+(?:com|net|org|edu))"""  # `,-_` is a range there as well
+    r'(?:/[^ \t\n"<>|()]+[^ \t\n"<>|.!?(){},-])?'
+)
+EMAIL = (
+    r'(?:&lt;|<)?[a-zA-Z0-9][^ \t\n"<>|(){}\xa0]*@'
+    r'(?:[^ \t\n"<>|(){}.\xa0]+\.)*[^ \t\n"<>|(){}.\xa0]+(?:&gt;|>)?'
+)
+TAG_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
+TAG = (
+    rf"<(?:[!?][A-Za-z-][^>\n]*|/{TAG_NAME} *"
+    rf"""|{TAG_NAME}(?: +{TAG_NAME}(?: *= *(?:'[^\n']*'|"[^\n"]*"))?)* */? *)>"""
+)
+FILE = (
+    rf"{LETTER_OR_DIGIT}+(?:\.{LETTER_OR_DIGIT}+)*\.(?i:bat|bmp|c|class|cgi|cpp|dll|docx?|exe|gif|gz|h|html?|jar"
+    r"|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|tar|txt|wav|x|xml|zip)"
+)
+
+# Abbreviations keep their full stop. TITLES: in any place.
+TITLES = (
+    "(?:(?i:adj|adm|adv|alex|assoc|asst|attys?|ave|brig|capt|cf|cie|cmdr|col|comdr|cpl|dept|det|drs?|elec|ens|ft|gen"
+    "|govs?|hon|insp|invt|jos|lieut|lt|maj|messrs|mlle|mme|mrs?|ms|msgr|mt|natl|pfc|ph|pres|profs?|pvt|reps?|rev"
+    r"|sens?|sfc|sgt|spc|ste?|supts?|treas|vs|wm)|[Mm]f[Gg]|[Mm]t[Gg])\."
+)
+# May end a sentence too: matched with the two characters after them.
+ENDINGS = (
+    "(?:(?i:ala?|apr|ariz|assn|aug|bhd|bldg|blvd|bros|calif|co|colo|conn|corp|cos|ct|dak|dec|esq|est|etc|ext|feb|fla"
+    "|fri|ga|inc|ind|intl|jan|jr|jul|jun|kans?|ky|ltd|mar|md|mich|minn|mo|mon|mont|neb|nev|nov|oct|okla|penn|plc|rd|rt"
+    "|sept?|seq|sq|sr|sys|tel|tenn|thu|thurs|tues?|univ|va|vt|wed|wisc?|wyo)"
+    "|A(?i:rk|z)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)"
+    r"|[Pp]?[Pp][Tt](?:e|y)|[Pp]?[Pp][Tt](?:es|ys|eS|yS))\."
+)
+# Only before a number.
+NUMBERING = r"(?i:art|ca|figs?|nos?|op|pp|prop)\."
+STARTERS = (
+    "A|About|According|Additionally|After|An|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Mr\\.|Ms\\."
+    "|Now|Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|What|When|While|Yet"
+    "|You"
+)
+SENTENCE_START = rf"\.{BLANK_OR_END}+(?:(?:{STARTERS}|{STARTERS.upper()}|{TAG}){BLANK_OR_END})"
+EYES_AND_MOUTH = r"[<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]]"
+SIDEWAYS_FACE = r"[-\^x=~<>']_[-\^x=~<>']|\([-\^x=~<>'][_.]?[-\^x=~<>']\)|\([\^x=~<>']-[\^x=~<>'`]\)|O_o|o_O"
+
+BRACKETS = str.maketrans(
+    {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-", " ": "\xa0"}
+)
+PARENTHESES = str.maketrans({"(": "-LRB-", ")": "-RRB-"})
+NO_BREAK = str.maketrans({" ": "\xa0"})  # a token holds no plain blank
+QUOTES = str.maketrans(
+    dict.fromkeys("\x91‘‛‹", "`") | dict.fromkeys("\x92’›", "'")
+    | dict.fromkeys("\x93“«", "``") | dict.fromkeys("\x94”»", "''")
+)  # fmt: skip
+SPELT = {
+    "¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "¢": "cents", "£": "#", "…": "...",
+    "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": "",
+}  # fmt: skip
+Normaliser = Callable[[str], str]
+
+
+def _same(token: str) -> str:
+    return token
+
+
+def _without_soft_hyphens(token: str) -> str:
+    return token.replace("\xad", "") or "-"
+
+
+def _plain_quotes(token: str) -> str:
+    return token.replace("&apos;", "'").translate(QUOTES)
+
+
+def _always(text: str) -> Normaliser:
+    return lambda token: text
+
+
+class Rule(NamedTuple):
+    """first: a character class of what a token can begin with; pattern: group 1 is the token."""
+
+    first: re.Pattern[str]
+    pattern: re.Pattern[str]
+    normalise: Normaliser
+
+
+def _rule(first: str, token: str, then: str = "", to: Normaliser = _same) -> Rule:
+    following = f"(?:{then})" if then else ""
+    return Rule(re.compile(f"[{first}]"), re.compile(f"({token}){following}"), to)
+
+
+def _words() -> list[Rule]:
+    """Words, their clitics and negations, entities, links, names with an apostrophe."""
+    letter = rf"A-Za-zé{MARK}\xad&"
+    split = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
+    return [
+        _rule(r" \t\xa0\u2003", f"{BLANK}+", to=_always("")),
+        _rule("<", TAG, to=lambda token: token.translate(NO_BREAK)),
+        _rule("&—", "&(?:MD|mdash|ndash);|—", to=_always("--")),
+        _rule("&", "(?i:&amp;)", to=_always("&")),
+        _rule("&", "&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);"),
+        _rule(letter, f"(?>{WORD})", CLITIC, _without_soft_hyphens),
+        _rule(r"A-Za-z\xad", r"[A-Za-z\xad]*?[A-MO-Za-mo-z]\xad*", NEGATION, _without_soft_hyphens),
+        _rule("cgwlCGWL", split, "(?i:not|na|ta|me)"),
+        _rule("'", "'[tT]", "(?i:is|was)"),
+        _rule(letter, WORD, to=_without_soft_hyphens),
+        _rule("hH", URL),
+        _rule(r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z", BARE_URL),
+        _rule("<&a-zA-Z0-9", EMAIL),
+        _rule("@＠#", rf"[@＠][a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+"),
+        _rule("A-HJ-XZn", f"[A-HJ-XZn]{ANY_QUOTE}{PLAIN_LETTER}{{2}}{PLAIN_LETTER}*"),
+        _rule("'’&", CLITIC, "[^A-Za-z]", _plain_quotes),
+        _rule("nN", NEGATION, "[^A-Za-z]", _plain_quotes),
+    ]
+
+
+CONTRACTED = (("can", "not"), ("gon", "na"), ("got", "ta"), ("wan", "na"), ("lem", "me"), ("gim", "me"))
+# Words that the tokenizer cuts in two; every other run of ASCII letters before a blank is one token.
+CUT_WORDS = frozenset(a + b for a, b in CONTRACTED)
+
+
+def _numbers_and_compounds() -> list[Rule]:
+    plain = "A-Za-zé0-9٣"
+    return [
+        _rule("0-9٣", DATE),
+        _rule(r"-+0-9٣.:,\xad\u066b", NUMBER, to=_without_soft_hyphens),
+        _rule("0-9٣", FRACTION, to=lambda token: token.translate(NO_BREAK)),
+        _rule("½", "½", to=SPELT.__getitem__),
+        _rule(plain, HYPHENATED),
+        _rule("A-Z", INITIALS, to=lambda token: token.replace("&amp;", "&")),
+        _rule("A-Za-z", TITLES),
+        _rule("A-Za-z", ENDINGS, r"[\s\S]{2}|\Z"),
+        _rule("acfnopACFNOP", NUMBERING, f"{BLANK}?{DIGIT}"),
+        _rule("peEP", r"(?i:ph|ed)\.[dD]\.", r"[\s\S]{2}|\Z"),
+        _rule("A-Za-z0-9", SLASHED),
+        _rule("A-Za-z0-9", DOTTED_HYPHENATED, to=_without_soft_hyphens),
+    ]
+
+
+def _apostrophes_and_stops() -> list[Rule]:
+    """'em, '90s, ma'am, y'all; single letters, acronyms; words whose full stop stands before a comma."""
+    quote = "'`’‘&"
+    vowels = f"{PLAIN_LETTER}+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z]{PLAIN_LETTER}*"
+    stopped = (
+        (rf"A-Za-zé{MARK}\xad&", WORD),
+        ("A-Za-zé0-9٣", HYPHENATED),
+        ("A-Z", INITIALS),
+        ("A-Za-z0-9", DOTTED_HYPHENATED),
+    )
+    return [
+        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|(?i:em|cause))|{ANY_QUOTE}(?:[2-9]0s|(?i:till?))"),
+        _rule("A-Za-zé", vowels),
+        _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
+        _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),
+        _rule("oO", f"[oO]{ANY_QUOTE}[oO]"),
+        _rule("yY", f"[yY]{APOSTROPHE}", PLAIN_LETTER),
+        _rule("A-Za-z", "[A-Za-z]", SENTENCE_START),
+        _rule("A-Za-z", r"[A-Za-z](?:\.[A-Za-z])*\."),
+        _rule("A-Z$", r"[A-Z]*\$"),
+        _rule("€", "€", to=_always("$")),
+        _rule("¢£…", "[¢£…]", to=SPELT.__getitem__),
+        _rule("Cc", r"[Cc]\+\+"),
+        _rule("CFcf", "[CFcf]#"),
+        *(_rule(first, rf"(?:{word})\.", "[,;:、]", _without_soft_hyphens) for first, word in stopped),
+        _rule(rf"A-Za-zé{MARK}\xad0-9٣&", FILE, rf"{BLANK_OR_END}|[.?!,]"),
+        _rule(r"(+0-9", PHONE, to=lambda token: token.translate(BRACKETS)),
+    ]
+
+
+def _punctuation() -> list[Rule]:
+    return [
+        _rule("<>:;=", EYES_AND_MOUTH, "[^A-Za-z0-9]", lambda token: token.translate(PARENTHESES)),
+        _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=lambda token: token.translate(BRACKETS)),
+        _rule("-", "(?i:-[LR][RCS]B-)"),
+        _rule(r"()\[\]{}", r"[()\[\]{}]", to=lambda token: token.translate(BRACKETS)),
+        _rule(".", r"\.{3,}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
+        _rule("-", "--{1,3}", to=_always("--")),
+        _rule("-", "-{5,}"),
+        _rule(r"!?_*#@\\", r"[!?]+|_+|\*+|#{2,}|@{2,}|(?:\\\*){1,3}"),
+        _rule(r".,;:\-+/#@", r"[.,;:\-+/#@]"),
+        _rule("'", "'", r"[A-Za-z][^ \t\xa0\n]", _always("`")),
+        _rule("'", "''?"),
+        _rule("'’&", CLITIC, to=_plain_quotes),
+        _rule('"', '"', r"[A-Za-z0-9$]", _always("``")),
+        _rule('"', '"', to=_always("''")),
+        _rule("`‘’“", "[`‘’“]{1,2}", to=lambda token: token.translate(QUOTES)),
+        _rule("&", "&(?:lt|gt|quot|apos|nbsp);", to=SPELT.__getitem__),
+        _rule("⁺²₂", "⁺?(?:²+|₂+)"),
+        _rule(r"§$%&*<=>\\^|~⁄⁺、＠", r"<<|>>|[§$%&*<=>\\^|~⁄⁺、＠]"),
+    ]
+
+
+def rules() -> list[Rule]:
+    """All rules, in the order in which equals are decided."""
+    return [*_words(), *_numbers_and_compounds(), *_apostrophes_and_stops(), *_punctuation()]
