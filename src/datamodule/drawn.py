@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodule.flickr import FlickrDataModule
+from src.datamodule.medicat import MedicatDataModule
+from src.datamodule.phantoms import write_phantoms
 from src.datamodule.synthetic import write_scenes
 from src.utils.logging import get_logger
 
@@ -16,8 +18,8 @@ log = get_logger(__name__)
 class DrawnFlickrDataModule(FlickrDataModule):
     """Drawn scenes in Flickr8k's layout.
 
-    style, num_images, drawing_seed, picture_size: see `write_scenes`; the folder's name should hold them, since
-    a folder that is there is not drawn again. common: the arguments of `FlickrDataModule`.
+    style, num_images, drawing_seed, picture_size: see `write_scenes`; the folder's name should hold them,
+    since a folder that is there is not drawn again. common: the arguments of `FlickrDataModule`.
     """
 
     def __init__(
@@ -40,6 +42,33 @@ class DrawnFlickrDataModule(FlickrDataModule):
             write_scenes(folder, self.num_images, self.style, self.drawing_seed, self.picture_size)
 
         draw_once(self.data_dir, draw, f"{self.num_images} scenes")
+
+
+class DrawnMedicatDataModule(MedicatDataModule):
+    """Drawn medical figures in MedICaT's layout.
+
+    num_images, drawing_seed, picture_size: see `write_phantoms`; the folder's name should hold them. common:
+    the arguments of `MedicatDataModule`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        num_images: int,
+        drawing_seed: int = 0,
+        picture_size: int = 192,
+        **common: Any,
+    ) -> None:
+        super().__init__(data_dir, **common)
+        self.num_images, self.drawing_seed, self.picture_size = num_images, drawing_seed, picture_size
+
+    def prepare_data(self) -> None:
+        """Draw the set unless it is there."""
+
+        def draw(folder: Path) -> None:
+            write_phantoms(folder, self.num_images, self.drawing_seed, self.picture_size)
+
+        draw_once(self.data_dir, draw, f"{self.num_images} medical figures")
 
 
 def draw_once(data_dir: Path, draw: Callable[[Path], None], what: str) -> None:

@@ -21,8 +21,10 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from src.datamodule.phantoms_findings import report, sample_figure
 from src.datamodule.synthetic_captions import tell_scene
 from src.datamodule.synthetic_scene import STYLES, sample_scene
+from src.utils.command import parse_command, run_command
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "vit_gpt2_tiny"
@@ -31,7 +33,7 @@ WIDTH, HEADS, BLOCKS = 128, 4, 4
 MAX_POSITIONS = 128  # tokens of one caption, its start token included
 VOCABULARY = 3072
 END = "<|endoftext|>"  # starts, ends and pads, as in GPT-2
-CAPTIONED_SCENES = 2000  # of each style, from which the tokenizer learns
+TOLD_PICTURES = 2000  # of each drawn set, from whose captions the tokenizer learns
 WORD_WEIGHT = 40  # how often the tokenizer sees each word of the lists
 
 
@@ -98,9 +100,12 @@ def corpus() -> list[str]:
     """The text that the tokenizer learns from, the same on every call."""
     lines = []
     for style in STYLES:
-        for index in range(CAPTIONED_SCENES):
+        for index in range(TOLD_PICTURES):
             rng = random.Random(f"tokenizer:{style}:{index}")
             lines += tell_scene(sample_scene(rng, style), rng)
+    for index in range(TOLD_PICTURES):
+        rng = random.Random(f"tokenizer:phantoms:{index}")
+        lines.append(report(sample_figure(rng), rng))
     for name in ("everyday_words.txt", "medical_words.txt"):
         words = (HERE / name).read_text(encoding="utf-8").split()
         lines += [f" {word}" for word in words for _ in range(WORD_WEIGHT)]
@@ -108,6 +113,11 @@ def corpus() -> list[str]:
     return lines
 
 
+def main(arguments: list[str]) -> None:
+    """Read `key=value` arguments and write the untrained folder."""
+    settings = parse_command(arguments, {"folder": "data/vit_gpt2_tiny_untrained", "seed": 0})
+    print(build_tiny(settings["folder"], settings["seed"]))
+
+
 if __name__ == "__main__":
-    settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    print(build_tiny(settings.get("folder", "data/vit_gpt2_tiny_untrained"), int(settings.get("seed", 0))))
+    run_command(main, sys.argv[1:])
