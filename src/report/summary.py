@@ -18,7 +18,7 @@ SHOWN = ("loss", "bleu_4", "cider_d")
 def print_summary(
     folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None
 ) -> None:
-    """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and where files are."""
+    """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and the paths."""
     console = console or Console()
     run = RunFiles(folder)
     predictions = run.read("predictions.csv", read_predictions) or []

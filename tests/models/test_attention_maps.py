@@ -1,0 +1,142 @@
+"""Word maps from cross-attention: right words, right rows, right patches, and None where there is no grid."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    GPT2Config,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
+
+from src.models.attention_maps import cross_attention, grid_side, merge_words, word_attention
+
+WORDS = ["<end>", " a", " dog", " run", "ning", " on", " gra", "ss", "."]
+GRID = 4
+
+
+@dataclass
+class Pieces:
+    """Stands in for Preprocessing: ids are places in WORDS, a blank begins a word."""
+
+    start_id: int = 0
+    eos_id: int = 0
+    pad_id: int = 0
+    order: list[str] = field(default_factory=lambda: WORDS)
+
+    def encode_caption(self, text: str) -> list[int]:
+        ids, rest = [], f" {text}" if text else ""
+        while rest:
+            piece = max((word for word in self.order if rest.startswith(word)), key=len)
+            ids.append(self.order.index(piece))
+            rest = rest[len(piece) :]
+        return ids
+
+    def decode(self, ids) -> str:
+        return "".join(self.order[number] for number in ids).strip()
+
+
+def captioner(decoder=None, **encoder) -> VisionEncoderDecoderModel:
+    torch.manual_seed(0)
+    vit = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=4 * GRID, patch_size=4, **encoder,
+    )  # fmt: skip
+    gpt2 = decoder or GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=len(WORDS), n_positions=32)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, gpt2)
+    return VisionEncoderDecoderModel(config).eval()
+
+
+def states(batch: int = 2, patches: int = GRID * GRID + 1) -> torch.Tensor:
+    return torch.randn(batch, patches, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_pieces_become_words_with_one_map_each():
+    dog, grass = word_attention(captioner(), Pieces(), states(), ["a dog running on grass.", "a dog"])
+    assert dog.words == ["a", "dog", "running", "on", "grass."]
+    assert dog.heat.shape == (5, GRID, GRID)
+    assert dog.heat.dtype == torch.float32
+    assert grass.words == ["a", "dog"]
+    for heat in (dog.heat, grass.heat):
+        assert float(heat.min()) >= 0
+        assert torch.allclose(heat.amax(dim=(1, 2)), torch.ones(len(heat)))
+
+
+def test_a_longer_neighbour_changes_nothing():
+    model, encoded = captioner(), states()
+    alone = word_attention(model, Pieces(), encoded[1:], ["a dog"])[0]
+    beside = word_attention(model, Pieces(), encoded, ["a dog running on grass.", "a dog"])[1]
+    assert torch.allclose(alone.heat, beside.heat, atol=1e-6)
+
+
+def test_a_word_looks_where_its_tokens_attend():
+    """Patches that all hold one vector share the attention; the one that answers every query takes it."""
+    model = captioner()
+    cross = model.decoder.transformer.h[-1].crossattention
+    encoded = states(1)
+    wanted = 6  # patch 5 of the grid, behind the class token
+    with torch.no_grad():
+        for block in model.decoder.transformer.h:
+            block.crossattention.q_attn.weight.zero_()
+            block.crossattention.q_attn.bias.fill_(1.0)
+        encoded[:] = 0
+        encoded[0, wanted] = cross.c_attn.weight[:, :16].sum(dim=1) * 1e4  # along its keys' sum
+    heat = word_attention(model, Pieces(), encoded, ["a dog"])[0].heat
+    assert heat.flatten(1).argmax(dim=1).tolist() == [wanted - 1, wanted - 1]
+
+
+def test_a_token_belongs_to_the_position_that_says_it():
+    model, encoded = captioner(), states(1)
+    ids = Pieces().encode_caption("a dog running")
+    rows = cross_attention(model, Pieces(), encoded, [ids])[0]
+    first_alone = cross_attention(model, Pieces(), encoded, [ids[:1]])[0]
+    assert torch.allclose(rows[0], first_alone[0], atol=1e-6)  # said from the start token, not from itself
+    assert torch.allclose(rows.sum(dim=-1), torch.ones(len(ids)))
+
+
+def test_the_attention_function_is_put_back():
+    model = captioner()
+    before = model.decoder.config._attn_implementation
+    word_attention(model, Pieces(), states(), ["a dog", "a"])
+    assert model.decoder.config._attn_implementation == before == "sdpa"
+
+
+def test_an_empty_caption_has_no_words():
+    empty = word_attention(captioner(), Pieces(), states(), ["", "a dog"])[0]
+    assert empty.words == []
+    assert empty.heat.shape == (0, GRID, GRID)
+
+
+def test_states_that_are_no_square_grid_give_none():
+    assert word_attention(captioner(), Pieces(), states(patches=13), ["a", "a"]) is None
+
+
+def test_a_wide_picture_is_not_taken_for_a_square_one():
+    model = captioner()
+    model.encoder.config.image_size = (2 * 4, 8 * 4)
+    assert word_attention(model, Pieces(), states(), ["a", "a"]) is None
+
+
+def test_a_bert_decoder_of_another_width_works():
+    bert = BertConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=len(WORDS)
+    )
+    maps = word_attention(captioner(bert), Pieces(), states(), ["a dog", "a dog running"])
+    assert [len(found.words) for found in maps] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("num_states", "side"), [(197, 14), (198, 14), (49, 7), (50, 7), (2, 1), (52, None), (0, None)]
+)
+def test_the_grid_is_found_from_the_number_of_states(num_states, side):
+    assert grid_side(num_states) == side
+
+
+def test_pieces_that_add_no_text_do_not_shift_the_words():
+    grids = torch.arange(3.0).view(3, 1, 1).expand(3, 2, 2) + 1
+    merged = merge_words(Pieces(order=["", " a", " dog"]), [1, 0, 2], grids)
+    assert merged.words == ["a", "dog"]
+    assert merged.heat.shape == (2, 2, 2)
