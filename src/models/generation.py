@@ -1,14 +1,19 @@
 """Captions from encoder states: transformers' own search, the encoder run once by the caller.
 
-B images, P patches, D width.
+B images, K beams of an image, R = B * K rows, P patches, D width, V vocabulary.
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, VisionEncoderDecoderModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from src.models.loss import project_states
+from src.models.packed_decoding import BeamCache, next_logits, open_beams
+from src.models.packed_gpt2 import compute_dtype, is_plain_gpt2
 
 if TYPE_CHECKING:
     from src.datamodule.preprocessing import Preprocessing
@@ -48,5 +53,33 @@ def generate_ids(
         eos_token_id=preprocessing.eos_id,
         pad_token_id=preprocessing.pad_id,
     )
-    states = BaseModelOutput(last_hidden_state=encoder_states)
-    return model.generate(encoder_outputs=states, generation_config=settings)
+    if not is_plain_gpt2(model.decoder):
+        states = BaseModelOutput(last_hidden_state=encoder_states)
+        return model.generate(encoder_outputs=states, generation_config=settings)
+    search = copy.copy(model)  # shares every weight; only what a step computes is another's
+    search.__class__ = _CaptionSearch
+    device = encoder_states.device.type
+    dtype = compute_dtype(model.decoder, device)
+    states = project_states(model, encoder_states).to(dtype)
+    with torch.autocast(device, enabled=False):
+        cache = open_beams(model.decoder, states, num_beams, max_length)
+        # transformers reads the number of images here and repeats what it finds for each beam
+        places = BaseModelOutput(last_hidden_state=states.new_zeros(len(states), 1, 1))
+        return search.generate(encoder_outputs=places, past_key_values=cache, generation_config=settings)
+
+
+class _CaptionSearch(VisionEncoderDecoderModel):
+    """The model as transformers' search sees it, with GPT-2's step of our own."""
+
+    def forward(
+        self,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        past_key_values: BeamCache | None = None,
+        **kwargs: object,
+    ) -> Seq2SeqLMOutput:
+        """Logits (R,1,V) behind the last of decoder_input_ids, i64 (R, any)."""
+        assert decoder_input_ids is not None
+        assert past_key_values is not None
+        logits = next_logits(self.decoder, decoder_input_ids[:, -1], past_key_values)
+        return Seq2SeqLMOutput(logits=logits[:, None], past_key_values=past_key_values)

@@ -36,7 +36,9 @@ def packed_loss(
     if is_plain_gpt2(model.decoder):
         tokens = batch.input_ids, batch.position_ids, batch.caption_index
         hidden = packed_hidden(model.decoder, states, *tokens)
-        return vocabulary_nats(hidden, model.decoder.lm_head, batch.labels[batch.caption_index >= 0]), labelled.sum()
+        return vocabulary_nats(
+            hidden, model.decoder.lm_head, batch.labels[batch.caption_index >= 0]
+        ), labelled.sum()
     logits = decoder_logits(model.decoder, states, batch)[labelled]
     nats = nn.functional.cross_entropy(logits.float(), batch.labels[labelled], reduction="sum")
     return nats, labelled.sum()

@@ -31,6 +31,13 @@ def is_plain_gpt2(decoder: nn.Module) -> bool:
     return all(type(part) in PLAIN or part in activations or part is body for part in body.modules())
 
 
+def compute_dtype(decoder: GPT2LMHeadModel, device: str) -> torch.dtype:
+    """The precision of products: autocast's where it is on, else the weights'."""
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return decoder.transformer.wte.weight.dtype
+
+
 def packed_hidden(
     decoder: GPT2LMHeadModel, states: Tensor, input_ids: Tensor, position_ids: Tensor, caption_index: Tensor
 ) -> Tensor:
@@ -40,7 +47,7 @@ def packed_hidden(
     Returns: (number of tokens, D) in autocast's precision where autocast is on, else in the weights'.
     """
     body, device = decoder.transformer, states.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.wte.weight.dtype
+    dtype = compute_dtype(decoder, device)
     with torch.autocast(device, enabled=False):
         merged = merge_prefixes(input_ids, caption_index)
         layout, places = merged.rows, merged.first
@@ -56,7 +63,7 @@ def packed_hidden(
             x = _block(block, x, states_now, layout, dtype)
         if random_from == len(body.h):
             x = x[merged.row_of_token]
-        return _norm(body.ln_f, x, dtype)
+        return norm(body.ln_f, x, dtype)
 
 
 def _first_random_block(decoder: GPT2LMHeadModel) -> int:
@@ -79,32 +86,32 @@ def _drops(dropout: nn.Dropout) -> bool:
 def _block(block: GPT2Block, x: Tensor, states: Tensor, layout: PackedRows, dtype: torch.dtype) -> Tensor:
     """One transformer block; x (N,D) in the precision of the residual stream, states (B,P,D) in dtype."""
     attention = block.attn
-    qkv = _conv1d(_norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
+    qkv = conv1d(norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
     settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
-    x = x + attention.resid_dropout(_conv1d(self_attention(qkv, *settings), attention.c_proj))
+    x = x + attention.resid_dropout(conv1d(self_attention(qkv, *settings), attention.c_proj))
 
     attention = block.crossattention
-    q = _conv1d(_norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
-    kv = _conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (B,P,2D)
+    q = conv1d(norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
+    kv = conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (B,P,2D)
     settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
-    x = x + attention.resid_dropout(_conv1d(cross_attention(q, kv, *settings), attention.c_proj))
+    x = x + attention.resid_dropout(conv1d(cross_attention(q, kv, *settings), attention.c_proj))
 
-    inner = _conv1d(_norm(block.ln_2, x, dtype), block.mlp.c_fc)  # (N,4D)
-    return x + block.mlp.dropout(_conv1d(_activation(block.mlp.act, inner), block.mlp.c_proj))
+    inner = conv1d(norm(block.ln_2, x, dtype), block.mlp.c_fc)  # (N,4D)
+    return x + block.mlp.dropout(conv1d(activation(block.mlp.act, inner), block.mlp.c_proj))
 
 
 def _dropout_rate(attention: GPT2Attention) -> float:
     return attention.attn_dropout.p if attention.training else 0.0
 
 
-def _activation(act: nn.Module, x: Tensor) -> Tensor:
+def activation(act: nn.Module, x: Tensor) -> Tensor:
     return nn.functional.gelu(x, approximate="tanh") if type(act) is NewGELUActivation else act(x)
 
 
-def _conv1d(x: Tensor, module: Conv1D) -> Tensor:
+def conv1d(x: Tensor, module: Conv1D) -> Tensor:
     return linear(x, module, module.weight.t(), module.bias)
 
 
-def _norm(norm: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
+def norm(module: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
     """The norm in the precision of x, which is the residual stream's, cast for the product behind it."""
-    return norm(x).to(dtype)
+    return module(x).to(dtype)

@@ -52,19 +52,23 @@ _kept: WeakKeyDictionary[nn.Module, _Frozen] = WeakKeyDictionary()
 
 
 def frozen_weight(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> FrozenWeight:
-    """The module's weight (O,I) made ready once; made anew when the weight was written to or moved."""
+    """The module's weight (O,I) made ready once; made anew when the weight was written to or moved.
+
+    A weight that trains may be asked for too, where no gradient is wanted.
+    """
     state = (weight.data_ptr(), weight._version, weight.device)
     kept = _kept.setdefault(module, _Frozen())
     found = kept.get(dtype)
     if found is None or found[0] != state:
-        found = kept[dtype] = (state, FrozenWeight(weight.detach(), dtype))
+        with torch.inference_mode(False):  # what validation prepares, training may use
+            found = kept[dtype] = (state, FrozenWeight(weight.detach(), dtype))
     return found[1]
 
 
 def linear(x: Tensor, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O) are the module's, in any precision."""
     bias_now = None if bias is None else bias.to(x.dtype)
-    if weight.requires_grad:
+    if weight.requires_grad and torch.is_grad_enabled():
         return _TrainableLinear.apply(x, weight, bias_now)
     ready = frozen_weight(module, weight, x.dtype)
     return _FrozenLinear.apply(x, ready, bias_now)

@@ -30,9 +30,7 @@ def vocabulary_nats(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
 
 class _ChunkedNats(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, ready: FrozenWeight, bias: Tensor | None, labels: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, ready: FrozenWeight, bias: Tensor | None, labels: Tensor) -> Tensor:
         bias = None if bias is None else bias.to(hidden.dtype)
         nats = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
