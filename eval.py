@@ -12,7 +12,7 @@ from src.utils.entry import run_entry
 @hydra.main(version_base="1.3", config_path="configs", config_name="eval.yaml")
 def main(config: DictConfig) -> None:
     """Score a checkpoint on its test images beside its untouched base, or a predictions file alone."""
-    from src.utils.run_folder import task_run
+    from src.utils.task_run import task_run
 
     with task_run(config):
         from src.tasks.eval import evaluate_checkpoint

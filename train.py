@@ -1,4 +1,4 @@
-"""Fine-tune a captioner: `python train.py datamodule=flickr.yaml`; `python train.py --help` tells what can be set."""
+"""Fine-tune a captioner: `python train.py datamodule=flickr.yaml`; `--help` tells what can be set."""
 
 import hydra
 import pyrootutils
@@ -12,7 +12,7 @@ from src.utils.entry import run_entry
 @hydra.main(version_base="1.3", config_path="configs", config_name="train.yaml")
 def main(config: DictConfig) -> float | None:
     """Train, test and report; returns the metric that a hyperparameter search optimizes."""
-    from src.utils.run_folder import task_run
+    from src.utils.task_run import task_run
 
     with task_run(config):
         from src.tasks.train import train

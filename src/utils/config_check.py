@@ -15,6 +15,13 @@ from src.utils.signatures import Signature, is_missing, read_signature
 from src.utils.value_types import misfit
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+NEEDS = {
+    "WandbLogger": "wandb",
+    "MLFlowLogger": "mlflow",
+    "CometLogger": "comet_ml",
+    "NeptuneLogger": "neptune",
+}
+NEPTUNE_IS_GONE = "logger=neptune: Neptune closed its service, and Lightning 2.6 dropped its logger"
 READERS = ("src.datamodule.flickr.FlickrDataModule", "src.datamodule.medicat.MedicatDataModule")
 
 
@@ -53,7 +60,7 @@ def _plain(node: Any, prefix: str, problems: list[str]) -> Iterator[tuple[str, A
         try:
             value = node[name]
         except OmegaConfBaseException as error:
-            raw = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index]
+            raw = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
             if "hydra:" not in str(raw) and "paths." not in str(raw):  # known only while a job runs
                 problems.append(f"{key}={raw}; {' '.join(str(error).split())}")
             continue
@@ -88,7 +95,10 @@ def _nodes(node: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig]]:
 
 def _about_target(key: str, node: DictConfig, values: Mapping[str, Any]) -> Iterator[str]:
     target = str(node["_target_"])
-    missing = is_missing(target)
+    if target.endswith(".NeptuneLogger"):
+        yield NEPTUNE_IS_GONE
+        return
+    missing = is_missing(NEEDS.get(target.rpartition(".")[2], target))
     if missing:
         yield _about_missing(key, target, missing)
     signature = read_signature(target)
@@ -103,7 +113,8 @@ def _about_target(key: str, node: DictConfig, values: Mapping[str, Any]) -> Iter
                 yield _about_unknown(key, name, value, target, signature)
         else:
             expected = misfit(value, signature.parameters[name])
-            if expected and not _is_object(node, name):
+            # an object's type is not known here, and ${key} is wrong where that key is, which is told there
+            if expected and not _is_object(node, name) and not OmegaConf.is_interpolation(node, name):
                 yield f"{key}.{name}={_shown(value)}; expected {expected}; set {key}.{name}"
 
 
@@ -123,8 +134,11 @@ def _about_missing(key: str, target: str, missing: str) -> str:
 
 def _about_unknown(key: str, name: str, value: Any, target: str, signature: Signature) -> str:
     near = difflib.get_close_matches(name, list(signature.parameters), n=1)
-    hint = f"did you mean {key}.{near[0]}?" if near else f"take {key}.{name} out"
-    names, kind = ", ".join(signature.parameters) or "nothing", target.rpartition(".")[2]
+    kind = target.rpartition(".")[2]
+    if near:
+        hint = f"did you mean {key}.{near[0]}?"
+        return f"{key}.{name}={_shown(value)}; expected a setting of {kind}; {hint}"
+    names, hint = ", ".join(signature.parameters) or "nothing", f"take {key}.{name} out"
     return f"{key}.{name}={_shown(value)}; expected one of {kind}'s settings, {names}; {hint}"
 
 

@@ -22,19 +22,28 @@ class Rule:
     expected: str
 
 
-def _number(low: float, high: float = float("inf"), null: bool = False) -> Callable[[Any], bool]:
-    """A test for numbers from low to high; what is no number passes, since its type is another check's."""
+def _number(
+    low: float, high: float = float("inf"), null: bool = False, typed: bool = True
+) -> Callable[[Any], bool]:
+    """A test for numbers from low to high. typed: what is no number passes, its signature tells of that."""
 
     def holds(value: Any) -> bool:
         if value is None:
             return null
-        return isinstance(value, bool | str) or not isinstance(value, int | float) or low <= value <= high
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return low <= value <= high if is_number else typed
 
     return holds
 
 
 def _one_of(*choices: Any) -> Callable[[Any], bool]:
     return lambda value: value in choices
+
+
+def _seed(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED
+    )
 
 
 def _train_choices() -> tuple[str, ...]:
@@ -66,8 +75,8 @@ RULES = (
     Rule("model.num_beams", _number(1), "1 beam (greedy) or more"),
     Rule("model.max_length", _number(2, null=True), "2 tokens or more, or null"),
     Rule("model.num_layers_to_train", _number(0), "0 blocks or more"),
-    Rule("model.optimizer.lr", _number(0), "0 or more"),
-    Rule("model.optimizer.weight_decay", _number(0), "0 or more"),
+    Rule("model.optimizer.lr", _number(0, typed=False), "a number, 0 or more"),
+    Rule("model.optimizer.weight_decay", _number(0, typed=False), "a number, 0 or more"),
     Rule("model.lr_scheduler.interval", _one_of("step", "epoch"), "step or epoch"),
     Rule("model.lr_scheduler.frequency", _number(1), "1 or more"),
     Rule("model.lr_scheduler.scheduler.warmup", _number(0, 1), "a share of all steps from 0 to 1"),
@@ -84,7 +93,10 @@ RULES = (
     Rule("callbacks.*.mode", _one_of("min", "max"), "min or max"),
     Rule("callbacks.*.patience", _number(0), "0 validations or more"),
     Rule("callbacks.*.save_top_k", _number(-1), "0 checkpoints or more, -1 for all"),
-    Rule("seed", _number(0, MAX_SEED, null=True), "0 to 4294967295, or null for none"),
+    Rule("seed", _seed, f"a whole number from 0 to {MAX_SEED}, or null for none"),
+    Rule("train", _one_of(True, False), "true or false"),
+    Rule("test", _one_of(True, False), "true or false"),
+    Rule("zero_shot", _one_of(True, False), "true or false"),
 )
 
 

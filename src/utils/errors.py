@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class UserError(Exception):
     """A mistake in a path, a setting or a file, in one line: what was found; what was expected; what to do.
 
-    Entries print the message without a traceback and exit with status 1, or with `exit_status` where a kind of
-    error has one.
+    Entries print the message without a traceback and exit with status 1, or with `exit_status` where a kind
+    of error has one.
     """
 
 

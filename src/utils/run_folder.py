@@ -1,80 +1,12 @@
-"""What every run leaves beside its results: its config, its command, its errors, and the way back to it."""
+"""Run folders: where they are, and the way back to a run's checkpoint."""
 
 import json
-import os
-import platform
-import subprocess
-import sys
-import time
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
-from src.utils.logging import get_logger, rank
-
-log = get_logger(__name__)
-PACKAGES = ("torch", "pytorch-lightning", "transformers", "hydra-core")
-
-
-@contextmanager
-def task_run(config: DictConfig) -> Iterator[Path]:
-    """Around a task: writes `config_resolved.yaml` and `run.json`, keeps a traceback in `error.log`, closes loggers.
-
-    Raises:
-        whatever the task raises, after it was written down.
-    """
-    folder = Path(config.paths.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
-    if rank() == 0:
-        with atomic_write(folder / "config_resolved.yaml") as file:
-            file.write(OmegaConf.to_yaml(config, resolve=True))
-    try:
-        yield folder
-    except BaseException as error:
-        if rank() == 0 and not isinstance(error, UserError | KeyboardInterrupt):
-            with atomic_write(folder / "error.log") as file:
-                file.write(traceback.format_exc())
-        raise
-    finally:
-        if rank() == 0:
-            about = _about(config) | {"started": started, "seconds": round(time.monotonic() - clock, 3)}
-            write_json(folder / "run.json", about)
-            log.info("run folder: %s", folder)
-
-
-def _about(config: DictConfig) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
-        "seed": config.get("seed"),
-        "versions": versions,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def _commit() -> str | None:
-    root = Path(__file__).resolve().parents[2]
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -94,19 +26,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def newest_checkpoint(log_dir: str | Path) -> Path:
-    """`checkpoints/last.ckpt` of the newest training run.
+    """`checkpoints/last.ckpt` of the newest training run; folders are named by the time they began.
 
     Raises:
         UserError: no run has one.
     """
-    found = sorted(
-        Path(log_dir).glob("train/*/**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime
-    )
+    folder = Path(log_dir) / "train"
+    found = [
+        *folder.glob("runs/*/checkpoints/last.ckpt"),
+        *folder.glob("multiruns/*/*/checkpoints/last.ckpt"),
+    ]
     if not found:
         raise UserError(
-            f"ckpt_path=last: no run under {log_dir} has checkpoints/last.ckpt; expected one; set ckpt_path=<file>"
+            f"ckpt_path=last: no run under {folder} left a checkpoint; expected one; set ckpt_path=FILE"
         )
-    return found[-1]
+    return max(found, key=_began)
+
+
+def _began(checkpoint: Path) -> tuple[str, int]:
+    """The stamp of a run's folder; within a multirun the number of the job."""
+    run = checkpoint.parents[1]
+    return (run.parent.name, int(run.name)) if run.name.isdigit() else (run.name, 0)
 
 
 def find_checkpoint(ckpt_path: str | None, log_dir: str | Path) -> str | None:
