@@ -152,8 +152,8 @@ def split_table(
     val part, the rest trains. Without it an official split of the captions file wins; images that it does not
     name are left out. Without either, `ratios` of the groups are taken in an order that depends on `seed` and
     on the groups' names alone: not on the order of the file, nor on the run's seed. Every part with a ratio
-    above 0 gets at least one group where there are enough: 3 papers of 4, 2 and 1 figures make a train part of
-    4, a val part of 2 and a test part of 1.
+    above 0 gets at least one group where there are enough: of 3 papers with 4, 2 and 1 figures the first
+    trains, the second is the val part and the third the test part.
 
     Raises:
         UserError: ratios, fold or num_folds make no sense, or a part stays empty that should not.

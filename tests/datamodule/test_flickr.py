@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from src.datamodule import flickr
 from src.datamodule.flickr import FlickrDataModule
@@ -12,7 +13,7 @@ def flickr_folder(root: Path, names: int = 5) -> Path:
     (root / "pictures").mkdir()
     rows = ["image,caption"]
     for number in range(names):
-        (root / "pictures" / f"{number}.jpg").touch()
+        Image.new("L", (4, 4)).save(root / "pictures" / f"{number}.jpg")
         rows += [f"{number}.jpg,Caption {place} of {number}" for place in range(2)]
     (root / "mine.txt").write_text("\n".join(rows))
     return root

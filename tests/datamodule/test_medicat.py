@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from src.datamodule.medicat import MedicatDataModule
 from src.utils.errors import UserError
@@ -15,7 +16,7 @@ def release(root: Path, papers: int = 6) -> Path:
     rows = []
     for number in range(papers * 2):
         name = {"pdf_hash": f"p{number // 2}", "fig_uri": f"{number}.png"}
-        (root / "figures" / f"p{number // 2}_{number}.png").touch()
+        Image.new("L", (4, 4)).save(root / "figures" / f"p{number // 2}_{number}.png")
         texts = {
             "s2_caption": f"Figure 1. Axial CT number {number}",
             "s2orc_caption": f"Fig 1. Other {number}",
