@@ -2,7 +2,7 @@
 
 Measured: every character up to U+1FFFF went through the tokenizer of pycocoevalcap in 26 contexts and was
 grouped by what came out. The tables do not follow the Unicode version of the running Python, so that scores
-do not either. ASCII and characters that rules name one by one (quotes, dashes, fractions, ...) are not listed.
+do not either. ASCII and characters that rules name singly (quotes, dashes, ...) are not listed.
 """
 
 from bisect import bisect_right

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 MARK = "\u0300"
 LETTER = rf"(?:[A-Za-zé{MARK}\xad]|&[aeiouAEIOU](?:acute|grave|uml);)"
-LETTER_OR_DIGIT = rf"(?:[A-Za-zé{MARK}\xad0-9٣]|&[aeiouAEIOU](?:acute|grave|uml);)"
+LETTERS_OR_DIGITS = rf"(?:[A-Za-zé{MARK}\xad0-9٣]++|&[aeiouAEIOU](?:acute|grave|uml);)"  # to be repeated
 PLAIN_LETTER = "[A-Za-zé]"
 PLAIN = "[A-Za-zé0-9٣]"
 DIGIT = "[0-9٣]"
@@ -21,12 +21,12 @@ BLANK_OR_END = "[ \t\xa0\u2003\n]"
 APOSTROPHE = "(?:['’]|&apos;)"
 ANY_QUOTE = "(?:['`’‘]|&apos;)"  # in contractions and names the tokenizer takes every single quote
 
-WORD = f"{LETTER}{LETTER_OR_DIGIT}*(?:[.!?]{LETTER}{LETTER_OR_DIGIT}*)*"
+WORD = f"{LETTER}{LETTERS_OR_DIGITS}*+(?:[.!?]{LETTER}{LETTERS_OR_DIGITS}*+)*"
 CLITIC = f"{APOSTROPHE}(?i:[msd]|re|ve|ll)"
 NEGATION = f"[nN]{ANY_QUOTE}[tT]"
 D_PREFIX = f"(?:[dDoOlL]{ANY_QUOTE}{PLAIN})?"  # d'Arcy, O'Neil, l'eau
 HYPHENATED = f"{D_PREFIX}{PLAIN}+(?:[-_\u2010]{D_PREFIX}{PLAIN}+)*"
-INITIALS = "[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"  # AT&T
+INITIALS = "[A-Z]+(?:(?:(?i:&amp;)|[+&])[A-Z]+)+"  # AT&T
 SLASH_PART = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 SLASHED = rf"{SLASH_PART}(?:\\?/{SLASH_PART}){{1,2}}"  # and/or, mg/dL
 DOTTED_HYPHENATED = r"[A-Za-z0-9][A-Za-z0-9.,\xad]*+(?:-(?:[A-Za-z](?:\.[A-Za-z])+\.|[A-Za-z0-9\xad]+))+"
@@ -39,14 +39,14 @@ PHONE = (
     r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 )
 URL = r'(?i:https?)://[^ \t\n"<>|(){}]+[^ \t\n"<>|.!?(){},-]'
-BARE_URL = (
-    r'(?:www\.(?:[^ \t\n"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}'
-    r"""|(?:[^ \t\n"`'<>|.!?(){}$,-_]+\.)+(?:com|net|org|edu))"""  # `,-_` is a range there as well
-    r'(?:/[^ \t\n"<>|()]+[^ \t\n"<>|.!?(){},-])?'
+HOST = (
+    r'(?:(?i:www)\.(?:[^ \t\n"<>|.!?(){},]++\.)+[a-zA-Z]{2,4}'
+    r"""|(?:[^ \t\n"`'<>|.!?(){}$,-_]++\.)+(?i:com|net|org|edu))"""  # `,-_` is a range there as well
 )
+PATH = r'/[^ \t\n"<>|()]+[^ \t\n"<>|.!?(){},-]'
 EMAIL = (
     r'(?:&lt;|<)?[a-zA-Z0-9][^ \t\n"<>|(){}\xa0]*@'
-    r'(?:[^ \t\n"<>|(){}.\xa0]+\.)*[^ \t\n"<>|(){}.\xa0]+(?:&gt;|>)?'
+    r'(?:[^ \t\n"<>|(){}.\xa0]++\.)*[^ \t\n"<>|(){}.\xa0]+(?:&gt;|>)?'
 )
 TAG_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
 TAG = (
@@ -54,7 +54,7 @@ TAG = (
     rf"""|{TAG_NAME}(?: +{TAG_NAME}(?: *= *(?:'[^\n']*'|"[^\n"]*"))?)* */? *)>"""
 )
 FILE = (
-    rf"{LETTER_OR_DIGIT}+(?:\.{LETTER_OR_DIGIT}+)*\.(?i:bat|bmp|c|class|cgi|cpp|dll|docx?|exe|gif|gz|h|html?|jar"
+    rf"{LETTERS_OR_DIGITS}++(?:\.{LETTERS_OR_DIGITS}++)*\.(?i:bat|bmp|c|class|cgi|cpp|dll|docx?|exe|gif|gz|h|html?|jar"
     r"|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|tar|txt|wav|x|xml|zip)"
 )
 
@@ -131,6 +131,7 @@ def _rule(first: str, token: str, then: str = "", to: Normaliser = _same) -> Rul
 def _words() -> list[Rule]:
     """Words, their clitics and negations, entities, links, names with an apostrophe."""
     letter = rf"A-Za-zé{MARK}\xad&"
+    link = r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z"  # what a host without www. begins with, and W
     split = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
     return [
         _rule(r" \t\xa0\u2003", f"{BLANK}+", to=_always("")),
@@ -144,7 +145,8 @@ def _words() -> list[Rule]:
         _rule("'", "'[tT]", "(?i:is|was)"),
         _rule(letter, WORD, to=_without_soft_hyphens),
         _rule("hH", URL),
-        _rule(r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z", BARE_URL),
+        _rule(link, HOST),
+        _rule(link, HOST + PATH),
         _rule("<&a-zA-Z0-9", EMAIL),
         _rule("@＠#", rf"[@＠][a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+"),
         _rule("A-HJ-XZn", f"[A-HJ-XZn]{ANY_QUOTE}{PLAIN_LETTER}{{2}}{PLAIN_LETTER}*"),
@@ -166,10 +168,10 @@ def _numbers_and_compounds() -> list[Rule]:
         _rule("0-9٣", FRACTION, to=lambda token: token.translate(NO_BREAK)),
         _rule("½", "½", to=SPELT.__getitem__),
         _rule(plain, HYPHENATED),
-        _rule("A-Z", INITIALS, to=lambda token: token.replace("&amp;", "&")),
+        _rule("A-Z", INITIALS, to=lambda token: re.sub("(?i)&amp;", "&", token)),
         _rule("A-Za-z", TITLES),
         _rule("A-Za-z", ENDINGS, r"[\s\S]{2}|\Z"),
-        _rule("acfnopACFNOP", NUMBERING, f"{BLANK}?{DIGIT}"),
+        _rule("acfnopACFNOP", NUMBERING, f"{BLANK_OR_END}?{DIGIT}"),
         _rule("peEP", r"(?i:ph|ed)\.[dD]\.", r"[\s\S]{2}|\Z"),
         _rule("A-Za-z0-9", SLASHED),
         _rule("A-Za-z0-9", DOTTED_HYPHENATED, to=_without_soft_hyphens),
@@ -187,7 +189,7 @@ def _apostrophes_and_stops() -> list[Rule]:
         ("A-Za-z0-9", DOTTED_HYPHENATED),
     )
     return [
-        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|(?i:em|cause))|{ANY_QUOTE}(?:[2-9]0s|(?i:till?))"),
+        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|(?i:em|cause))|{ANY_QUOTE}(?:[2-9]0[sS]|(?i:till?))"),
         _rule("A-Za-zé", vowels),
         _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
         _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),
@@ -212,7 +214,7 @@ def _punctuation() -> list[Rule]:
         _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=lambda token: token.translate(BRACKETS)),
         _rule("-", "(?i:-[LR][RCS]B-)"),
         _rule(r"()\[\]{}", r"[()\[\]{}]", to=lambda token: token.translate(BRACKETS)),
-        _rule(".", r"\.{3,}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
+        _rule(".", r"\.{3,5}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
         _rule("-", "--{1,3}", to=_always("--")),
         _rule("-", "-{5,}"),
         _rule(r"!?_*#@\\", r"[!?]+|_+|\*+|#{2,}|@{2,}|(?:\\\*){1,3}"),

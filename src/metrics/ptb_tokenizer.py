@@ -12,7 +12,7 @@ from src.metrics.ptb_characters import SHAPES
 from src.metrics.ptb_rules import CUT_WORDS, Rule, rules
 
 # COCO's filter. Brackets are in its list in capitals and arrive in small letters, so `-lrb-` stays a token.
-DROPPED = frozenset(["", "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 LINE_BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x85\u2028\u2029", " "))
 PLAIN_WORD = pattern(r" *([A-Za-z]+)(?=[,;!?]?[ \n])")
 LONGEST_TOKEN = 500  # characters that a rule looks ahead; keeps the time linear in the length of a text
@@ -36,7 +36,8 @@ class PTBTokenizer:
         text = "\n".join(_clean(caption) for caption in captions)
         lines: list[list[str]] = [[] for _ in captions]
         for line, token in _tokens(text, text.translate(SHAPES)):
-            lines[line].append(token)
+            if token:
+                lines[line].append(token)
         return [_caption(tokens) for tokens in lines]
 
 
