@@ -24,3 +24,55 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real samples are not beside this checkout")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A captioner folder of 3 + 3 blocks, 32 pixels and 32 wide, weights at random, no dropout."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import (
+        GPT2Config,
+        PreTrainedTokenizerFast,
+        VisionEncoderDecoderConfig,
+        VisionEncoderDecoderModel,
+        ViTConfig,
+        ViTImageProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    end = "<|endoftext|>"
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(["a red square above a blue circle"] * 4, vocab_size=300, special_tokens=[end])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token=end
+    )
+    torch.manual_seed(0)
+    encoder = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+    )
+    decoder = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = tokenizer.eos_token_id
+    VisionEncoderDecoderModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flickr_folder(tmp_path_factory) -> Path:
+    """Forty drawn scenes in Flickr8k's layout."""
+    from src.datamodule.synthetic import write_scenes
+
+    folder = tmp_path_factory.mktemp("flickr")
+    write_scenes(folder, 40, "plain", size=32)
+    return folder

@@ -1,6 +1,6 @@
 """What people might say of a drawn scene: several sentences, each worded differently.
 
-"plain" speaks in school-book sentences. "night" speaks as the captions of Flickr do: present participles,
+"plain" speaks in school-book sentences. "autumn" and "night" speak as the captions of Flickr do: present participles,
 commas within a sentence, a blank before every punctuation mark, other words for the same things.
 """
 
@@ -14,6 +14,7 @@ PLURALS = {"man": "men", "woman": "women"}
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 NOUNS: dict[str, dict[str, str]] = {
     "plain": {"fire": "camp fire", "lamp": "street lamp", "balloon": "hot air balloon", "bird": "bird"},
+    "autumn": {"house": "cottage", "dog": "puppy", "balloon": "hot air balloon"},
     "night": {
         "house": "cottage",
         "fire": "campfire",
@@ -24,6 +25,7 @@ NOUNS: dict[str, dict[str, str]] = {
 }
 CLOTHING: dict[str, dict[str, str]] = {
     "plain": {"man": "shirt", "boy": "shirt", "woman": "dress", "girl": "dress"},
+    "autumn": {"man": "jacket", "boy": "jacket", "woman": "dress", "girl": "dress"},
     "night": {"man": "jacket", "boy": "jacket", "woman": "gown", "girl": "gown"},
 }
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -34,6 +36,14 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "snow": ("in the snow", "on the snow near the mountains"),
         "lake": ("by the lake", "beside the blue water"),
         "hills": ("in front of the hills", "near the hills"),
+    },
+    "autumn": {
+        "field": ("on a meadow", "on dry grass"),
+        "beach": ("at the beach", "on a sandy beach"),
+        "street": ("on a city street", "along the road"),
+        "snow": ("on snowy ground", "in the snow"),
+        "lake": ("at the edge of a lake", "next to the lake"),
+        "hills": ("near brown hills", "in front of hills"),
     },
     "night": {
         "field": ("on a dark meadow", "across the meadow"),
@@ -46,6 +56,7 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 SKIES: dict[str, dict[str, str]] = {
     "plain": {"sun": "the sun", "cloud": "a white cloud"},
+    "autumn": {"sun": "a low sun", "cloud": "a white cloud"},
     "night": {
         "moon": "the full moon",
         "stars": "bright stars",
@@ -55,6 +66,7 @@ SKIES: dict[str, dict[str, str]] = {
 }
 ACTIONS: dict[str, dict[str, str]] = {
     "plain": {"car": "parked", "boat": "sailing"},
+    "autumn": {"car": "parked", "boat": "floating"},
     "night": {
         "running": "jogging",
         "waving": "waving",
@@ -92,6 +104,23 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "The picture shows {first} and {second}.",
             "Here we see {first} {relation} {second}.",
         ),
+    },
+    "autumn": {
+        "two": (
+            "{first} {doing} beside {second} {place} .",
+            "{first} , {doing} close to {second} .",
+            "{first} and {second} {place} .",
+            "{first} at the {side} , {second} at the {other} .",
+            "{first} {doing} {place} , {second} nearby .",
+        ),
+        "one": (
+            "{first} {doing} {place} .",
+            "{first} , {doing} all alone {place} .",
+            "{first} {place} .",
+            "{first} {doing} with nobody near .",
+            "On a quiet day , {first} {doing} {place} .",
+        ),
+        "sky": ("{first} {doing} beneath {sky} .", "{sky} high above {first} , {place} ."),
     },
     "night": {
         "two": (

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
-STYLES = ("plain", "night")
+STYLES = ("plain", "autumn", "night")
 PLACES = ("field", "beach", "street", "snow", "lake", "hills")
 PEOPLE = ("man", "woman", "boy", "girl")
 SHAPES = ("circle", "square", "triangle", "star")
@@ -43,9 +43,14 @@ WITH_SIZE = ("car", "house", "tree", "boat", "dog", *SHAPES)
 IN_GROUPS = ("dog", "cat", "tree", "boy", "girl", "boat", "man", "woman")
 SKY: dict[str, tuple[str, ...]] = {
     "plain": ("sun", "cloud", "bird", "balloon", "kite", "plane"),
+    "autumn": ("sun", "cloud", "bird", "balloon", "kite"),
     "night": ("moon", "moon", "stars", "balloon", "plane", "cloud"),
 }
-HELD: dict[str, tuple[str, ...]] = {"plain": ("balloon", "umbrella"), "night": ("lantern", "umbrella")}
+HELD: dict[str, tuple[str, ...]] = {
+    "plain": ("balloon", "umbrella"),
+    "autumn": ("balloon", "umbrella"),
+    "night": ("lantern", "umbrella"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Scene:
 
 
 def sample_scene(rng: random.Random, style: str) -> Scene:
-    """A scene of `style`, "plain" or "night", by chance."""
+    """A scene of one of the STYLES, by chance."""
     if style == "plain" and rng.random() < SHAPE_SHARE:
         return _shapes(rng)
     place = rng.choice(PLACES)

@@ -47,7 +47,9 @@ def combine_digests(digests: Mapping[str, str], names: Iterable[str] | None = No
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written beside and renamed, read without running code from them."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
         """Write to a temporary file, then rename.
 
         Raises:
@@ -80,7 +82,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"ckpt_path={str(path)!r} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt")
+        raise UserError(
+            f"ckpt_path={str(path)!r} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
+        )
     try:
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -119,7 +123,9 @@ def check_base(content: Mapping[str, Any], base_id: str, base_sha256: str) -> No
         )
 
 
-def match_names(saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Iterable[str]) -> dict[str, Tensor]:
+def match_names(
+    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Iterable[str]
+) -> dict[str, Tensor]:
     """Weights by public name -> by module name.
 
     Raises:

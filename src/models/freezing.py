@@ -55,7 +55,9 @@ def choose_trainable(
     elif train == "full":
         chosen = [model]
     else:
-        raise UserError(f"model.train={train!r}; expected one of {', '.join(TRAIN_CHOICES)}; set model.train=last_blocks")
+        raise UserError(
+            f"model.train={train!r}; expected one of {', '.join(TRAIN_CHOICES)}; set model.train=last_blocks"
+        )
     if getattr(model, "enc_to_dec_proj", None) is not None:
         chosen.append(model.enc_to_dec_proj)
     for module in chosen:

@@ -3,7 +3,6 @@
 N rows, I features in, O features out.
 """
 
-from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -54,8 +53,10 @@ _kept: WeakKeyDictionary[nn.Module, _Frozen] = WeakKeyDictionary()
 def frozen_weight(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> FrozenWeight:
     """The module's weight (O,I) made ready once; made anew when the weight was written to or moved.
 
-    A weight that trains may be asked for too, where no gradient is wanted.
+    A weight that trains is made ready anew in each call: fused optimizers write to it without a sign.
     """
+    if weight.requires_grad:
+        return FrozenWeight(weight.detach(), dtype)
     state = (weight.data_ptr(), weight._version, weight.device)
     kept = _kept.setdefault(module, _Frozen())
     found = kept.get(dtype)

@@ -52,7 +52,9 @@ def load_captioner(
         if from_encoder_decoder:
             return _join(from_encoder_decoder["encoder"], from_encoder_decoder["decoder"])
         if not checkpoint:
-            raise UserError("model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=...")
+            raise UserError(
+                "model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=..."
+            )
         source = find_source("model.checkpoint", checkpoint)
         model, fresh = _load_model(source, revision)
         tokenizer = _load("tokenizer", AutoTokenizer, source, revision)

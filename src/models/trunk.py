@@ -38,7 +38,9 @@ class EncoderHead(nn.Module):
         entry.features = features
         dtype = entry.patch_embeddings.projection.weight.dtype
         # Only the shape of the pixels is asked for: one zero, seen as (B,3,H,W).
-        shape = torch.zeros((), dtype=dtype, device=features.device).expand(len(features), 3, *self.image_size)
+        shape = torch.zeros((), dtype=dtype, device=features.device).expand(
+            len(features), 3, *self.image_size
+        )
         try:
             return self.encoder(shape).last_hidden_state
         finally:

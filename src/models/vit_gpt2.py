@@ -12,7 +12,15 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from src.datamodule.collate import CaptionBatch
-from src.models.checkpoints import FORMAT, KEY, check_base, combine_digests, match_names, public_names, weight_digests
+from src.models.checkpoints import (
+    FORMAT,
+    KEY,
+    check_base,
+    combine_digests,
+    match_names,
+    public_names,
+    weight_digests,
+)
 from src.models.freezing import choose_trainable
 from src.models.generation import generate_captions
 from src.models.loss import packed_loss
@@ -102,7 +110,9 @@ class VitGpt2(LightningModule):
     def trunk_fingerprint(self) -> str:
         """Changes with any weight of the trunk and with the preprocessing of pixels."""
         trained = set(self.trained_weights())
-        frozen = [n for n in self.digests if n.startswith("encoder.") and n not in {self.names[t] for t in trained}]
+        frozen = [
+            n for n in self.digests if n.startswith("encoder.") and n not in {self.names[t] for t in trained}
+        ]
         return f"{combine_digests(self.digests, frozen)[:32]}-{self.preprocessing.image.fingerprint()}"
 
     def encode(self, batch: CaptionBatch) -> Tensor:
@@ -122,7 +132,10 @@ class VitGpt2(LightningModule):
     def on_fit_start(self) -> None:
         """Print what trains."""
         trained = self.trained_weights()
-        count = {half: sum(w.numel() for n, w in trained.items() if n.startswith(half)) for half in ("encoder", "decoder")}
+        count = {
+            half: sum(w.numel() for n, w in trained.items() if n.startswith(half))
+            for half in ("encoder", "decoder")
+        }
         total = sum(weight.numel() for weight in trained.values())
         log.info(
             "training %s of %s weights (encoder %s, decoder %s), the others are frozen",
@@ -152,7 +165,9 @@ class VitGpt2(LightningModule):
                 "model.optimizer.lr, or set trainer.precision=32-true, and go on with ckpt_path=last"
             )
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
-        self.log("train/loss", nats / tokens, on_step=False, on_epoch=True, batch_size=int(tokens), sync_dist=True)
+        self.log(
+            "train/loss", nats / tokens, on_step=False, on_epoch=True, batch_size=int(tokens), sync_dist=True
+        )
         return loss
 
     def configure_gradient_clipping(
@@ -233,7 +248,9 @@ class VitGpt2(LightningModule):
         make = settings.pop("scheduler")
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise UserError("trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or model.lr_scheduler=null")
+            raise UserError(
+                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or model.lr_scheduler=null"
+            )
         scheduler = make(optimizer, total_steps=int(steps)) if _wants_steps(make) else make(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}
 
