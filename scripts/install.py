@@ -18,17 +18,24 @@ BIN = TOOLS / ("Scripts" if os.name == "nt" else "bin")
 
 def main() -> None:
     if sys.version_info < (3, 11):
-        sys.exit(f"Python {sys.version.split()[0]} is too old; expected 3.11 to 3.13; run: make PYTHON=python3.12 ...")
+        sys.exit(
+            f"Python {sys.version.split()[0]} is too old; expected 3.11 to 3.13; run: make PYTHON=python3.12 ..."
+        )
     if not (BIN / "poetry").exists() and not (BIN / "poetry.exe").exists():
         print("installing Poetry into .poetry ...", flush=True)
         venv.create(TOOLS, with_pip=True, clear=True)
         run([BIN / "python", "-m", "pip", "install", "--quiet", "poetry>=2.1", "poetry-plugin-pypi-mirror"])
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")
+    }
     environment.setdefault("POETRY_PYPI_MIRROR_URL", package_index())
     environment["POETRY_VIRTUALENVS_IN_PROJECT"] = "true"
     environment["POETRY_VIRTUALENVS_USE_POETRY_PYTHON"] = "true"
     print("installing the locked packages into .venv; the first time this takes minutes ...", flush=True)
-    run([BIN / "poetry", "install", "--no-interaction", "--quiet", *(sys.argv[1:] or ["--only", "main"])], environment)
+    run(
+        [BIN / "poetry", "install", "--no-interaction", "--quiet", *(sys.argv[1:] or ["--only", "main"])],
+        environment,
+    )
 
 
 def package_index() -> str:
@@ -39,7 +46,9 @@ def package_index() -> str:
     if os.environ.get("PIP_INDEX_URL") or asked.stdout.strip():
         return os.environ.get("PIP_INDEX_URL") or asked.stdout.strip()
     code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    return subprocess.run([BIN / "python", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [BIN / "python", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def run(command: list[str | Path], environment: dict[str, str] | None = None) -> None:

@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,9 @@ def evaluate(
     base_scores = None
     if base_captions is not None:
         base_scores = _score(images, base_captions)
-        metrics |= {f"zero_shot/{key}": value for key, value in (base_metrics | flat(base_scores, "test")).items()}
+        metrics |= {
+            f"zero_shot/{key}": value for key, value in (base_metrics | flat(base_scores, "test")).items()
+        }
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     return metrics
 
@@ -111,12 +112,21 @@ def write_predictions(
             for index, image in enumerate(images):
                 references = [*image.captions, *[""] * (most - len(image.captions))]
                 base = base_captions[image.image_id] if base_captions is not None else ""
-                text = [image.image_id, image.path, captions[image.image_id], base, *references, image.licence]
+                text = [
+                    image.image_id,
+                    image.path,
+                    captions[image.image_id],
+                    base,
+                    *references,
+                    image.licence,
+                ]
                 own = [scores.per_image[index][name] for name in PER_IMAGE]
                 other = [base_scores.per_image[index][name] if base_scores else "" for name in PER_IMAGE]
                 writer.writerow([*map(safe_cell, text), *own, *other])
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); expected room for it; free some space") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); expected room for it; free some space"
+        ) from error
 
 
 def rescore(predictions: Path, folder: Path) -> dict[str, float]:
@@ -126,27 +136,51 @@ def rescore(predictions: Path, folder: Path) -> dict[str, float]:
         UserError: no such file, or columns missing.
     """
     if not predictions.is_file():
-        raise UserError(f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; set predictions=<run>/predictions.csv")
+        raise UserError(
+            f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; set predictions=<run>/predictions.csv"
+        )
     with predictions.open(encoding="utf-8-sig", newline="") as file:
-        rows = [{key: plain_cell(value or "") for key, value in row.items() if key} for row in csv.DictReader(file)]
+        rows = [
+            {key: plain_cell(value or "") for key, value in row.items() if key}
+            for row in csv.DictReader(file)
+        ]
     if not rows or not {"image_id", "caption", "reference_1"} <= set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
-        raise UserError(f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; score a file that eval.py or train.py wrote")
+        raise UserError(
+            f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; score a file that eval.py or train.py wrote"
+        )
     images = [
-        CaptionedImage(row["image_id"], row.get("path", ""), _references(row), row["image_id"], licence=row.get("licence", ""))
+        CaptionedImage(
+            row["image_id"],
+            row.get("path", ""),
+            _references(row),
+            row["image_id"],
+            licence=row.get("licence", ""),
+        )
         for row in rows
     ]
     captions = {row["image_id"]: row["caption"] for row in rows}
     scores = _score(images, captions)
     metrics = flat(scores, "test")
-    base_captions = {row["image_id"]: row["zero_shot_caption"] for row in rows if row.get("zero_shot_caption")}
+    base_captions = {
+        row["image_id"]: row["zero_shot_caption"] for row in rows if row.get("zero_shot_caption")
+    }
     base_scores = _score(images, base_captions) if len(base_captions) == len(rows) else None
     if base_scores:
         metrics |= flat(base_scores, "zero_shot/test")
-    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions if base_scores else None, base_scores)
+    write_predictions(
+        folder / "predictions.csv",
+        images,
+        captions,
+        scores,
+        base_captions if base_scores else None,
+        base_scores,
+    )
     return metrics
 
 
 def _references(row: Mapping[str, str]) -> tuple[str, ...]:
-    keys = sorted((key for key in row if key.startswith("reference_")), key=lambda key: int(key.rpartition("_")[2]))
+    keys = sorted(
+        (key for key in row if key.startswith("reference_")), key=lambda key: int(key.rpartition("_")[2])
+    )
     return tuple(row[key] for key in keys if row[key])

@@ -1,6 +1,6 @@
 """Give a captioner away: base and trained blocks merged into a folder that plain transformers loads.
 
-    python -m src.export checkpoint=<run folder or .ckpt> out=<folder> [dtype=float16]
+python -m src.export checkpoint=<run folder or .ckpt> out=<folder> [dtype=float16]
 """
 
 import shutil

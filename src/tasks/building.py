@@ -53,7 +53,9 @@ def build_trainer(config: DictConfig) -> pl.Trainer:
     """The trainer with the callbacks and loggers of their groups."""
     precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
     if precision in ("16-mixed", "16-true", 16, "16") and config.trainer.accelerator == "cpu":
-        raise UserError(f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto")
+        raise UserError(
+            f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
+        )
     return instantiate(
         config.trainer,
         precision=precision,

@@ -32,7 +32,9 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         return metrics
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
     if ckpt_path is None:
-        raise UserError("ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or predictions=<csv>")
+        raise UserError(
+            "ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or predictions=<csv>"
+        )
     config = with_training_config(config, read_checkpoint(ckpt_path)[KEY]["config"])
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -63,7 +65,9 @@ def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictCon
         for word in said:
             key, _, value = word.partition("=")
             if "." in key and key.split(".")[0].lstrip("+") in FROM_TRAINING:
-                OmegaConf.update(merged, key.lstrip("+"), OmegaConf.create([value])[0] if not value else _value(value))
+                OmegaConf.update(
+                    merged, key.lstrip("+"), OmegaConf.create([value])[0] if not value else _value(value)
+                )
     merged.trainer.precision = config.trainer.precision
     return merged  # type: ignore[return-value]
 

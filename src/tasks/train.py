@@ -38,7 +38,9 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.train:
         started = time.monotonic()
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics |= numbers(trainer.callback_metrics) | {"time/fit_seconds": round(time.monotonic() - started, 3)}
+        metrics |= numbers(trainer.callback_metrics) | {
+            "time/fit_seconds": round(time.monotonic() - started, 3)
+        }
         _keep(trainer, folder, metrics)
     if config.test:
         best = folder / "checkpoints" / "best.ckpt"
@@ -51,12 +53,12 @@ def train(config: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def _keep(trainer: pl.Trainer, folder, metrics: dict[str, float]) -> None:  # noqa: ANN001
+def _keep(trainer: pl.Trainer, folder, metrics: dict[str, float]) -> None:
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", metrics)
 
 
-def datamodule_metrics(datamodule) -> dict[str, float]:  # noqa: ANN001
+def datamodule_metrics(datamodule) -> dict[str, float]:
     """How much data there is and how much of it was put aside."""
     counts = {f"data/{part}_images": len(images) for part, images in datamodule.splits.items()}
     return {**counts, "data/skipped_rows": len(datamodule.table.skipped)}
