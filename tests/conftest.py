@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["PROJECT_ROOT"] = str(ROOT)  # as train.py and eval.py set it
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,11 @@ from src.utils.signatures import Signature, is_missing, read_signature
 from src.utils.value_types import misfit
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
-NEEDS = {
-    "WandbLogger": "wandb",
-    "MLFlowLogger": "mlflow",
-    "CometLogger": "comet_ml",
-    "NeptuneLogger": "neptune",
-}
-NEPTUNE_IS_GONE = "logger=neptune: Neptune closed its service, and Lightning 2.6 dropped its logger"
+NEEDS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
+NEPTUNE_IS_GONE = (
+    "logger=neptune; expected a service that exists, Neptune closed and Lightning 2.6 dropped its logger; "
+    "set logger=tensorboard"
+)
 READERS = ("src.datamodule.flickr.FlickrDataModule", "src.datamodule.medicat.MedicatDataModule")
 
 

@@ -62,7 +62,8 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         seconds = round(time.monotonic() - clock, 3)
         if rank() == 0:
             _record(folder, about | {"status": status, "seconds": seconds})
-        log.info("run folder: %s", folder)
+        if status != "finished":  # else the task's summary has said so
+            log.info("run folder: %s", folder)
 
 
 def _is_stop(error: BaseException) -> bool:
