@@ -57,7 +57,8 @@ def look(
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": touch}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # no scrolling to wait for
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.get(url)
 

@@ -6,7 +6,7 @@
   const maps = JSON.parse(byId("maps").textContent);
   const grid = byId("cards"), toolbar = byId("toolbar"), nothing = byId("nothing"), query = byId("query");
   const buttons = [...toolbar.querySelectorAll("[data-view]")];
-  let view = "random";
+  let view = "random", ordered = null;
 
   // ---- views and search: pictures are kept in the page and hidden
   const textOf = (card) =>
@@ -20,7 +20,8 @@
     const inView = cards.filter((card) => view === "all" || view in card.dataset).sort((a, b) => place(a) - place(b));
     const found = new Set(inView.filter((card) =>
       words.every((word) => texts.get(card).includes(word)) && (!mappedOnly || card.dataset.index in maps)));
-    grid.append(...inView);
+    if (ordered !== view) grid.append(...inView);
+    ordered = view;
     for (const card of cards) card.hidden = !found.has(card);
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
     byId("count").textContent = found.size === inView.length

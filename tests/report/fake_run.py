@@ -4,11 +4,11 @@ import csv
 import json
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageDraw
 
-from src.models.attention_maps import WordAttention
 from src.report.attention import write_attention
 from src.utils.csv_cells import safe_cell
 
@@ -22,6 +22,14 @@ PLACES = {
 }
 HOSTILE = "a dog </script><script>window.hacked = 1</script> <img src=x onerror='window.hacked = 2'>"
 GRID = 14
+
+
+class WordAttention(NamedTuple):
+    """As src.models.attention_maps has it, without the seconds that importing a model takes."""
+
+    words: list[str]
+    heat: torch.Tensor
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 def make_run(folder: Path, pictures: int = 12, noise: bool = False, hostile: bool = True) -> Path:
