@@ -4,7 +4,7 @@ B images, K beams of an image, R = B * K rows, P patches, D width, V vocabulary.
 """
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,9 +31,8 @@ def generate_captions(
     encoder_states: (B,P,De), the encoder's last hidden states.
     """
     ids = generate_ids(model, preprocessing, encoder_states, max_length, num_beams)
-    return [
-        preprocessing.decode(row[1:]) for row in ids.tolist()
-    ]  # without the start token, which may equal EOS
+    texts = (row[1:] for row in ids.tolist())  # without the start token, which may be EOS
+    return [preprocessing.decode(text) for text in texts]
 
 
 @torch.no_grad()
@@ -54,18 +53,21 @@ def generate_ids(
         pad_token_id=preprocessing.pad_id,
     )
     if not is_plain_gpt2(model.decoder):
-        states = BaseModelOutput(last_hidden_state=encoder_states)
-        return model.generate(encoder_outputs=states, generation_config=settings)
-    search = copy.copy(model)  # shares every weight; only what a step computes is another's
-    search.__class__ = _CaptionSearch
+        outputs = BaseModelOutput(last_hidden_state=encoder_states)
+        return _search(model, encoder_outputs=outputs, generation_config=settings)
+    face = copy.copy(model)  # shares every weight; only what a step computes is another's
+    face.__class__ = _CaptionSearch
     device = encoder_states.device.type
-    dtype = compute_dtype(model.decoder, device)
-    states = project_states(model, encoder_states).to(dtype)
+    states = project_states(model, encoder_states).to(compute_dtype(model.decoder, device))
     with torch.autocast(device, enabled=False):
         cache = open_beams(model.decoder, states, num_beams, max_length)
         # transformers reads the number of images here and repeats what it finds for each beam
-        places = BaseModelOutput(last_hidden_state=states.new_zeros(len(states), 1, 1))
-        return search.generate(encoder_outputs=places, past_key_values=cache, generation_config=settings)
+        outputs = BaseModelOutput(last_hidden_state=states.new_zeros(len(states), 1, 1))
+        return _search(face, encoder_outputs=outputs, past_key_values=cache, generation_config=settings)
+
+
+def _search(model: Any, **settings: Any) -> Tensor:
+    return model.generate(**settings)
 
 
 class _CaptionSearch(VisionEncoderDecoderModel):

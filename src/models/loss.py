@@ -3,7 +3,7 @@
 B images, T packed tokens of an image, P patches, D width, V vocabulary.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> 
     return encoder_states if projection is None else projection(encoder_states)
 
 
-def decoder_logits(decoder: nn.Module, states: Tensor, batch: PackedTokens) -> Tensor:
+def decoder_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
     """Logits (B,T,V) of the packed tokens from transformers' own decoder."""
     mask = packing_mask(batch.caption_index)
     if decoder.config._attn_implementation == "eager":  # adds its mask, where the others select by it
@@ -64,7 +64,7 @@ def decoder_logits(decoder: nn.Module, states: Tensor, batch: PackedTokens) -> T
     ).logits
 
 
-def position_offset(decoder: nn.Module) -> int:
+def position_offset(decoder: Any) -> int:
     """The position id of a first token: RoBERTa and its kin begin after the padding id, the others at 0."""
     embeddings = getattr(decoder.base_model, "embeddings", None)
     if embeddings is not None and hasattr(embeddings, "create_position_ids_from_input_ids"):

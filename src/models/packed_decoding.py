@@ -7,12 +7,15 @@ one batch entry of attention; a mask says which of the tokens written so far lie
 B images, K beams of an image, R = B * K rows, P patches, H heads, d width of a head, G = B * H, D width.
 """
 
-import torch
-from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, GPT2LMHeadModel
+from typing import Any
 
-from src.models.packed_gpt2 import activation, conv1d, norm
-from src.models.packed_linear import linear
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.pytorch_utils import Conv1D
+
+from src.models.packed_gpt2 import activation, norm
+from src.models.packed_linear import frozen_weight, product
 
 
 class BeamCache(EncoderDecoderCache):
@@ -23,14 +26,18 @@ class BeamCache(EncoderDecoderCache):
     on_path: bool (R,max_length*K), which of these tokens a beam consists of.
     """
 
-    def __init__(self, patches: list[Tensor], images: int, beams: int, max_length: int) -> None:
+    def __init__(self, images: int, beams: int, max_length: int, device: torch.device) -> None:
         super().__init__(DynamicCache(), DynamicCache())
-        first = patches[0]
-        shape = (2, first.shape[1], max_length * beams, first.shape[3])
-        self.patches = patches
-        self.tokens = [first.new_empty(shape) for _ in patches]
-        self.on_path = torch.zeros(images * beams, shape[2], dtype=torch.bool, device=first.device)
         self.images, self.beams, self.steps = images, beams, 0
+        self.patches: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self.on_path = torch.zeros(images * beams, max_length * beams, dtype=torch.bool, device=device)
+        self._ready: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
+
+    def add_block(self, patches: Tensor) -> None:
+        """Keep one block's keys and values of the patches, (2,G,P,d), and make room for its tokens'."""
+        self.patches.append(patches)
+        self.tokens.append(patches.new_empty(*patches.shape[:2], self.on_path.shape[1], patches.shape[3]))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens that each beam has gone through."""
@@ -40,51 +47,63 @@ class BeamCache(EncoderDecoderCache):
         """Row r goes on from row beam_idx[r]; i64 (R)."""
         self.on_path = self.on_path[beam_idx]
 
+    def linear(self, x: Tensor, module: Any) -> Tensor:
+        """x (n,I) -> (n,O) through a Conv1D or Linear, whose weight is made ready once for the search."""
+        ready = self._ready.get(module)
+        if ready is None:
+            weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
+            bias = None if module.bias is None else module.bias.detach().to(x.dtype)
+            ready = self._ready[module] = (frozen_weight(module, weight, x.dtype).forward, bias)
+        return product(x, *ready)
+
     @property
     def is_compileable(self) -> bool:
         return False
 
-    def open_step(self) -> Tensor:
+    def open_step(self, dtype: torch.dtype) -> Tensor:
         """Make room for the next K tokens of each image; returns what to add to scores: (B,1,K,tokens)."""
         rows = torch.arange(len(self.on_path), device=self.on_path.device)
         self.on_path[rows, self.steps * self.beams + rows % self.beams] = True
         self.steps += 1
         seen = self.on_path[:, : self.steps * self.beams].view(self.images, 1, self.beams, -1)
-        return torch.zeros_like(seen, dtype=self.patches[0].dtype).masked_fill_(~seen, float("-inf"))
+        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
 
 @torch.no_grad()
-def open_beams(decoder: GPT2LMHeadModel, states: Tensor, beams: int, max_length: int) -> BeamCache:
-    """Keys and values of the patches of every block; states: (B,P,D) in the precision of the products."""
-    patches = []
+def open_beams(decoder: Any, states: Tensor, beams: int, max_length: int) -> BeamCache:
+    """Keys and values of the patches of every block of a plain GPT-2.
+
+    states: (B,P,D) in the precision of the products.
+    """
+    cache = BeamCache(len(states), beams, max_length, states.device)
     for block in decoder.transformer.h:
-        kv = conv1d(states.flatten(0, 1), block.crossattention.c_attn)  # (B*P,2D)
-        patches.append(_to_heads(kv, len(states), 2, block.attn.num_heads))
-    return BeamCache(patches, len(states), beams, max_length)
+        kv = cache.linear(states.flatten(0, 1), block.crossattention.c_attn)  # (B*P,2D)
+        cache.add_block(_to_heads(kv, len(states), 2, block.attn.num_heads))
+    return cache
 
 
 @torch.no_grad()
-def next_logits(decoder: GPT2LMHeadModel, ids: Tensor, cache: BeamCache) -> Tensor:
+def next_logits(decoder: Any, ids: Tensor, cache: BeamCache) -> Tensor:
     """Logits (R,V) of the token behind ids, i64 (R), the newest token of each beam."""
-    body, dtype = decoder.transformer, cache.patches[0].dtype
+    body, dtype, images = decoder.transformer, cache.patches[0].dtype, cache.images
     x = body.wte(ids) + body.wpe.weight[cache.steps]  # (R,D)
-    bias = cache.open_step()
+    bias = cache.open_step(dtype)
     for block, patches, tokens in zip(body.h, cache.patches, cache.tokens, strict=True):
-        heads, images = block.attn.num_heads, cache.images
-        q, *kv = _to_heads(conv1d(norm(block.ln_1, x, dtype), block.attn.c_attn), images, 3, heads)
+        attn, cross, mlp = block.attn, block.crossattention, block.mlp
+        qkv = cache.linear(norm(block.ln_1, x, dtype), attn.c_attn)  # (R,3D)
+        q, *kv = _to_heads(qkv, images, 3, attn.num_heads)
         end = cache.steps * cache.beams
         tokens[:, :, end - cache.beams : end] = torch.stack(kv)
-        mixed = _attend(q * block.attn.scaling, tokens[:, :, :end], bias, heads)
-        x = x + conv1d(mixed, block.attn.c_proj)
+        mixed = _attend(q * attn.scaling, tokens[:, :, :end], bias, attn.num_heads)
+        x = x + cache.linear(mixed, attn.c_proj)
 
-        cross = block.crossattention
-        (q,) = _to_heads(conv1d(norm(block.ln_cross_attn, x, dtype), cross.q_attn), images, 1, heads)
-        x = x + conv1d(_attend(q * cross.scaling, patches, None, heads), cross.c_proj)
+        q = cache.linear(norm(block.ln_cross_attn, x, dtype), cross.q_attn)  # (R,D)
+        (q,) = _to_heads(q, images, 1, cross.num_heads)
+        x = x + cache.linear(_attend(q * cross.scaling, patches, None, cross.num_heads), cross.c_proj)
 
-        inner = activation(block.mlp.act, conv1d(norm(block.ln_2, x, dtype), block.mlp.c_fc))
-        x = x + conv1d(inner, block.mlp.c_proj)
-    head = decoder.lm_head
-    return linear(norm(body.ln_f, x, dtype), head, head.weight, head.bias)
+        inner = activation(mlp.act, cache.linear(norm(block.ln_2, x, dtype), mlp.c_fc))  # (R,4D)
+        x = x + cache.linear(inner, mlp.c_proj)
+    return cache.linear(norm(body.ln_f, x, dtype), decoder.lm_head)
 
 
 def _attend(q: Tensor, kv: Tensor, bias: Tensor | None, heads: int) -> Tensor:

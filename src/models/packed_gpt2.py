@@ -6,6 +6,8 @@ the residual stream stays in fp32 while products run in the precision of autocas
 B images, T packed tokens of an image, P patches, N rows (see packed_rows.py), D width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
@@ -20,8 +22,8 @@ from src.models.packed_rows import PackedRows, merge_prefixes, token_rows
 PLAIN = {Conv1D, GPT2Attention, GPT2Block, GPT2MLP, nn.Dropout, nn.Embedding, nn.LayerNorm, nn.ModuleList}
 
 
-def is_plain_gpt2(decoder: nn.Module) -> bool:
-    """Whether `packed_hidden` computes what the decoder would: GPT-2 with cross-attention, nothing wrapped."""
+def is_plain_gpt2(decoder: Any) -> bool:
+    """Whether `packed_hidden` computes what the decoder would: GPT-2, cross-attention, nothing wrapped."""
     if type(decoder) is not GPT2LMHeadModel or type(decoder.lm_head) is not nn.Linear:
         return False
     if not decoder.config.add_cross_attention or decoder.config.reorder_and_upcast_attn:
@@ -31,7 +33,7 @@ def is_plain_gpt2(decoder: nn.Module) -> bool:
     return all(type(part) in PLAIN or part in activations or part is body for part in body.modules())
 
 
-def compute_dtype(decoder: GPT2LMHeadModel, device: str) -> torch.dtype:
+def compute_dtype(decoder: Any, device: str) -> torch.dtype:
     """The precision of products: autocast's where it is on, else the weights'."""
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -39,7 +41,7 @@ def compute_dtype(decoder: GPT2LMHeadModel, device: str) -> torch.dtype:
 
 
 def packed_hidden(
-    decoder: GPT2LMHeadModel, states: Tensor, input_ids: Tensor, position_ids: Tensor, caption_index: Tensor
+    decoder: Any, states: Tensor, input_ids: Tensor, position_ids: Tensor, caption_index: Tensor
 ) -> Tensor:
     """Hidden states before the vocabulary, one row per token that is not padding, in order of their places.
 
@@ -66,7 +68,7 @@ def packed_hidden(
         return norm(body.ln_f, x, dtype)
 
 
-def _first_random_block(decoder: GPT2LMHeadModel) -> int:
+def _first_random_block(decoder: Any) -> int:
     """The first block with dropout, before which rows may be shared: -1 for the embeddings, else 0 to n."""
     if _drops(decoder.transformer.drop):
         return -1
@@ -83,7 +85,7 @@ def _drops(dropout: nn.Dropout) -> bool:
     return dropout.training and dropout.p > 0
 
 
-def _block(block: GPT2Block, x: Tensor, states: Tensor, layout: PackedRows, dtype: torch.dtype) -> Tensor:
+def _block(block: Any, x: Tensor, states: Tensor, layout: PackedRows, dtype: torch.dtype) -> Tensor:
     """One transformer block; x (N,D) in the precision of the residual stream, states (B,P,D) in dtype."""
     attention = block.attn
     qkv = conv1d(norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
@@ -100,7 +102,7 @@ def _block(block: GPT2Block, x: Tensor, states: Tensor, layout: PackedRows, dtyp
     return x + block.mlp.dropout(conv1d(activation(block.mlp.act, inner), block.mlp.c_proj))
 
 
-def _dropout_rate(attention: GPT2Attention) -> float:
+def _dropout_rate(attention: Any) -> float:
     return attention.attn_dropout.p if attention.training else 0.0
 
 

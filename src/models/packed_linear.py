@@ -67,7 +67,7 @@ def frozen_weight(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> Froz
 
 
 def linear(x: Tensor, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O) are the module's, in any precision."""
+    """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O), the module's, in any precision."""
     bias_now = None if bias is None else bias.to(x.dtype)
     if weight.requires_grad and torch.is_grad_enabled():
         return _TrainableLinear.apply(x, weight, bias_now)

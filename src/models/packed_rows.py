@@ -1,7 +1,7 @@
 """Packed captions without padding: each token is one row of a flat matrix, equal beginnings are one row.
 
-A linear layer does not care which tokens belong together, so it runs on flat rows, with no padding among them;
-attention does care, so it runs on rows laid out image by image. `PackedRows` moves between the two.
+A linear layer does not care which tokens belong together, so it runs on flat rows, with no padding among
+them; attention does care, so it runs on rows laid out image by image. `PackedRows` moves between the two.
 
 B images, T packed tokens of an image, N rows of all images together, D width.
 """
@@ -60,8 +60,9 @@ def token_rows(caption_index: Tensor) -> PackedRows:
 class MergedRows:
     """Rows of captions whose common beginnings are held once.
 
-    rows: the grid of the N rows. first: i64 (N), the place in the (B,T) grid of tokens whose token a row holds.
-    row_of_token: i64 (number of tokens), the row that stands for each token, tokens in order of their places.
+    rows: the grid of the N rows.
+    first: i64 (N), the place in the flattened (B,T) grid of the token that a row holds.
+    row_of_token: i64 (number of tokens), the row that stands for each token, in order of the tokens' places.
     """
 
     rows: PackedRows

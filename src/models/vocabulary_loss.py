@@ -17,8 +17,8 @@ CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vo
 def vocabulary_nats(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     """Summed nats f32 () of labels i64 (N) under the head's logits of hidden (N,D).
 
-    With a frozen head the gradient is formed on the way forward, chunk by chunk; a head that trains gets plain
-    autograd and holds its logits.
+    With a frozen head the gradient is formed on the way forward, chunk by chunk; a head that trains gets
+    plain autograd and holds its logits.
     """
     if head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
         bias = None if head.bias is None else head.bias.to(hidden.dtype)
