@@ -67,7 +67,12 @@ class CaptionDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("captions_per_image", captions_per_image)):
+        numbers = {
+            "batch_size": batch_size,
+            "captions_per_image": captions_per_image,
+            "max_caption_tokens": max_caption_tokens,
+        }
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise UserError(
                     f"datamodule.{name}={value}; expected 1 or more; set datamodule.{name} to a whole number"

@@ -39,6 +39,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # Pillow's own limit: a file of a few kilobytes can claim to be 30,000 x 30,000 pixels, which fill 2.7 GB.
 PIXEL_LIMIT = 89_478_485
 BYTE_LIMIT = 512 * 2**20
+HEADER_BYTES = 2**16
 # No EPS and the like, whose decoders start other programs.
 FORMATS = tuple(
     picture.format
@@ -55,7 +56,12 @@ FORMATS = tuple(
 
 
 class UnreadableImage(UserError):
-    """A picture that cannot be used, with the file's name and the reason."""
+    """A picture that cannot be used, with the file's name and the reason, in one line whatever the name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+        )
 
 
 def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -> Tensor:
@@ -113,6 +119,10 @@ def check_header(path: str | Path) -> None:
     """
     _check_file(path)
     try:
+        with open(path, "rb") as file:
+            header = read_header(file.read(HEADER_BYTES))
+        if header is not None:
+            return _check_pixels(header.width, header.height, str(path))
         with Image.open(path, formats=FORMATS) as picture:
             _check_pixels(*picture.size, str(path))
     except UnreadableImage:
@@ -124,7 +134,7 @@ def check_header(path: str | Path) -> None:
 def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str, str]:
     """`check_header` of every picture file, each once: image_id -> what is wrong, in table order.
 
-    About 50 microseconds a file on a warm disk; threads hide the wait on a cold or distant one.
+    Tens of microseconds a file on a warm disk; threads hide the wait on a cold or distant one.
     """
 
     def problem(path: str) -> str | None:

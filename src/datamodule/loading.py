@@ -5,11 +5,13 @@ The order depends on seed and epoch alone. All processes draw the same global ba
 two with 8 see the same images in the same step.
 """
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
@@ -48,11 +50,11 @@ class BatchPlan:
     world_size: int = 1
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """The indices of each batch of this process.
+        """The indices of each batch of this process; over all processes each image occurs once.
 
-        Over all processes each image occurs once. A last global batch with fewer images than processes is
-        added to the one before; only where the whole set has fewer images than processes are images
-        repeated, so that every process has a step to make.
+        In training an epoch is parted evenly: 17 images at a global batch of 16 make 9 + 8 and not 16 + 1, so
+        that no step learns from one image and every process has one in each step. Only where the whole set
+        has fewer images than there are processes are images repeated.
         """
         order = list(range(len(self.lengths)))
         size = self.batch_size * self.world_size
@@ -60,16 +62,25 @@ class BatchPlan:
         if self.shuffle:
             chance.shuffle(order)
             order = self._by_length(order, size)
-        groups = [order[start : start + size] for start in range(0, len(order), size)]
-        if self.equal_steps and groups and len(groups[-1]) < self.world_size:
-            if len(groups) > 1:
-                groups[-2] += groups.pop()
-            else:
-                groups[0] = [order[i % len(order)] for i in range(self.world_size)]
+        if self.equal_steps:
+            groups = self._evenly(order, size)
+        else:
+            groups = [order[start : start + size] for start in range(0, len(order), size)]
         if self.shuffle:
             chance.shuffle(groups)
         shares = [group[self.rank :: self.world_size] for group in groups]
         return [share for share in shares if share]
+
+    def _evenly(self, order: list[int], size: int) -> list[list[int]]:
+        if not order:
+            return []
+        if len(order) < self.world_size:
+            order = [order[place % len(order)] for place in range(self.world_size)]
+        steps = -(-len(order) // size)
+        if len(order) // steps < self.world_size:  # at one image a process, 5 images on 4 processes
+            steps = len(order) // self.world_size
+        ends = [len(order) * step // steps for step in range(steps + 1)]
+        return [order[start:end] for start, end in itertools.pairwise(ends)]
 
     def _by_length(self, order: list[int], size: int) -> list[int]:
         """Sort stretches of the shuffled order by length: neighbours are alike, chance still mixes."""
@@ -192,13 +203,9 @@ class TrainLoader(BatchLoader):
             self.epoch, self._handed_out, self._skip = epoch, 0, 0
 
     @property
-    def batch_sampler(self) -> "TrainLoader":
-        """Lightning calls `batch_sampler.sampler.set_epoch`."""
-        return self
-
-    @property
-    def sampler(self) -> "TrainLoader":
-        return self
+    def batch_sampler(self) -> SimpleNamespace:
+        """Lightning calls `batch_sampler.sampler.set_epoch`; `sampler` alone it would replace to overfit."""
+        return SimpleNamespace(sampler=self)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, batches done in it, and what the order depends on; plain numbers and text."""

@@ -1,0 +1,188 @@
+"""Reads once, splits once, tells what was lost, and hands out batches of pixels or of features."""
+
+import csv
+import logging
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.caption_table import CaptionedImage
+from src.utils.errors import UserError
+from tests.datamodule.tiny import DrawnDataModule, draw, preprocessing
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[CaptionedImage]:
+    return draw(tmp_path_factory.mktemp("pictures"), 20)
+
+
+def connected(images: list[CaptionedImage], **settings) -> DrawnDataModule:
+    data = DrawnDataModule(images, **settings)
+    data.connect(preprocessing())
+    return data
+
+
+class Features:
+    num_views = 1
+
+    def get(self, image_id: str, view: int = 0) -> torch.Tensor:
+        return torch.full((2, 3), float(image_id[:3]))
+
+
+def test_setup_reads_and_splits_once(pictures: list[CaptionedImage]) -> None:
+    data = DrawnDataModule(pictures)
+    data.setup("fit")
+    splits = data.splits
+    for stage in ("validate", "test", None):
+        data.setup(stage)
+        assert data.splits is splits
+    assert data.reads == 1
+    names = [{image.image_id for image in part} for part in data.splits.values()]
+    assert [len(part) for part in names] == [16, 2, 2]
+    assert len(set.union(*names)) == 20
+
+
+def test_the_split_does_not_depend_on_the_seed_of_the_run(pictures: list[CaptionedImage]) -> None:
+    first, second = DrawnDataModule(pictures, seed=1), DrawnDataModule(pictures, seed=2)
+    other = DrawnDataModule(pictures, split_seed=9)
+    for data in (first, second, other):
+        data.setup()
+    assert first.splits == second.splits
+    assert first.splits != other.splits
+
+
+def test_num_samples_counts_pairs(pictures: list[CaptionedImage]) -> None:
+    data = DrawnDataModule(pictures, num_samples=13)
+    data.setup()
+    assert data.table is not None
+    assert data.table.num_pairs == 13
+    assert len(data.table.images) == 7
+
+
+def test_batches_of_each_part(pictures: list[CaptionedImage]) -> None:
+    data = connected(pictures)
+    seen = {}
+    for part in ("train", "val", "test"):
+        batches = list(getattr(data, f"{part}_dataloader")())
+        seen[part] = [name for batch in batches for name in batch.image_ids]
+        assert batches[0].pixel_values.shape[1:] == (3, 8, 8)
+        assert batches[0].pixel_values.dtype == torch.float32
+        assert batches[0].features is None
+    assert {part: sorted(names) for part, names in seen.items()} == {
+        part: sorted(image.image_id for image in images) for part, images in data.splits.items()
+    }
+    assert seen["val"] == [image.image_id for image in data.splits["val"]]
+    assert seen["train"] != [image.image_id for image in data.splits["train"]]
+
+
+def test_features_take_the_place_of_pixels_in_loaders_made_later(pictures: list[CaptionedImage]) -> None:
+    data = connected(pictures, num_workers=None)
+    before = data.val_dataloader()
+    data.features = Features()
+    after = data.val_dataloader()
+    assert (before.num_workers > 0, after.num_workers) == (True, 0)
+    batch = next(iter(after))
+    assert batch.pixel_values is None
+    assert batch.features is not None
+    assert batch.features[:, 0, 0].tolist() == [float(name[:3]) for name in batch.image_ids]
+
+
+def test_pixels_to_fill_a_cache(pictures: list[CaptionedImage], tmp_path: Path) -> None:
+    data = connected(pictures)
+    lost = replace(pictures[3], path=str(tmp_path / "gone.png"))
+    wanted = [pictures[5], lost, pictures[1]]
+    (batch,) = data.pixel_loader(wanted)
+    assert batch.image_ids == ["005.png", "001.png"]
+    assert batch.pixel_values is not None
+    assert batch.pixel_values[0, 0, 4, 4].item() == pytest.approx(5 / 127.5 - 1)
+    assert list(data.broken) == ["003.png"]
+    (view,) = data.pixel_loader(wanted[:1], view=2)
+    assert view.pixel_values.shape == (1, 3, 8, 8)
+
+
+def test_unreadable_headers_count_as_skipped_rows(tmp_path: Path) -> None:
+    images = draw(tmp_path, 10)
+    Path(images[2].path).write_text("<html>")
+    data = DrawnDataModule(images, max_skipped=0.2)
+    data.setup()
+    assert data.table is not None
+    assert len(data.table.images) == 9
+    assert [(row.image_id, row.reason) for row in data.table.skipped] == [("002.png", "unreadable image")] * 2
+    data.write_files(tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").open()))
+    assert [row["reason"] for row in rows] == ["unreadable image"] * 2
+    assert "002.png" in rows[0]["detail"]
+    splits = list(csv.DictReader((tmp_path / "run" / "splits.csv").open()))
+    assert len(splits) == 9
+
+
+def test_too_many_unreadable_headers_stop_the_run(tmp_path: Path) -> None:
+    images = draw(tmp_path, 10)
+    Path(images[2].path).write_text("<html>")
+    with pytest.raises(UserError, match=r"10\.0% of the rows cannot be used.*unreadable image"):
+        DrawnDataModule(images).setup()
+    unchecked = DrawnDataModule(images, check_images=False)
+    unchecked.setup()
+    assert sum(len(part) for part in unchecked.splits.values()) == 10
+
+
+def test_a_file_that_breaks_after_the_check_is_replaced_or_left_out_and_listed(tmp_path: Path) -> None:
+    images = draw(tmp_path, 20)
+    data = connected(images)
+    data.setup()
+    trained, tested = data.splits["train"][0], data.splits["test"][0]
+    for image in (trained, tested):
+        Path(image.path).write_bytes(Path(image.path).read_bytes()[:44])
+    names = [name for batch in data.train_dataloader() for name in batch.image_ids]
+    assert len(names) == len(data.splits["train"])
+    assert trained.image_id not in names
+    names = [name for batch in data.test_dataloader() for name in batch.image_ids]
+    assert names == [image.image_id for image in data.splits["test"][1:]]
+    assert set(data.broken) == {trained.image_id, tested.image_id}
+    assert trained.path in data.broken[trained.image_id]
+
+
+def test_cut_captions_are_told_once(pictures: list[CaptionedImage], caplog: pytest.LogCaptureFixture) -> None:
+    data = connected(pictures, max_caption_tokens=15)
+    with caplog.at_level(logging.INFO):
+        (data.train_dataloader(), data.train_dataloader())
+    assert data.captions_cut["train"] > 0
+    told = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
+    assert len(told) == 1
+    assert f"train: {data.captions_cut['train']} of 32 captions" in told[0]
+    assert "longer than 15 tokens" in told[0]
+
+
+def test_processes_share_the_images(pictures: list[CaptionedImage]) -> None:
+    seen: dict[str, list[str]] = {"train": [], "val": []}
+    steps = []
+    for rank in (0, 1):
+        data = connected(pictures, split_ratios=(0.75, 0.25, 0.0))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, num_nodes=1, overfit_batches=0)
+        for part, names in seen.items():
+            loader = getattr(data, f"{part}_dataloader")()
+            names += [name for batch in loader for name in batch.image_ids]
+        steps.append(len(data.train_dataloader()))
+    assert steps[0] == steps[1]
+    assert sorted(seen["train"]) == sorted(image.image_id for image in data.splits["train"])
+    assert sorted(seen["val"]) == sorted(image.image_id for image in data.splits["val"])
+
+
+def test_loaders_need_a_checkpoint_first(pictures: list[CaptionedImage]) -> None:
+    with pytest.raises(RuntimeError, match="connect"):
+        DrawnDataModule(pictures).train_dataloader()
+
+
+@pytest.mark.parametrize("setting", ["batch_size", "captions_per_image", "max_caption_tokens"])
+def test_numbers_below_one_are_mistakes(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"datamodule\.{setting}=0; expected 1 or more"):
+        DrawnDataModule([], **{setting: 0})
+
+
+def test_a_reader_is_needed() -> None:
+    with pytest.raises(NotImplementedError):
+        CaptionDataModule("anywhere").setup()

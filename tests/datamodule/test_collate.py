@@ -1,0 +1,119 @@
+"""Packing by a hand-made example, and by any captions at all."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.datamodule.caption_dataset import CaptionItem
+from src.datamodule.collate import CaptionBatch, collate, pack_captions, unpack_captions
+
+
+def item(name: str, captions: list[list[int]], level: int | None = 0, **more: object) -> CaptionItem:
+    pixels = None if level is None else torch.full((3, 2, 4), level, dtype=torch.uint8)
+    return CaptionItem(name, captions, [f"{name} {k}" for k in range(len(captions))], pixels, **more)
+
+
+def batch_of(items: list[CaptionItem], end: int = 50256) -> CaptionBatch:
+    return collate(items, end, end, end)[0]
+
+
+def test_the_example_of_the_docstring() -> None:
+    packed = pack_captions([[[7, 8], [9]], [[5]]], start_id=1, eos_id=2, pad_id=0, multiple=6)
+    assert packed["input_ids"].tolist() == [[1, 7, 8, 1, 9, 0], [1, 5, 0, 0, 0, 0]]
+    assert packed["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
+    assert packed["caption_index"].tolist() == [[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1]]
+    assert packed["labels"].tolist() == [[7, 8, 2, 9, 2, -100], [5, 2, -100, -100, -100, -100]]
+    assert all(tensor.dtype == torch.int64 for tensor in packed.values())
+
+
+def test_the_end_is_learnt_though_pad_is_the_end() -> None:
+    """One id starts, ends and pads: the first end of each caption is a label, padding is none."""
+    batch = batch_of([item("a", [[5, 6], [7]]), item("b", [[8]])])
+    assert (batch.labels == 50256).sum().item() == 3
+    assert batch.labels[1].tolist()[:3] == [8, 50256, -100]
+    assert batch.num_tokens == 3 + 2 + 2
+
+
+@pytest.mark.parametrize("multiple", [1, 8, 64])
+def test_rows_are_a_multiple_long(multiple: int) -> None:
+    packed = pack_captions([[[1] * 9], [[1] * 3]], 0, 0, 0, multiple)
+    assert packed["labels"].shape[1] == -(-10 // multiple) * multiple
+
+
+def test_no_captions_still_make_a_row() -> None:
+    packed = pack_captions([[], []], 0, 0, 9)
+    assert packed["input_ids"].tolist() == [[9] * 8] * 2
+    assert packed["labels"].eq(-100).all()
+    assert pack_captions([], 0, 0, 0)["input_ids"].shape == (0, 8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 50256), max_size=12), max_size=6), min_size=1, max_size=5),
+    st.sampled_from([(50256, 50256, 50256), (1, 2, 0), (101, 102, 0)]),
+    st.sampled_from([1, 8, 16]),
+)
+def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int) -> None:
+    start, end, pad = ids
+    items = [item(str(place), captions) for place, captions in enumerate(rows)]
+    batch, _ = collate(items, start, end, pad, multiple)
+    assert unpack_captions(batch) == rows
+    assert batch.num_tokens == sum(len(caption) + 1 for row in rows for caption in row)
+    real = batch.caption_index >= 0
+    assert torch.equal(batch.labels != -100, real)
+    assert torch.equal(batch.input_ids[~real], torch.full_like(batch.input_ids[~real], pad))
+    starts = batch.position_ids.eq(0) & real
+    assert batch.input_ids[starts].eq(start).all()
+    # What a position is to predict is what the next one is given, up to the end of its caption.
+    inside = real[:, 1:] & batch.caption_index[:, 1:].eq(batch.caption_index[:, :-1])
+    assert torch.equal(batch.labels[:, :-1][inside], batch.input_ids[:, 1:][inside])
+
+
+def test_pixels_are_stacked_beside_the_batch() -> None:
+    batch, pixels = collate([item("a", [[1]], 3), item("b", [[2]], 4)], 0, 0, 0)
+    assert batch.pixel_values is None
+    assert pixels is not None
+    assert pixels.shape == (2, 3, 2, 4)
+    assert pixels.dtype == torch.uint8
+    assert pixels[0].eq(3).all()
+    assert pixels[1].eq(4).all()
+    assert batch.references == [["a 0"], ["b 0"]]
+
+
+def test_features_are_stacked_in_the_batch() -> None:
+    items = [item(name, [[1]], None, features=torch.full((5, 6), float(k))) for k, name in enumerate("ab")]
+    batch, pixels = collate(items, 0, 0, 0)
+    assert pixels is None
+    assert batch.features is not None
+    assert batch.features.shape == (2, 5, 6)
+
+
+def test_an_item_without_a_picture_is_only_noted() -> None:
+    lost = CaptionItem("", [], [], broken={"x.jpg": "x.jpg: no such file"})
+    batch, pixels = collate([item("a", [[1]]), lost], 0, 0, 0)
+    assert batch.image_ids == ["a"]
+    assert batch.broken == {"x.jpg": "x.jpg: no such file"}
+    assert pixels is not None
+    assert len(pixels) == len(batch) == 1
+    empty, nothing = collate([lost], 0, 0, 0)
+    assert len(empty) == 0
+    assert nothing is None
+
+
+def test_a_batch_moves_with_all_its_tensors() -> None:
+    batch = batch_of([item("a", [[1]])])
+    batch.features = torch.ones(1, 2, 3)
+    moved = batch.to("meta")
+    assert moved.image_ids == ["a"]
+    tensors = [moved.input_ids, moved.position_ids, moved.caption_index, moved.labels, moved.features]
+    assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
+    assert batch.input_ids.device.type == "cpu"
+
+
+def test_pinning_asks_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor)
+    batch = batch_of([item("a", [[1]])]).pin_memory()
+    assert len(asked) == 4
+    assert isinstance(batch, CaptionBatch)

@@ -1,0 +1,58 @@
+"""Small stand-ins for tests: a byte tokenizer, an image transform, pictures and a data module of them."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.caption_table import CaptionedImage, CaptionTable
+from src.datamodule.preprocessing import ImageTransform, Preprocessing
+
+END = "<|endoftext|>"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-2's scheme without merges: a token for each byte, and one that starts, ends and pads."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=END, eos_token=END, pad_token=END)
+
+
+def transform(size: int = 8) -> ImageTransform:
+    return ImageTransform((size, size), None, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def preprocessing(size: int = 8, max_positions: int = 64) -> Preprocessing:
+    tokenizer = byte_tokenizer()
+    end = tokenizer.eos_token_id
+    return Preprocessing(tokenizer, transform(size), end, end, end, max_positions)
+
+
+def draw(folder: Path, count: int, captions: int = 2) -> list[CaptionedImage]:
+    """`count` pictures of one colour each, 12 x 10 pixels, with captions of different lengths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for number in range(count):
+        path = folder / f"{number:03}.png"
+        Image.new("RGB", (12, 10), (number % 256, 100, 200)).save(path)
+        texts = tuple(f"{'very ' * (number % 5)}{k} of picture {number}" for k in range(captions))
+        images.append(CaptionedImage(path.name, str(path), texts, path.name))
+    return images
+
+
+class DrawnDataModule(CaptionDataModule):
+    """A data module over images that are given, not read."""
+
+    def __init__(self, images: list[CaptionedImage], **settings: Any) -> None:
+        super().__init__(data_dir=".", **{"num_workers": 0, "batch_size": 4, **settings})
+        self.given = images
+        self.reads = 0
+
+    def read_table(self) -> CaptionTable:
+        self.reads += 1
+        return CaptionTable(list(self.given), [], sum(len(image.captions) for image in self.given))
