@@ -38,12 +38,12 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "hills": ("in front of the hills", "near the hills"),
     },
     "autumn": {
-        "field": ("on a meadow", "on dry grass"),
-        "beach": ("at the beach", "on a sandy beach"),
-        "street": ("on a city street", "along the road"),
-        "snow": ("on snowy ground", "in the snow"),
-        "lake": ("at the edge of a lake", "next to the lake"),
-        "hills": ("near brown hills", "in front of hills"),
+        "field": ("on a meadow",),
+        "beach": ("at the beach",),
+        "street": ("on a city street",),
+        "snow": ("in the snow",),
+        "lake": ("next to the lake",),
+        "hills": ("in front of hills",),
     },
     "night": {
         "field": ("on a dark meadow", "across the meadow"),

@@ -113,16 +113,19 @@ def test_trunk_and_head_are_the_encoder(make):
         torch.testing.assert_close(module.encode(batch), whole)
 
 
-def test_the_captions_of_one_picture_are_learned_by_heart(make, tmp_path):
-    module, data = make(train="full")
-    data.splits = dict.fromkeys(("train", "val", "test"), data.splits["train"][:1])
-    with torch.no_grad():
-        nats, tokens = module.nats_and_tokens(next(iter(data.val_dataloader())))
-    before = (nats / tokens).item()
-    trainer(tmp_path, max_epochs=80, limit_val_batches=0).fit(module, data)
-    with torch.no_grad():
-        nats, tokens = module.eval().nats_and_tokens(next(iter(data.val_dataloader())))
-    assert (nats / tokens).item() < 0.2 * before
+def test_one_batch_is_learned_by_heart(make):
+    module, data = make({"num_samples": 40, "captions_per_image": 1}, train="full")
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch) >= 6
+    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        nats, tokens = module.nats_and_tokens(batch)
+        optimizer.zero_grad()
+        (nats / tokens).backward()
+        optimizer.step()
+        losses.append((nats / tokens).item())
+    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_same_seed_same_weights(make, tmp_path):
