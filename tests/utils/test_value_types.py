@@ -5,10 +5,12 @@ import pytest
 from src.utils.value_types import misfit
 
 FITS = [
-    (1, "int"), (1, "float"), (1.5, "float"), (True, "bool"), ("a", "str"), (None, "int | None"), (None, "None"),
+    (1, "int"), (1, "float"), (1.5, "float"), (True, "bool"), ("a", "str"), (None, "int | None"),
+    (None, "None"),
     (None, "Optional[int]"), (3, "Union[str, int]"), ([1], "Sequence[float]"), ((1,), "tuple[int, ...]"),
     ({"a": 1}, "Mapping[str, Any]"), ("step", "Literal['step', 'epoch']"), ("x", "Something | None"),
-    (object(), ""), (3, "'int | None'"), ("p", "str | Path"), (5, "Callable[..., int] | None"), (4, "not ( valid"),
+    (object(), ""), (3, "'int | None'"), ("p", "str | Path"), (5, "Callable[..., int] | None"),
+    (4, "not ( valid"),
     (1, "typing.Optional[builtins.int]"),
 ]  # fmt: skip
 MISFITS = [
