@@ -9,6 +9,9 @@ from src.datamodule.synthetic_scene import PEOPLE, Scene, Thing
 from src.datamodule.synthetic_things import DRAWERS, HAIR, SKIN, Colour, Paint, Pen, person, shade
 
 OVERSAMPLING = 2
+EVENING = (112, 110, 150)  # 256ths of red, green and blue that the last light leaves
+GLOWING = ("moon", "lamp")
+EDGES = (None, None, None, (40, 40, 48), (232, 236, 244))  # outlines of plain scenes
 HORIZON = 0.62  # where the ground begins, 0 top to 1 bottom
 # Distance between the things of a row, and from the middle of one to its edge, in heights.
 GAP = {"bird": 3.2, "tree": 0.72, "dog": 1.6, "cat": 0.9, "boat": 0.95}
@@ -63,30 +66,6 @@ LOOKS: dict[str, Look] = {
         light=1.0,
         edge=None,
     ),
-    "autumn": Look(
-        palette={
-            **{
-                "red": (196, 58, 44),
-                "blue": (62, 100, 186),
-                "yellow": (228, 184, 52),
-                "green": (92, 136, 58),
-            },
-            **{"orange": (222, 118, 36), "purple": (126, 66, 150), "white": (242, 236, 222)},
-            **{"black": (40, 34, 34), "brown": (122, 76, 44)},
-        },
-        skies=(((232, 150, 96), (250, 222, 168)), ((206, 176, 150), (240, 224, 198))),
-        ground={
-            **{"field": ((206, 176, 92), (176, 140, 66)), "beach": ((226, 200, 148), (208, 176, 118))},
-            **{"street": ((128, 118, 112), (104, 96, 92)), "snow": ((238, 236, 236), (214, 212, 220))},
-            **{"lake": ((120, 142, 166), (84, 106, 138)), "hills": ((196, 158, 84), (160, 122, 62))},
-        },
-        far=(150, 112, 78),
-        window=(250, 226, 170),
-        glow=(252, 230, 150),
-        dark=(66, 56, 60),
-        light=0.95,
-        edge=None,
-    ),
     "night": Look(
         palette={
             **{"red": (186, 44, 66), "blue": (52, 96, 200), "yellow": (222, 178, 60), "green": (34, 122, 86)},
@@ -112,16 +91,29 @@ LOOKS: dict[str, Look] = {
 def draw_scene(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     """The picture of a scene: RGB, `size` x `size` pixels. `rng` chooses what no caption tells."""
     look, pixels = LOOKS[scene.style], size * OVERSAMPLING
+    if scene.style == "plain":
+        look = replace(look, edge=rng.choice(EDGES))
     if scene.place == "paper":
         paper = rng.choice(((250, 246, 236), (236, 242, 248), (240, 240, 240)))
         image = Image.new("RGB", (pixels, pixels), paper)
     else:
         image = _background(scene, look, pixels, rng)
-    if scene.sky is not None:
-        _row(image, scene.sky, look, rng, shadow=False)
-    for thing in sorted(scene.things, key=lambda thing: thing.base):
-        _row(image, thing, look, rng, shadow=scene.place != "paper" and thing.kind != "boat")
+    things = sorted(scene.things, key=lambda thing: thing.base) + ([scene.sky] if scene.sky else [])
+    lit = [thing for thing in things if scene.evening and thing.kind in GLOWING]
+    for thing in (*(thing for thing in things if thing not in lit), None, *lit):
+        if thing is not None:
+            on_ground = scene.place != "paper" and thing is not scene.sky and thing.kind != "boat"
+            _row(image, thing, look, rng, shadow=on_ground)
+        elif scene.evening:
+            image = _dim(image, rng)
     return image.resize((size, size), Image.Resampling.BOX)
+
+
+def _dim(image: Image.Image, rng: random.Random) -> Image.Image:
+    """The picture in the light of evening."""
+    strength = rng.uniform(0.5, 1)
+    dims = [round(256 - strength * (256 - dim)) for dim in EVENING]
+    return image.point([value * dim // 256 for dim in dims for value in range(256)])
 
 
 def _background(scene: Scene, look: Look, pixels: int, rng: random.Random) -> Image.Image:
@@ -222,7 +214,6 @@ def _row(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shado
 
 
 def _one(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shadow: bool) -> None:
-    night = look.edge is not None
     if thing.kind in ("moon", "fire", "lamp", "sun") or thing.held == "lantern":
         _halo(image, thing, look)
     draw = ImageDraw.Draw(image)
@@ -243,7 +234,7 @@ def _one(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shado
         glow=look.glow if thing.kind != "house" else look.window,
     )
     if thing.kind == "cloud":
-        paint = replace(paint, main=shade(paint.main, 0.45 if night else 1.0))
+        paint = replace(paint, main=shade(paint.main, 1.0 if look.light == 1 else 0.45))
         pen = replace(pen, edge=None)
     if thing.kind in PEOPLE:
         person(pen, paint, thing.kind, thing.pose, thing.held)

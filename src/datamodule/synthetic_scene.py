@@ -3,13 +3,14 @@
 import random
 from dataclasses import dataclass, replace
 
-STYLES = ("plain", "autumn", "night")
+STYLES = ("plain", "night")
 PLACES = ("field", "beach", "street", "snow", "lake", "hills")
 PEOPLE = ("man", "woman", "boy", "girl")
 SHAPES = ("circle", "square", "triangle", "star")
-CLOTHES = ("red", "blue", "yellow", "green", "orange", "purple")
+CLOTHES = ("red", "blue", "yellow", "green", "purple")
 POSES = ("standing", "standing", "waving", "running")
-SHAPE_SHARE = 0.1  # of the plain scenes that are bare shapes on paper
+SHAPE_SHARE = 0.08  # of the plain scenes that are bare shapes on paper
+EVENING_SHARE = 0.35  # of the plain scenes that lie in the light of evening
 
 COLOURS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PEOPLE, CLOTHES),
@@ -35,20 +36,18 @@ COLOURS: dict[str, tuple[str, ...]] = {
 # Height of a thing of ordinary size, as a share of the picture's.
 HEIGHTS: dict[str, float] = {
     **{"man": 0.46, "woman": 0.44, "boy": 0.3, "girl": 0.3, "car": 0.2, "house": 0.44, "tree": 0.5},
-    **{"boat": 0.36, "dog": 0.2, "cat": 0.19, "horse": 0.32, "fire": 0.2, "lamp": 0.56},
+    **{"boat": 0.36, "dog": 0.2, "cat": 0.19, "horse": 0.4, "fire": 0.2, "lamp": 0.56},
     **{"balloon": 0.26, "kite": 0.24, "bird": 0.07, "sun": 0.2, "moon": 0.2, "cloud": 0.13, "plane": 0.12},
     **{"stars": 0.3, **dict.fromkeys(SHAPES, 0.3)},
 }
-WITH_SIZE = ("car", "house", "tree", "boat", "dog", *SHAPES)
+WITH_SIZE = ("car", "house", "tree", "boat", *SHAPES)
 IN_GROUPS = ("dog", "cat", "tree", "boy", "girl", "boat", "man", "woman")
 SKY: dict[str, tuple[str, ...]] = {
-    "plain": ("sun", "cloud", "bird", "balloon", "kite", "plane"),
-    "autumn": ("sun", "cloud", "bird", "balloon", "kite"),
+    "plain": ("sun", "cloud", "bird", "balloon", "kite", "plane", "moon"),
     "night": ("moon", "moon", "stars", "balloon", "plane", "cloud"),
 }
 HELD: dict[str, tuple[str, ...]] = {
     "plain": ("balloon", "umbrella"),
-    "autumn": ("balloon", "umbrella"),
     "night": ("lantern", "umbrella"),
 }
 
@@ -86,6 +85,7 @@ class Scene:
     things: tuple[Thing, ...]
     sky: Thing | None
     relation: str = ""
+    evening: bool = False
 
 
 def sample_scene(rng: random.Random, style: str) -> Scene:
@@ -93,23 +93,24 @@ def sample_scene(rng: random.Random, style: str) -> Scene:
     if style == "plain" and rng.random() < SHAPE_SHARE:
         return _shapes(rng)
     place = rng.choice(PLACES)
-    sky = _sky(rng, style) if rng.random() < 0.75 else None
+    evening = style == "plain" and rng.random() < EVENING_SHARE
+    sky = _sky(rng, style, evening) if rng.random() < 0.75 else None
     if rng.random() < 0.3:
-        return Scene(style, place, (_ground(rng, style, place, rng.uniform(0.4, 0.6)),), sky)
+        return Scene(style, place, (_ground(rng, style, place, rng.uniform(0.4, 0.6)),), sky, evening=evening)
     left, right = rng.uniform(0.2, 0.28), rng.uniform(0.72, 0.8)
     first = _ground(rng, style, place, left)
     second = _ground(rng, style, place, right)
     while second.kind == first.kind or first.count + second.count > 4:
         second = _ground(rng, style, place, right)
     if rng.random() < 0.5:
-        return Scene(style, place, (first, second), sky, "left")
-    return Scene(style, place, (second, first), sky, "right")
+        return Scene(style, place, (first, second), sky, "left", evening)
+    return Scene(style, place, (second, first), sky, "right", evening)
 
 
 def _ground(rng: random.Random, style: str, place: str, x: float) -> Thing:
     kinds = [*PEOPLE, "car", "house", "tree", "dog", "cat", "horse"]
     kinds += ["boat", "boat"] if place in ("lake", "beach") else []
-    kinds += ["fire", "lamp"] if style == "night" else []
+    kinds += ["fire", "lamp"] if style == "night" else ["lamp"]
     kind = rng.choice(kinds)
     size, scale = "", 1.0
     if kind in WITH_SIZE and rng.random() < 0.5:
@@ -119,7 +120,8 @@ def _ground(rng: random.Random, style: str, place: str, x: float) -> Thing:
         kind, rng.choice(COLOURS[kind]), x, base, HEIGHTS[kind] * scale, size, flip=rng.random() < 0.5
     )
     if kind in IN_GROUPS and not size and rng.random() < 0.25:
-        return replace(thing, count=rng.choice((2, 3)), height=thing.height * 0.78, pose=_pose(rng, kind))
+        count = rng.choice((2, 3))
+        return replace(thing, count=count, height=thing.height * (0.98 - 0.08 * count), pose=_pose(rng, kind))
     held = rng.choice(HELD[style]) if kind in PEOPLE and rng.random() < 0.25 else ""
     return replace(
         thing,
@@ -133,8 +135,10 @@ def _pose(rng: random.Random, kind: str) -> str:
     return rng.choice(POSES) if kind in PEOPLE else ""
 
 
-def _sky(rng: random.Random, style: str) -> Thing:
+def _sky(rng: random.Random, style: str, evening: bool) -> Thing:
     kind = rng.choice(SKY[style])
+    if evening and kind == "sun":
+        kind = "moon"
     count = rng.choice((2, 3)) if kind == "bird" else 1
     base = rng.uniform(0.26, 0.32) if kind in ("balloon", "kite", "stars") else rng.uniform(0.2, 0.28)
     x = rng.uniform(0.2, 0.8)

@@ -32,6 +32,7 @@ IMAGE_SIZE, PATCH_SIZE = 96, 12  # pixels: 64 patches and the class token
 WIDTH, HEADS, BLOCKS = 128, 4, 4
 MAX_POSITIONS = 128  # tokens of one caption, its start token included
 VOCABULARY = 3072
+EMBEDDING_STD = 0.08
 END = "<|endoftext|>"  # starts, ends and pads, as in GPT-2
 TOLD_PICTURES = 2000  # of each drawn set, from whose captions the tokenizer learns
 WORD_WEIGHT = 40  # how often the tokenizer sees each word of the lists
@@ -43,6 +44,9 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     tokenizer = train_tokenizer()
     torch.manual_seed(seed)
     model = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
+    # Embeddings stay frozen in fine-tuning and pretraining meets few words: those of the others must be long
+    # enough for the last block to point at them.
+    torch.nn.init.normal_(model.decoder.get_input_embeddings().weight, std=EMBEDDING_STD)
     end = tokenizer.eos_token_id
     model.generation_config.update(decoder_start_token_id=end, eos_token_id=end, pad_token_id=end)
     model.save_pretrained(folder)
