@@ -48,8 +48,9 @@ def run(tmp_path):
 def test_it_says_what_the_run_was(full):
     _, page = full
     for said in (
-        "2026-03-01_12-00-00", "CIDEr-D", "2.512", "2.336 – 2.663", "0.451", "python train.py experiment=demo",
-        "36d1d9289d320dca47fd6e5a0143bd460d430b14", "5.9.0", "Seed", "Split", "12 test pictures", "Most harmed",
+        "2026-03-01_12-00-00", "CIDEr-D", "2.512", "2.336 – 2.663", "0.451",
+        "python train.py experiment=demo", "36d1d9289d320dca47fd6e5a0143bd460d430b14", "5.9.0", "Seed",
+        "Split", "12 test pictures", "Most harmed",
         "distinct captions", "Best validation loss", "CC BY 4.0", "a purple", "5 references",
     ):  # fmt: skip
         assert said in page.text
