@@ -3,6 +3,7 @@
 B images, T packed tokens of an image, P patches, D width, V vocabulary.
 """
 
+import inspect
 from typing import Any, Protocol
 
 import torch
@@ -31,17 +32,18 @@ def packed_loss(
     encoder_states: (B,P,De), the encoder's last hidden states; projected to the decoder's width where needed.
     Returns: summed nats f32 (), and the number of labelled tokens i64 ().
     """
+    decoder: Any = model.decoder
     states = project_states(model, encoder_states)
-    labelled = batch.labels != -100
-    if is_plain_gpt2(model.decoder):
-        tokens = batch.input_ids, batch.position_ids, batch.caption_index
-        hidden = packed_hidden(model.decoder, states, *tokens)
-        return vocabulary_nats(
-            hidden, model.decoder.lm_head, batch.labels[batch.caption_index >= 0]
-        ), labelled.sum()
-    logits = decoder_logits(model.decoder, states, batch)[labelled]
-    nats = nn.functional.cross_entropy(logits.float(), batch.labels[labelled], reduction="sum")
-    return nats, labelled.sum()
+    labels = batch.labels[batch.caption_index >= 0]
+    if is_plain_gpt2(decoder):
+        hidden = packed_hidden(decoder, states, batch.input_ids, batch.position_ids, batch.caption_index)
+        return vocabulary_nats(hidden, decoder.lm_head, labels), torch.tensor(
+            len(labels), device=labels.device
+        )
+    takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+    logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
+    nats = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return nats, torch.tensor(len(labels), device=labels.device)
 
 
 def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> Tensor:
@@ -50,18 +52,36 @@ def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> 
     return encoder_states if projection is None else projection(encoder_states)
 
 
-def decoder_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
-    """Logits (B,T,V) of the packed tokens from transformers' own decoder."""
+def packed_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
+    """Logits of the tokens that are not padding, (number of them, V), from transformers' own decoder."""
     mask = packing_mask(batch.caption_index)
     if decoder.config._attn_implementation == "eager":  # adds its mask, where the others select by it
         mask = torch.zeros_like(mask, dtype=states.dtype).masked_fill(~mask, torch.finfo(states.dtype).min)
-    return decoder(
+    logits = decoder(
         input_ids=batch.input_ids,
         attention_mask=mask,
         position_ids=batch.position_ids + position_offset(decoder),
         encoder_hidden_states=states,
         use_cache=False,
     ).logits
+    return logits[batch.caption_index >= 0]
+
+
+def row_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
+    """The same from one row per caption, for decoders that number positions themselves (BART, TrOCR)."""
+    image, place = (batch.caption_index >= 0).nonzero(as_tuple=True)
+    position = batch.position_ids[image, place]
+    row = (position == 0).cumsum(0) - 1  # a caption begins where positions do
+    shape = int(row[-1]) + 1, int(position.max()) + 1
+    input_ids = torch.zeros(shape, dtype=torch.int64, device=row.device)
+    input_ids[row, position] = batch.input_ids[image, place]
+    logits = decoder(
+        input_ids=input_ids,
+        attention_mask=torch.zeros_like(input_ids).index_put_((row, position), torch.ones_like(row)),
+        encoder_hidden_states=states[image[position == 0]],
+        use_cache=False,
+    ).logits
+    return logits[row, position]
 
 
 def position_offset(decoder: Any) -> int:

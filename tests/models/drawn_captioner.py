@@ -1,0 +1,92 @@
+"""Captioners with random weights and packed captions for the tests beside this file."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    PreTrainedConfig,
+    RobertaConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
+
+from src.datamodule.collate import CaptionBatch, pack_captions
+
+WIDTH, PATCHES, VOCABULARY, END = 32, 5, 60, 59
+
+
+def decoder_config(kind: str, width: int = WIDTH, **settings: object) -> PreTrainedConfig:
+    """GPT-2, BERT, RoBERTa or BART of three blocks, without dropout unless asked for."""
+    if kind == "gpt2":
+        plain = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "initializer_range": 0.2}
+        ids = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
+        shape = {"n_embd": width, "n_layer": 3, "n_head": 2, "n_positions": 64, "vocab_size": VOCABULARY}
+        return GPT2Config(**(shape | ids | plain | settings))
+    if kind == "bart":
+        shape = {"d_model": width, "decoder_layers": 3, "decoder_attention_heads": 2, "decoder_ffn_dim": 48}
+        return BartConfig(vocab_size=VOCABULARY, dropout=0.0, max_position_embeddings=64, **shape, **settings)
+    config = {"bert": BertConfig, "roberta": RobertaConfig}[kind]
+    shape = {"hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+    plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "vocab_size": VOCABULARY}
+    return config(max_position_embeddings=64, pad_token_id=1, **shape, **plain, **settings)
+
+
+def captioner(kind: str = "gpt2", seed: int = 0, **settings: object) -> VisionEncoderDecoderModel:
+    """A tiny ViT and a decoder of the given kind, in eval mode, nothing frozen."""
+    torch.manual_seed(seed)
+    encoder = ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=16,
+    )
+    decoder = decoder_config(kind, **settings)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    return VisionEncoderDecoderModel(config).eval()
+
+
+def freeze_all_but(model: VisionEncoderDecoderModel, num_blocks: int) -> list[nn.Parameter]:
+    """Train the decoder's last blocks alone; returns their weights."""
+    model.requires_grad_(False).eval()
+    for block in model.decoder.transformer.h[len(model.decoder.transformer.h) - num_blocks :]:
+        block.requires_grad_(True).train()
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def drawn_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[list[list[int]]]:
+    """Captions of few different words, so that beginnings repeat; one of them is empty."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 8, (images, captions), generator=generator)
+    lengths[0, 0] = 0
+    return [[torch.randint(2, 5, (n,), generator=generator).tolist() for n in row] for row in lengths.tolist()]
+
+
+def packed(rows: Sequence[Sequence[Sequence[int]]]) -> CaptionBatch:
+    """The batch of given captions."""
+    names = [str(number) for number in range(len(rows))]
+    return CaptionBatch(image_ids=names, references=[[] for _ in rows], **pack_captions(rows, END, END, END))
+
+
+def drawn_states(images: int = 3, seed: int = 0, width: int = WIDTH) -> Tensor:
+    """Encoder states (B,P,D)."""
+    return torch.randn(images, PATCHES, width, generator=torch.Generator().manual_seed(seed))
+
+
+def separate_nats(
+    model: VisionEncoderDecoderModel, states: Tensor, rows: Sequence[Sequence[Sequence[int]]]
+) -> Tensor:
+    """The loss by hand: each caption alone through transformers' forward."""
+    nats = []
+    for state, captions in zip(states, rows, strict=True):
+        for caption in captions:
+            ids, labels = torch.tensor([[END, *caption]]), torch.tensor([*caption, END])
+            logits = model(encoder_outputs=(state[None],), decoder_input_ids=ids).logits[0]
+            nats.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    return torch.stack(nats).sum()
