@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import LightningDataModule
 
+from src.datamodule.batch_plan import BatchPlan
 from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, FeatureStore
 from src.datamodule.caption_table import (
     CaptionedImage,
@@ -17,7 +18,7 @@ from src.datamodule.caption_table import (
     write_splits,
 )
 from src.datamodule.images import check_images as find_unreadable
-from src.datamodule.loading import BatchLoader, BatchPlan, TrainLoader, choose_pinning, choose_workers
+from src.datamodule.loading import BatchLoader, TrainLoader, choose_pinning, choose_workers
 from src.datamodule.preprocessing import Preprocessing
 from src.utils.errors import UserError
 from src.utils.logging import get_logger

@@ -1,23 +1,18 @@
-"""Which image is in which batch of which process, and how the batches get here.
+"""How batches get here: read and decoded ahead in threads, and resumed in the middle of an epoch."""
 
-The order depends on seed and epoch alone. All processes draw the same global batches of
-`batch_size x world_size` images, and each takes its share of every one: one process with a batch of 16 and
-two with 8 see the same images in the same step.
-"""
-
-import itertools
 import os
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from src.datamodule.caption_dataset import CaptionDataset, drawn
+from src.datamodule.batch_plan import BatchPlan
+from src.datamodule.caption_dataset import CaptionDataset
 from src.datamodule.collate import CaptionBatch, collate
 from src.datamodule.preprocessing import Preprocessing
 from src.utils.errors import UserError
@@ -25,78 +20,17 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-BUCKET = 32  # global batches that are sorted by length together
 MAX_WORKERS = 8
 
-Key = tuple[int, int]  # (index, epoch)
 Made = TypeVar("Made")
+Collated = tuple[CaptionBatch, Tensor | None]  # a batch, and its pixels, uint8 (B,3,height,width)
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """The images of every batch of an epoch for one process.
+class Loader(ABC):
+    """The batches of an epoch. Subclasses say which (`_made`, `__len__`).
 
-    lengths: packed tokens of each image, which batches are put together by.
-    shuffle: False keeps the order of the table (val, test).
-    equal_steps: every process makes the same number of steps (training: gradients meet in each step).
-    """
-
-    lengths: Sequence[int]
-    batch_size: int
-    seed: int = 0
-    shuffle: bool = True
-    equal_steps: bool = True
-    rank: int = 0
-    world_size: int = 1
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """The indices of each batch of this process; over all processes each image occurs once.
-
-        In training an epoch is parted evenly: 17 images at a global batch of 16 make 9 + 8 and not 16 + 1, so
-        that no step learns from one image and every process has one in each step. Only where the whole set
-        has fewer images than there are processes are images repeated.
-        """
-        order = list(range(len(self.lengths)))
-        size = self.batch_size * self.world_size
-        chance = drawn(self.seed, epoch, "", "order")
-        if self.shuffle:
-            chance.shuffle(order)
-            order = self._by_length(order, size)
-        if self.equal_steps:
-            groups = self._evenly(order, size)
-        else:
-            groups = [order[start : start + size] for start in range(0, len(order), size)]
-        if self.shuffle:
-            chance.shuffle(groups)
-        shares = [group[self.rank :: self.world_size] for group in groups]
-        return [share for share in shares if share]
-
-    def _evenly(self, order: list[int], size: int) -> list[list[int]]:
-        if not order:
-            return []
-        if len(order) < self.world_size:
-            order = [order[place % len(order)] for place in range(self.world_size)]
-        steps = -(-len(order) // size)
-        if len(order) // steps < self.world_size:  # at one image a process, 5 images on 4 processes
-            steps = len(order) // self.world_size
-        ends = [len(order) * step // steps for step in range(steps + 1)]
-        return [order[start:end] for start, end in itertools.pairwise(ends)]
-
-    def _by_length(self, order: list[int], size: int) -> list[int]:
-        """Sort stretches of the shuffled order by length: neighbours are alike, chance still mixes."""
-        stretch = size * BUCKET
-        return [
-            index
-            for start in range(0, len(order), stretch)
-            for index in sorted(order[start : start + stretch], key=self.lengths.__getitem__)
-        ]
-
-
-class BatchLoader:
-    """The batches of a plan, read and decoded ahead in threads.
-
-    Threads and not processes: decoding and resizing leave Python's lock alone, and nothing is copied between
-    processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
+    Threads read ahead and not processes: decoding and resizing leave Python's lock alone, and nothing is
+    copied between processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
 
     Lightning takes any iterable. This one is no torch DataLoader, so that it can say where it stands.
 
@@ -106,24 +40,25 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: CaptionDataset,
-        plan: BatchPlan,
         preprocessing: Preprocessing,
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
         broken: dict[str, str] | None = None,
     ) -> None:
-        self.items = dataset
-        self.plan = plan
         self.preprocessing = preprocessing
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.broken = {} if broken is None else broken
         self.epoch = 0
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.plan.batches(self.epoch))
+        """Batches of the epoch."""
+
+    @abstractmethod
+    def _made(self, start: int) -> Iterable[Collated]:
+        """The batches of the epoch from number `start` on."""
 
     def __iter__(self) -> Iterator[CaptionBatch]:
         """The batches of the epoch; one whose pictures were all broken is left out.
@@ -135,17 +70,12 @@ class BatchLoader:
 
     def _from(self, start: int) -> Iterator[CaptionBatch]:
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
-        keys = [[(index, self.epoch) for index in batch] for batch in self.plan.batches(self.epoch)[start:]]
-        for batch, pixels in read_ahead(self._make, keys, self.num_workers):
+        for batch, pixels in self._made(start):
             if pixels is not None:
                 batch.pixel_values = self.preprocessing.image.normalize(pixels)
             self._note(batch.broken)
             if len(batch):
                 yield batch.pin_memory() if self.pin_memory else batch
-
-    def _make(self, keys: Sequence[Key]) -> tuple[CaptionBatch, Tensor | None]:
-        words = self.preprocessing
-        return collate([self.items[key] for key in keys], words.start_id, words.eos_id, words.pad_id)
 
     def _note(self, broken: dict[str, str]) -> None:
         for image_id, reason in broken.items():
@@ -154,27 +84,34 @@ class BatchLoader:
                 log.warning("left out or replaced: %s", reason)
 
 
-def read_ahead(make: Callable[[Any], Made], keys: Sequence[Any], workers: int) -> Iterator[Made]:
-    """`make` of every key, in order, up to two keys a thread ahead; what it raises is raised here."""
-    if not workers:
-        yield from map(make, keys)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
-        ahead: deque[Future[Made]] = deque()
-        try:
-            for key in keys:
-                ahead.append(pool.submit(make, key))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+class BatchLoader(Loader):
+    """The items of a dataset in the batches of a plan."""
+
+    def __init__(self, dataset: CaptionDataset, plan: BatchPlan, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.items = dataset
+        self.plan = plan
+        self._planned: tuple[int, list[list[int]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[list[int]]:
+        if self._planned[0] != self.epoch:
+            self._planned = (self.epoch, self.plan.batches(self.epoch))
+        return self._planned[1]
+
+    def _made(self, start: int) -> Iterable[Collated]:
+        keys = [[(index, self.epoch) for index in batch] for batch in self._batches()[start:]]
+        return read_ahead(self._make, keys, self.num_workers)
+
+    def _make(self, keys: Sequence[tuple[int, int]]) -> Collated:
+        words = self.preprocessing
+        return collate([self.items[key] for key in keys], words.start_id, words.eos_id, words.pad_id)
 
 
-class TrainLoader(BatchLoader):
-    """A BatchLoader whose place in the epoch is kept in checkpoints.
+class Resumable(Loader):
+    """A loader whose place in the epoch is kept in checkpoints.
 
     `state_dict` between two batches and `load_state_dict` before the first go on with exactly the next batch,
     whatever the threads have already prepared.
@@ -189,6 +126,10 @@ class TrainLoader(BatchLoader):
         super().__init__(*args, **kwargs)
         self._handed_out = 0
         self._skip = 0
+
+    @abstractmethod
+    def order(self) -> dict[str, int | str]:
+        """What the order of an epoch's batches depends on, besides the epoch."""
 
     def __iter__(self) -> Iterator[CaptionBatch]:
         start, self._skip = self._skip, 0
@@ -213,14 +154,14 @@ class TrainLoader(BatchLoader):
         return {
             "epoch": self.epoch,
             "batches": self._handed_out if done is None else min(done, self._handed_out),
-            "order": self._order(),
+            "order": self.order(),
             "broken": dict(self.broken),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` stood; over other data or batches the epoch starts at its first batch."""
         self.broken.update(state.get("broken", {}))
-        if state.get("order") != self._order():
+        if state.get("order") != self.order():
             log.warning(
                 "the checkpoint stopped in a different order of images (data, batch size, seed or number of "
                 "processes changed); this epoch goes on with the first batches of the new order"
@@ -229,7 +170,12 @@ class TrainLoader(BatchLoader):
         self.epoch, self._skip = state["epoch"], state["batches"]
         self._handed_out = self._skip
 
-    def _order(self) -> dict[str, int]:
+
+class TrainLoader(Resumable, BatchLoader):
+    """A BatchLoader whose place in the epoch is kept in checkpoints."""
+
+    def order(self) -> dict[str, int | str]:
+        """Data, global batch size, seed and whether it is shuffled."""
         plan = self.plan
         return {
             "images": len(plan.lengths),
@@ -238,6 +184,25 @@ class TrainLoader(BatchLoader):
             "seed": plan.seed,
             "shuffle": int(plan.shuffle),
         }
+
+
+def read_ahead(make: Callable[[Any], Made], keys: Sequence[Any], workers: int) -> Iterator[Made]:
+    """`make` of every key, in order, up to two keys a thread ahead; what it raises is raised here."""
+    if not workers:
+        yield from map(make, keys)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
+        ahead: deque[Future[Made]] = deque()
+        try:
+            for key in keys:
+                ahead.append(pool.submit(make, key))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) -> int:
