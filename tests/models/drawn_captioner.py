@@ -65,7 +65,7 @@ def drawn_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[li
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (images, captions), generator=generator)
     lengths[0, 0] = 0
-    return [[torch.randint(2, 5, (n,), generator=generator).tolist() for n in row] for row in lengths.tolist()]
+    return [[torch.randint(2, 5, (n,), generator=generator).tolist() for n in row] for row in lengths]
 
 
 def packed(rows: Sequence[Sequence[Sequence[int]]]) -> CaptionBatch:

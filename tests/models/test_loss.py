@@ -101,8 +101,9 @@ def test_twenty_steps_give_the_losses_of_transformers_trainer(tmp_path):
     freeze_all_but(twin, 1)
     theirs = []
     settings = Seq2SeqTrainingArguments(
-        output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=1, learning_rate=1e-3, report_to=[],
-        lr_scheduler_type="constant", max_grad_norm=1e9, logging_steps=1, remove_unused_columns=False,
+        output_dir=str(tmp_path), max_steps=20, per_device_train_batch_size=1, learning_rate=1e-3,
+        report_to=[], lr_scheduler_type="constant", max_grad_norm=1e9, logging_steps=1,
+        remove_unused_columns=False,
         use_cpu=True, disable_tqdm=True, save_strategy="no",
     )  # fmt: skip
     trainer = _PlainTrainer(
@@ -133,7 +134,9 @@ def _padded(rows, states):
     longest = max(map(len, captions)) + 1
     pad = [longest - len(caption) - 1 for caption in captions]
     return {
-        "decoder_input_ids": torch.tensor([[END, *c] + [END] * n for c, n in zip(captions, pad, strict=True)]),
+        "decoder_input_ids": torch.tensor(
+            [[END, *c] + [END] * n for c, n in zip(captions, pad, strict=True)]
+        ),
         "labels": torch.tensor([[*c, END] + [-100] * n for c, n in zip(captions, pad, strict=True)]),
         "states": states.repeat_interleave(len(rows[0]), 0),
     }

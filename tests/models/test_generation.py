@@ -1,0 +1,94 @@
+"""Our captions are those of `model.generate()`."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from src.models.generation import generate_captions, generate_ids
+from tests.models.drawn_captioner import END, captioner, drawn_states, freeze_all_but
+
+
+class Words(SimpleNamespace):
+    """What generation asks of the preprocessing; words are numbers."""
+
+    start_id, eos_id, pad_id = END, END, END
+
+    def decode(self, ids):
+        words = ids[: ids.index(END)] if END in ids else ids
+        return " ".join(map(str, words))
+
+
+def theirs(model, states, max_length, num_beams):
+    return model.generate(
+        encoder_outputs=BaseModelOutput(last_hidden_state=states.clone()), max_length=max_length,
+        num_beams=num_beams, do_sample=False, decoder_start_token_id=END, eos_token_id=END, pad_token_id=END,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("num_beams", range(1, 9))
+def test_tokens_are_those_of_generate(num_beams):
+    model, states = captioner(), drawn_states(8)
+    with torch.no_grad():
+        model.decoder.lm_head.weight[END] *= 2  # so that some captions end early
+    found = generate_ids(model, Words(), states, 14, num_beams)
+    expected = theirs(model, states, 14, num_beams)
+    assert torch.equal(found, expected)
+    assert len({tuple(row) for row in found.tolist()}) > 1  # the images matter
+    ends = (found[:, 1:-1] == END).any(1)
+    assert ends.any()
+    assert not ends.all()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_other_decoders_go_through_generate(kind, num_beams):
+    model, states = captioner(kind), drawn_states(2)
+    assert torch.equal(
+        generate_ids(model, Words(), states, 8, num_beams), theirs(model, states, 8, num_beams)
+    )
+
+
+def test_states_of_another_width():
+    model, states = captioner(width=16), drawn_states(3)
+    assert torch.equal(generate_ids(model, Words(), states, 10, 4), theirs(model, states, 10, 4))
+
+
+def test_captions_end_before_eos():
+    model, states = captioner(), drawn_states(6)
+    captions = generate_captions(model, Words(), states, 14, 4)
+    rows = theirs(model, states, 14, 4).tolist()
+    assert captions == [Words().decode(row[1:]) for row in rows]
+    assert len(captions) == 6
+
+
+def test_training_is_seen_by_the_next_search():
+    """Ready weights of one search must not outlive it: fused optimizers write without a sign."""
+    model, states = captioner(), drawn_states(4)
+    weights = freeze_all_but(model, 1)
+    optimizer = torch.optim.AdamW(weights, lr=0.3, fused=True)
+    before = generate_ids(model, Words(), states, 10, 2)
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    model.eval()
+    after = generate_ids(model, Words(), states, 10, 2)
+    assert torch.equal(after, theirs(model, states, 10, 2))
+    assert after.tolist() != before.tolist()
+
+
+def test_bf16_searches_with_bf16_products():
+    model, states = captioner(), drawn_states(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = generate_ids(model, Words(), states, 10, 4)
+    exact = theirs(model, states, 10, 4)
+    assert (found[:, 1] == exact[:, 1]).float().mean() >= 0.5  # rounding may turn a close call
+
+
+def test_the_model_is_as_it_was():
+    model, states = captioner(), drawn_states(2)
+    kind, config = type(model), model.config.to_json_string()
+    generate_ids(model, Words(), states, 8, 4)
+    assert type(model) is kind
+    assert model.config.to_json_string() == config
