@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.figure_captions import FigureFilter, strip_label, strip_panel
@@ -88,6 +88,7 @@ def test_min_words_out_of_range(words: Any) -> None:
         FigureFilter(min_words=words)
 
 
+@settings(deadline=20_000)
 @given(st.text())
 def test_what_is_stripped_was_in_front(text: str) -> None:
     assert text.endswith(strip_label(text))

@@ -262,7 +262,7 @@ FUZZED_LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     header=st.sampled_from(["image,caption\n", "image_name| comment_number| comment\n", "a.jpg#0\tA\n", ""]),
     body=st.one_of(st.lists(FUZZED_LINES, max_size=40).map("".join).map(str.encode), st.binary(max_size=80)),
@@ -284,7 +284,7 @@ def test_any_bytes_give_a_table_or_one_clear_line(
     assert {image.image_id for image in table.images} <= set(NAMES)
 
 
-@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.recursive(
         st.one_of(st.none(), st.integers(), st.text(max_size=8), st.sampled_from([*NAMES, "train", "val"])),

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.picture_folder import PictureFolder, PictureRefused, find_folder
@@ -138,6 +138,7 @@ def test_a_folder_that_vanished(tmp_path: Path) -> None:
         PictureFolder(tmp_path / "gone").find("a.jpg")
 
 
+@settings(deadline=20_000)
 @given(st.text(max_size=20))
 @example("\x00/..\\")
 def test_any_name_stays_inside_or_is_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:

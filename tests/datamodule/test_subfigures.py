@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.subfigures import Subfigure, parse_row, read_subfigures
@@ -123,6 +123,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=20_000)
 @given(
     st.dictionaries(
         st.sampled_from(["subfigures", "subcaptions", "tokens", "text", "width", "height"]),

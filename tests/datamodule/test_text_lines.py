@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.text_lines import clean_caption, printable, read_lines
@@ -62,6 +62,7 @@ def test_printable_shows_what_would_act_on_a_terminal() -> None:
     assert printable("x" * 300) == "x" * 200 + "..."
 
 
+@settings(deadline=20_000)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_lines(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.txt"

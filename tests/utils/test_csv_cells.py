@@ -1,7 +1,7 @@
 """Cells that a spreadsheet would run."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.utils.csv_cells import plain_cell, safe_cell
@@ -17,6 +17,7 @@ def test_other_text_stays(text: str) -> None:
     assert safe_cell(text) == text
 
 
+@settings(deadline=20_000)
 @given(st.text(st.sampled_from("'=+-@\t\rab"), max_size=6))
 def test_every_text_comes_back(text: str) -> None:
     assert plain_cell(safe_cell(text)) == text
