@@ -3,24 +3,28 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help setup demo train test lint clean
+.PHONY: help setup demo train test lint audit clean
 
 help:  ## Print this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@echo "Targets; each sets up .venv by itself. PYTHON=python3.12 chooses the Python it is made with."
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
 
 setup: .venv/.captioner  ## Make .venv and install what the lock names
 
-demo: .venv/.captioner  ## Fine-tune the shipped tiny model on drawn pictures, score it, show captions
-	$(RUN) train.py experiment=demo
+demo: .venv/.captioner  ## Fine-tune the shipped tiny model on drawn pictures: about a minute, no download
+	$(RUN) train.py experiment=demo $(ARGS)
 
-train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.data_dir=<folder>"
+train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.data_dir=FOLDER"
 	$(RUN) train.py $(ARGS)
 
-test: .venv/.captioner-dev  ## Run the tests, offline
-	$(RUN) -m pytest -q $(ARGS)
+test: .venv/.captioner-dev  ## Run the tests, offline: make test ARGS="-k packing" runs some
+	$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),--cov)
 
-lint: .venv/.captioner-dev  ## Check format, style and types
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
+lint: .venv/.captioner-dev  ## Check format, style, spelling and types
+	$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m codespell_lib && $(RUN) -m mypy
+
+audit: .venv/.captioner-dev  ## Look the locked packages up among known vulnerabilities
+	$(RUN) scripts/audit.py
 
 clean:  ## Remove .venv and the tools that made it
 	rm -rf .venv .poetry
