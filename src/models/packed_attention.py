@@ -1,8 +1,7 @@
-"""Attention over packed captions, written as plain matrix products on a CPU.
+"""Attention over packed captions, written as plain matrix products where that is faster.
 
-torch's fused CPU attention is far from the machine's peak backward in bf16; batched products with a softmax
-between them, and the weights of attention kept for the backward, are several times faster. Elsewhere
-`scaled_dot_product_attention` serves.
+torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than
+batched products with a softmax between them. In fp32, and on other devices, it serves.
 
 B images, T packed tokens of an image, P patches, H heads, d width of a head, D = H * d, G = B * H.
 """
@@ -47,7 +46,7 @@ def self_attention(
     qkv: (N,3D), queries, keys and values side by side. dropout: share of attention weights to drop.
     Returns: (N,D).
     """
-    if qkv.device.type == "cpu":
+    if _by_products(qkv, dropout):
         return _SelfAttention.apply(qkv, layout, heads, scale, dropout)
     q, k, v = _to_heads(layout.pad(qkv), 3, heads).unflatten(1, (-1, heads))
     mixed = scaled_dot_product_attention(q, k, v, layout.mask, dropout, scale=scale)
@@ -61,7 +60,7 @@ def cross_attention(
 
     q: (N,D). kv: (B,P,2D), keys and values side by side. Returns: (N,D).
     """
-    if q.device.type == "cpu":
+    if _by_products(q, dropout):
         return _CrossAttention.apply(q, kv, layout, heads, scale, dropout)
     queries = _to_heads(layout.pad(q), 1, heads).unflatten(1, (-1, heads))[0]
     k, v = _to_heads(kv, 2, heads).unflatten(1, (-1, heads))
@@ -92,13 +91,19 @@ def plain_attention(
 ) -> tuple[Tensor, None]:
     """An attention function in the manner of transformers: query (B,H,T,d), key and value (B,H,P,d).
 
-    Returns: mixed values (B,T,H,d). What has a mask, or is not on a CPU, goes to transformers' sdpa.
+    Returns: mixed values (B,T,H,d). What has a mask or gains nothing goes to transformers' sdpa.
     """
-    if query.device.type != "cpu" or attention_mask is not None or getattr(module, "is_causal", False):
+    plain = attention_mask is None and not getattr(module, "is_causal", False)
+    if not plain or not _by_products(query, dropout):
         settings = {"scaling": scaling, "dropout": dropout, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _HeadAttention.apply(query, key, value, scale, dropout), None
+
+
+def _by_products(x: Tensor, dropout: float) -> bool:
+    """Where products beat the fused attention: on a CPU in bf16, and with dropout, which it does not fuse."""
+    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or dropout > 0)
 
 
 class _HeadAttention(torch.autograd.Function):

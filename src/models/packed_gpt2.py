@@ -61,10 +61,10 @@ def packed_hidden(
         states_now = states.to(dtype)
         for number, block in enumerate(body.h):
             if number == random_from:
-                layout, x = token_rows(caption_index), x[merged.row_of_token]
+                layout, x = token_rows(caption_index), x.index_select(0, merged.row_of_token)
             x = _block(block, x, states_now, layout, dtype)
         if random_from == len(body.h):
-            x = x[merged.row_of_token]
+            x = x.index_select(0, merged.row_of_token)
         return norm(body.ln_f, x, dtype)
 
 

@@ -7,9 +7,11 @@ B images, T packed tokens of an image, N rows of all images together, D width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from src.models.packed_attention import packing_mask
 
@@ -34,8 +36,7 @@ class PackedRows:
 
     def pad(self, flat: Tensor) -> Tensor:
         """(N,D) -> (B,T,D); padding holds a copy of some row, which nothing reads."""
-        grid = flat if self.rows is None else flat[self.rows]
-        return grid.view(*self.grid, flat.shape[1])
+        return _Pad.apply(flat, self)
 
     def pad_with_zeros(self, flat: Tensor) -> Tensor:
         """(N,D) -> (B,T,D), zero on padding: what a gradient needs."""
@@ -47,8 +48,34 @@ class PackedRows:
 
     def flatten(self, grid: Tensor) -> Tensor:
         """(B,T,D) or (B*T,D) -> (N,D)."""
-        flat = grid.reshape(-1, grid.shape[-1])
-        return flat if self.places is None else flat[self.places]
+        return _Flatten.apply(grid.reshape(-1, grid.shape[-1]), self)
+
+
+class _Pad(torch.autograd.Function):
+    """Nothing reads the padding, so its gradient is zero, and each row is taken at one place only."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, layout: PackedRows) -> Tensor:
+        ctx.layout = layout
+        grid = flat if layout.rows is None else flat.index_select(0, layout.rows)
+        return grid.view(*layout.grid, flat.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.layout.flatten(grad), None
+
+
+class _Flatten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, layout: PackedRows) -> Tensor:
+        ctx.layout = layout
+        return grid.view_as(grid) if layout.places is None else grid.index_select(0, layout.places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.layout.pad_with_zeros(grad).flatten(0, 1), None
 
 
 def token_rows(caption_index: Tensor) -> PackedRows:
