@@ -189,7 +189,7 @@ def _apostrophes_and_stops() -> list[Rule]:
         ("A-Za-z0-9", DOTTED_HYPHENATED),
     )
     return [
-        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|(?i:em|cause))|{ANY_QUOTE}(?:[2-9]0[sS]|(?i:till?))"),
+        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|[2-9]0[sS]|(?i:em|cause|till?))"),
         _rule("A-Za-zé", vowels),
         _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
         _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),

@@ -150,4 +150,4 @@ def test_time_is_linear(piece):
 
 
 def test_whitespace_tokens_are_left_alone():
-    assert WhitespaceTokenizer().tokenize(["A  dog ,\nran .", ""]) == ["A dog , ran .", ""]
+    assert WhitespaceTokenizer().tokenize(("A  dog ,\nran .", "")) == ["A  dog ,\nran .", ""]
