@@ -98,17 +98,17 @@ def read_predictions(path: Path) -> list[Prediction]:
         KeyError: the header lacks image_id or caption.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return [_prediction(row) for row in csv.DictReader(file)]
+        return [_prediction(row, path.parent) for row in csv.DictReader(file)]
 
 
-def _prediction(row: dict[str, Any]) -> Prediction:
+def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
     cells = {name: plain_cell(value or "") for name, value in row.items() if isinstance(name, str)}
     references = [name for name in cells if name.startswith("reference_")]
     scores = _scores({name: cells[name] for name in cells.keys() - TEXT_COLUMNS - set(references)})
     asked = any(name.startswith("zero_shot_") for name in scores)
     return Prediction(
         image_id=cells["image_id"],
-        path=cells.get("path", ""),
+        path=str(folder / cells["path"]) if cells.get("path") else "",  # relative ones lie with the run
         caption=cells["caption"],
         zero_shot_caption=cells.get("zero_shot_caption") or ("" if asked else None),
         references=tuple(cells[name] for name in references if cells[name].strip()),

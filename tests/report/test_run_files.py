@@ -74,3 +74,15 @@ def test_what_cannot_be_read_becomes_a_note(tmp_path):
 def test_the_split_comes_from_the_run(tmp_path):
     write(tmp_path / "run.json", json.dumps({"split": "val"}))
     assert read_run(tmp_path).split == "val"
+
+
+def test_a_relative_picture_path_starts_at_the_run_folder(tmp_path):
+    path = write(
+        tmp_path / "predictions.csv", "image_id,path,caption\na,Images/a.jpg,x\nb,/pictures/b.jpg,y\nc,,z\n"
+    )
+
+    assert [row.path for row in read_predictions(path)] == [
+        str(tmp_path / "Images" / "a.jpg"),
+        "/pictures/b.jpg",
+        "",
+    ]

@@ -1,0 +1,76 @@
+"""The untrained tiny captioner, and the shipped one: a normal folder of the real classes, small."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, VisionEncoderDecoderModel
+
+from src.demo.build_tiny import BLOCKS, SHIPPED, build_tiny, corpus, main
+from src.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("which", ["untrained", "shipped"])
+def test_a_normal_folder_of_two_million_weights(untrained, which):
+    folder = untrained if which == "untrained" else SHIPPED
+    model = VisionEncoderDecoderModel.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    assert 1.8e6 < model.num_parameters() < 2.6e6
+    assert len(model.encoder.layers) == len(model.decoder.transformer.h) == BLOCKS
+    assert model.config.decoder.vocab_size == len(tokenizer)
+    ids = {model.config.pad_token_id, model.config.eos_token_id, model.config.decoder_start_token_id}
+    assert ids == {tokenizer.eos_token_id}
+    assert ids == {model.generation_config.decoder_start_token_id, model.generation_config.eos_token_id}
+
+
+def test_the_shipped_folder_holds_at_most_eight_megabytes():
+    names = {path.name for path in SHIPPED.iterdir()}
+
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8e6
+    assert {"config.json", "generation_config.json", "model.safetensors"} <= names
+    assert {"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"} <= names
+
+
+def test_the_shipped_tokenizer_is_the_one_that_is_built(untrained):
+    built, shipped = (AutoTokenizer.from_pretrained(folder) for folder in (untrained, SHIPPED))
+
+    assert built.get_vocab() == shipped.get_vocab()
+
+
+def test_words_of_the_drawn_sets_are_whole_and_any_text_comes_back(untrained):
+    tokenizer = AutoTokenizer.from_pretrained(untrained)
+
+    assert tokenizer.tokenize("A girl in a yellow gown carrying a lantern .") == [
+        *("A", "Ġgirl", "Ġin", "Ġa", "Ġyellow", "Ġgown", "Ġcarrying", "Ġa", "Ġlantern", "Ġ."),
+    ]
+    for text in ("Zwölf Boxkämpfer 🙂", "hyperintense lesion, 3 cm", "tab\tand  blanks"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_real_captions_take_few_pieces_a_word(untrained, shared_data):
+    tokenizer = AutoTokenizer.from_pretrained(untrained)
+    with (shared_data / "flickr8k" / "captions.txt").open(newline="") as file:
+        captions = [row["caption"] for row in csv.DictReader(file)]
+
+    pieces = sum(len(ids) for ids in tokenizer(captions)["input_ids"])
+
+    assert pieces / sum(len(caption.split()) for caption in captions) < 1.4
+
+
+def test_the_corpus_is_the_same_each_time():
+    assert corpus() == corpus()
+
+
+def test_the_command_writes_the_folder_and_refuses_unknown_words(tmp_path, capsys):
+    main([f"folder={tmp_path / 'new'}", "seed=1"])
+
+    assert capsys.readouterr().out.strip() == str(tmp_path / "new")
+    assert (tmp_path / "new" / "model.safetensors").is_file()
+    with pytest.raises(UserError, match="'size=3' is no argument"):
+        main(["size=3"])

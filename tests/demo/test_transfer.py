@@ -1,0 +1,114 @@
+"""A run that is kept with the project: small, movable, complete enough to look at and to evaluate."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from src.demo.transfer import ROOT, main, portable, transfer
+from src.models.checkpoints import FORMAT, KEY, read_checkpoint
+from src.report.run_files import read_run
+from src.utils.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A made-up run folder with everything that a real one has."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "csv").mkdir()
+    config = {"model": {"checkpoint": f"{ROOT}/src/demo/vit_gpt2_tiny"}, "dirs": [str(run)]}
+    (run / "config_resolved.yaml").write_text(f"root_dir: {ROOT}\noutput_dir: {run}\n")
+    (run / "run.json").write_text(json.dumps({"command": f"train.py data={ROOT}/data"}))
+    (run / "metrics.json").write_text('{"test/cider_d": 2.0}')
+    (run / "csv" / "metrics.csv").write_text("epoch,val/loss\n0,1.5\n")
+    content = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [{"big": torch.zeros(10**5)}]}
+    content |= {"epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.0", "callbacks": {}}
+    content[KEY] = {"format": FORMAT, "base": "tiny", "base_sha256": "0", "config": config}
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    rows = [
+        {"image_id": f"{n}.jpg", "path": str(tmp_path / f"{n}.jpg"), "caption": "a cat"} for n in range(3)
+    ]
+    rows.append({"image_id": "9.jpg", "path": f"{ROOT}/data/drawn/9.jpg", "caption": "a dog"})
+    for row in rows[:3]:
+        Image.new("RGB", (8, 8)).save(row["path"])
+    with (run / "predictions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        writer.add_scalar("val/loss", 1.5, 0)
+        writer.add_histogram("weights/encoder/x", torch.arange(9.0), 0)
+        writer.add_histogram("gradients/encoder/x", torch.arange(9.0), 0)
+    return run
+
+
+def test_what_is_looked_at_comes_along_and_the_optimizer_stays(run, tmp_path):
+    out = transfer(run, tmp_path / "kept", pictures=2)
+
+    content = read_checkpoint(out / "checkpoints" / "best.ckpt")
+    kept = read_run(out)
+    assert torch.equal(content["state_dict"]["weight"], torch.ones(3))
+    assert "optimizer_states" not in content
+    assert kept.metrics == {"test/cider_d": 2.0}
+    assert [Path(row.path).is_file() for row in kept.predictions] == [True, True, True, False]
+    assert [path.name for path in sorted((out / "Images").iterdir())] == ["0.jpg", "1.jpg"]
+
+
+def test_events_come_without_gradients(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = transfer(run, tmp_path / "kept")
+
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["val/loss"]
+    assert events.Tags()["histograms"] == ["weights/encoder/x"]
+
+
+def test_no_path_of_this_machine_stays_in_config_and_checkpoint(run, tmp_path):
+    out = transfer(run, ROOT / "src" / "demo" / "kept_by_a_test", pictures=0)
+    try:
+        config = (out / "config_resolved.yaml").read_text()
+        content = read_checkpoint(out / "checkpoints" / "best.ckpt")
+        rows = read_run(out).predictions
+        assert config == (
+            "root_dir: ${oc.env:PROJECT_ROOT}\noutput_dir: ${oc.env:PROJECT_ROOT}/src/demo/kept_by_a_test\n"
+        )
+        assert str(ROOT) not in (out / "run.json").read_text() + str(content[KEY])
+        assert os.path.normpath(rows[3].path) == f"{ROOT}/data/drawn/9.jpg"
+    finally:
+        for path in sorted(out.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        out.rmdir()
+
+
+def test_paths_are_found_inside_lists_and_numbers_stay():
+    run, target = Path("/logs/one"), ROOT / "src/demo/flickr"
+
+    moved = portable({"a": ["/logs/one/x", 3], "b": f"{ROOT}/data"}, run, target)
+
+    assert moved == {
+        "a": ["${oc.env:PROJECT_ROOT}/src/demo/flickr/x", 3],
+        "b": "${oc.env:PROJECT_ROOT}/data",
+    }
+
+
+def test_an_unfinished_run_is_refused_and_what_was_kept_stays(run, tmp_path):
+    out = transfer(run, tmp_path / "kept")
+    (run / "metrics.json").unlink()
+
+    with pytest.raises(UserError, match=r"lacks metrics.json; expected the folder of a finished"):
+        main([f"run_dir={run}", f"out={out}"])
+    assert (out / "metrics.json").is_file()
+
+
+def test_the_command_tells_the_size(run, tmp_path, capsys):
+    main([f"run_dir={run}", f"out={tmp_path / 'kept'}", "pictures=1"])
+
+    assert capsys.readouterr().out.startswith(str(tmp_path / "kept"))
