@@ -1,6 +1,6 @@
 """Steps 1 to 4 of the data path in one place: what Flickr, MedICaT and the drawn sets have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class CaptionDataModule(LightningDataModule):
     """
 
     generation_length: int | None = None
+    cacheable = True  # whether the frozen trunk's output can be kept for the images of `splits`
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class CaptionDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.table: CaptionTable | None = None
-        self.splits: dict[str, list[CaptionedImage]] = {}
+        self.splits: Mapping[str, Sequence[CaptionedImage]] = {}
         self.features: FeatureStore | None = None
         self.broken: dict[str, str] = {}
         self.captions_cut: dict[str, int] = {}
@@ -173,17 +174,22 @@ class CaptionDataModule(LightningDataModule):
             augment=self.augment,
             features=self.features,
         )
+        rank, world_size = self._place()
         plan = BatchPlan(
             [tokens.packed_length(index) for index in range(len(images))],
             self.batch_size,
             self.seed,
             shuffle=shuffle,
             equal_steps=part == "train",
-            rank=0 if self.trainer is None else self.trainer.global_rank,
-            world_size=1 if self.trainer is None else self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
         )
         reading = self._reading(pixels=self.features is None)
         return {"dataset": dataset, "plan": plan, "preprocessing": words, **reading}
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _reading(self, pixels: bool) -> dict[str, Any]:
         trainer = self.trainer

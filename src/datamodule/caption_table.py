@@ -247,7 +247,7 @@ def _fold(order: Sequence[str], fold: int | None, num_folds: int) -> dict[str, s
     return {group: names.get(place % num_folds, "train") for place, group in enumerate(order)}
 
 
-def write_splits(splits: dict[str, list[CaptionedImage]], path: str | Path) -> None:
+def write_splits(splits: Mapping[str, Sequence[CaptionedImage]], path: str | Path) -> None:
     """Write `image_id,split` for every image, part after part; cells are safe to open in a spreadsheet."""
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")

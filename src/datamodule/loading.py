@@ -186,7 +186,7 @@ class TrainLoader(Resumable, BatchLoader):
         }
 
 
-def read_ahead(make: Callable[[Any], Made], keys: Sequence[Any], workers: int) -> Iterator[Made]:
+def read_ahead(make: Callable[[Any], Made], keys: Iterable[Any], workers: int) -> Iterator[Made]:
     """`make` of every key, in order, up to two keys a thread ahead; what it raises is raised here."""
     if not workers:
         yield from map(make, keys)
