@@ -151,7 +151,7 @@ class WebDatasetDataModule(CaptionDataModule):
         if len(paths) < max(wanted, 1):
             raise UserError(
                 f"{len(paths)} shards (*.tar) in {self.data_dir}; expected at least {max(wanted, 1)}, one "
-                "for each part; make smaller shards, or set datamodule.train_shards, val_shards and test_shards"
+                "for each part; make smaller shards, or set train_shards, val_shards and test_shards"
             )
         rows = [CaptionedImage(path.name, str(path), ("shard",), path.name) for path in paths]
         parts = split_table(CaptionTable(rows, [], len(rows)), self.split_ratios, self.split_seed)
