@@ -15,7 +15,7 @@ DRAWS_AT_ONCE = 4_000_000  # bounds memory: this many 8-byte numbers a few times
 
 
 class Statistic(NamedTuple):
-    """per_image: (N, K). combine: means over images (R, K) -> scores (R,)."""
+    """per_image: (N, K). combine: sums over N images, (R, K) -> scores (R,)."""
 
     per_image: Floats
     combine: Callable[[Floats], Floats]
@@ -38,7 +38,8 @@ class Parts(NamedTuple):
 
 def mean(per_image: Floats) -> Statistic:
     """A score that is the mean of its per-image values (N,)."""
-    return Statistic(np.asarray(per_image, np.float64).reshape(-1, 1), lambda means: means[:, 0])
+    values = np.asarray(per_image, np.float64).reshape(-1, 1)
+    return Statistic(values, lambda sums: sums[:, 0] / len(values))
 
 
 def intervals(
@@ -51,20 +52,20 @@ def intervals(
     if not statistics or samples < 1:
         return {}
     columns = np.concatenate([statistic.per_image for statistic in statistics.values()], axis=1)  # (N, K)
-    means = _resampled_means(columns, samples, np.random.default_rng(seed))  # (R, K)
+    sums = _resampled_sums(columns, samples, np.random.default_rng(seed))  # (R, K)
     tail = 50 * (1 - level)
     found, start = {}, 0
     for name, statistic in statistics.items():
         width = statistic.per_image.shape[1]
-        scores = statistic.combine(means[:, start : start + width])
+        scores = statistic.combine(sums[:, start : start + width])
         low, high = np.percentile(scores, [tail, 100 - tail])
         found[name] = (float(low), float(high))
         start += width
     return found
 
 
-def _resampled_means(columns: Floats, samples: int, draw: np.random.Generator) -> Floats:
-    """(N, K) -> (R, K): means of the columns over N images drawn with replacement, R times."""
+def _resampled_sums(columns: Floats, samples: int, draw: np.random.Generator) -> Floats:
+    """(N, K) -> (R, K): sums of the columns over N images drawn with replacement, R times."""
     images = len(columns)
     at_once = max(1, DRAWS_AT_ONCE // images)
     rows = []
@@ -74,5 +75,5 @@ def _resampled_means(columns: Floats, samples: int, draw: np.random.Generator) -
         times = np.bincount(drawn.ravel(), minlength=count * images).reshape(
             count, images
         )  # how often each came
-        rows.append(times @ columns / images)
+        rows.append(times @ columns)
     return np.concatenate(rows)

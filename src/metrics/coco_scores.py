@@ -54,7 +54,7 @@ def _bleu_counts(comparison: dict) -> list[int]:
 
 
 def bleu_of_counts(counts: Floats, order: int) -> Floats:
-    """(R, 10) sums or means of `_bleu_counts` -> (R,) corpus BLEU of that order, by the same formula."""
+    """(R, 10) sums of `_bleu_counts` -> (R,) corpus BLEU of that order, by the same formula."""
     lengths, closest = counts[:, 0], counts[:, 1]
     precisions = (counts[:, 6 : 6 + order] + TINY) / (counts[:, 2 : 2 + order] + SMALL)
     ratio = (lengths + TINY) / (closest + SMALL)

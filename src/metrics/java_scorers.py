@@ -109,7 +109,7 @@ def run(name: str, candidates: Sequence[str], references: Sequence[Sequence[str]
 
 
 def meteor_of_counts(counts: Floats) -> Floats:
-    """(R, 23) sums or means of METEOR's counts -> (R,) scores.
+    """(R, 23) sums of METEOR's counts -> (R,) scores.
 
     The counts: words of candidate and reference, function words of both, then for each of four stages matched
     content words of both and matched function words of both, chunks, matched words of both.

@@ -30,11 +30,10 @@ def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str
     corpus = {"bleu_bigram": _bleu_bigram(candidates, references)}
     corpus |= dict(zip(ROUGE_KEYS, (rouge.sum(axis=0) / sizes.sum()).tolist(), strict=True))
     counts = np.array([_bigram_counts(c, texts) for c, texts in zip(candidates, references, strict=True)])
-    # means over images would tell nltk's smoothing a wrong length; sums are what it sees
-    statistics = {"bleu_bigram": Statistic(counts, lambda means: _bleu_of_counts(means * len(counts)))}
+    statistics = {"bleu_bigram": Statistic(counts, _bleu_of_counts)}
     for column, key in enumerate(ROUGE_KEYS):
         pairs = np.stack([rouge[:, column], sizes], axis=1)  # (N, 2)
-        statistics[key] = Statistic(pairs, lambda means: means[:, 0] / means[:, 1])
+        statistics[key] = Statistic(pairs, lambda sums: sums[:, 0] / sums[:, 1])
     return Parts(corpus, {key: rouge[:, column] / sizes for column, key in enumerate(ROUGE_KEYS)}, statistics)
 
 

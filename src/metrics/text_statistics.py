@@ -23,13 +23,13 @@ def text_statistics(candidates: Sequence[str]) -> Parts:
     corpus = {
         "distinct_share": len(set(candidates)) / len(candidates),
         "mean_length": float(lengths.mean()),
-        "repeated_ngram_share": float(_share(repeats.mean(axis=0, keepdims=True))[0]),
+        "repeated_ngram_share": float(_share(repeats.sum(axis=0, keepdims=True))[0]),
     }
     return Parts(
         corpus, {}, {"mean_length": mean(lengths), "repeated_ngram_share": Statistic(repeats, _share)}
     )
 
 
-def _share(means: Floats) -> Floats:
+def _share(sums: Floats) -> Floats:
     """(R, 2) parts and wholes -> (R,) shares, 0 where the whole is 0."""
-    return np.divide(means[:, 0], means[:, 1], out=np.zeros(len(means)), where=means[:, 1] > 0)
+    return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)

@@ -1,0 +1,40 @@
+"""Intervals are the percentile bootstrap, whatever the score is made of."""
+
+import numpy as np
+import pytest
+
+from src.metrics import bootstrap
+from src.metrics.bootstrap import Statistic, intervals, mean
+
+
+def test_mean_has_the_interval_of_a_normal_mean():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=2000)
+    low, high = intervals({"score": mean(values)}, samples=2000)["score"]
+    expected = 1.96 * values.std() / np.sqrt(2000)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+    assert (high + low) / 2 == pytest.approx(values.mean(), abs=expected / 10)
+
+
+def test_equals_resampling_one_by_one():
+    values = np.random.default_rng(2).random((30, 2))
+    ratio = Statistic(values, lambda sums: sums[:, 0] / sums[:, 1])
+    draw = np.random.default_rng(0)
+    drawn = [values[rows].sum(axis=0) for rows in draw.integers(30, size=(50, 30))]
+    expected = np.percentile([a / b for a, b in drawn], [2.5, 97.5])
+    assert intervals({"ratio": ratio}, samples=50, seed=0)["ratio"] == pytest.approx(tuple(expected))
+
+
+def test_draws_in_portions_are_the_same_draws(monkeypatch):
+    values = {"score": mean(np.arange(20.0))}
+    whole = intervals(values, samples=30)
+    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 100)
+    assert intervals(values, samples=30)["score"] == pytest.approx(whole["score"])
+
+
+def test_one_image_has_no_width():
+    assert intervals({"score": mean(np.array([0.25]))}) == {"score": (0.25, 0.25)}
+
+
+def test_nothing_asked_nothing_given():
+    assert intervals({}) == {}
+    assert intervals({"score": mean(np.ones(3))}, samples=0) == {}

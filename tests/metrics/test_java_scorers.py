@@ -1,0 +1,140 @@
+"""METEOR and SPICE: told beforehand where they cannot run, stopped when they take too long."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from src.metrics import java_scorers
+from src.metrics.java_scorers import JavaScorerFailed, meteor_of_counts, run, wanted, why_not
+from src.utils.errors import UserError
+from tests.metrics.reference import needs_java
+
+
+@pytest.fixture(autouse=True)
+def ask_anew():
+    """Forget what this machine can run, before and after."""
+    why_not.cache_clear()
+    yield
+    why_not.cache_clear()
+
+
+def worker(monkeypatch, tmp_path, body):
+    """Run this instead of the real worker."""
+    path = tmp_path / "worker.py"
+    path.write_text(f"import json, sys, time, subprocess\ntask = json.load(sys.stdin)\n{body}\n")
+    monkeypatch.setattr(java_scorers, "WORKER", path)
+
+
+def test_no_java_is_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert why_not("meteor") == "java is not on the PATH"
+    assert wanted("meteor", "auto") == "java is not on the PATH"
+
+
+def test_a_java_that_does_not_start_is_the_reason(monkeypatch, tmp_path):
+    (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert why_not("meteor").endswith("java -version does not work")
+
+
+def test_missing_jars_are_the_reason(monkeypatch, tmp_path):
+    (tmp_path / "java").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setitem(java_scorers.JARS, "spice", ("spice/lib/not-there.jar",))
+    assert why_not("spice").startswith(
+        "not-there.jar missing; python -m pycocoevalcap.spice.get_stanford_models"
+    )
+    assert why_not("meteor") is None
+
+
+def test_switched_off_is_the_reason():
+    assert wanted("meteor", False) == "switched off"
+
+
+def test_demanded_in_vain_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"metrics.meteor=true; expected a machine that can run it, but java is not"
+    ):
+        wanted("meteor", True)
+
+
+def test_another_setting_is_an_error():
+    with pytest.raises(UserError, match=r"metrics.spice='yes'; expected true, false or auto"):
+        wanted("spice", "yes")
+
+
+def test_captions_reach_the_scorer_on_one_line(monkeypatch, tmp_path):
+    answer = "{'corpus': 0.5, 'per_image': [len(t[0]) for t in task['candidates'].values()], 'counts': None}"
+    worker(
+        monkeypatch, tmp_path, f"print('noise')\nassert chr(10) not in str(task)\nprint(json.dumps({answer}))"
+    )
+    scores = run("spice", ["a\nb", "a ||| b\r\n"], [["c\n"], ["d"]], timeout=60)
+    assert scores.per_image["spice"].tolist() == [3, 3]
+    assert scores.corpus["spice"] == 3  # the mean over images
+
+
+def test_an_unparsed_caption_counts_as_nothing(monkeypatch, tmp_path):
+    worker(monkeypatch, tmp_path, 'print(\'{"corpus": NaN, "per_image": [0.5, NaN], "counts": null}\')')
+    assert run("spice", ["a", ""], [["a"], ["b"]], timeout=60).corpus["spice"] == 0.25
+
+
+def test_a_hanging_scorer_is_stopped_with_its_children(monkeypatch, tmp_path):
+    beat = tmp_path / "beat"
+    child = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
+    worker(monkeypatch, tmp_path, f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(600)")
+    started = time.monotonic()
+    with pytest.raises(JavaScorerFailed, match="no result within 2 seconds"):
+        run("meteor", ["a"], [["a"]], timeout=2)
+    assert time.monotonic() - started < 20
+    size = beat.stat().st_size if beat.exists() else 0
+    time.sleep(0.3)
+    assert (beat.stat().st_size if beat.exists() else 0) == size
+
+
+def test_a_scorer_that_breaks_off_tells_why(monkeypatch, tmp_path):
+    worker(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
+    with pytest.raises(JavaScorerFailed, match="it broke off: no memory left"):
+        run("meteor", ["a"], [["a"]], timeout=60)
+
+
+def test_meteor_of_counts_by_hand():
+    # 4 words against 5, no function words, 3 exact matches in 2 chunks: P 3/4, R 3/5
+    counts = np.zeros((2, 23))
+    counts[0, [0, 1, 4, 5, 20, 21, 22]] = [4, 5, 3, 3, 2, 3, 3]
+    f_mean = 0.75 * 0.6 / (0.85 * 0.75 + 0.15 * 0.6)
+    assert meteor_of_counts(counts) == pytest.approx([f_mean * (1 - 0.6 * (2 / 3) ** 0.2), 0])
+
+
+@needs_java
+@pytest.mark.slow
+def test_published_meteor(shared_data):
+    import json
+
+    if why_not("meteor"):
+        pytest.skip(why_not("meteor"))
+    vector = json.loads((shared_data / "metric_vectors" / "01_nlgeval.json").read_text())
+    [single] = vector["individual"]
+    found = [*vector["hyps"].values(), single["hyp"], "line\nbreak", ""]
+    texts = [*vector["refs"].values(), single["refs"], ["line break"], ["x"]]
+    scores = run("meteor", found, texts, timeout=600)
+    assert scores.per_image["meteor"][2] == pytest.approx(single["expected"]["METEOR"], abs=1e-6)
+    assert scores.per_image["meteor"][3:].tolist() == [1, 0]
+    counts, combine = scores.statistics["meteor"]
+    assert combine(counts) == pytest.approx(scores.per_image["meteor"])
+    assert combine(counts.sum(axis=0, keepdims=True))[0] == pytest.approx(scores.corpus["meteor"])
+    first = combine(counts[:2].sum(axis=0, keepdims=True))[0]
+    assert first == pytest.approx(vector["expected"]["METEOR"], abs=1e-6)
+
+
+def test_worker_is_run_by_this_python(monkeypatch, tmp_path):
+    worker(
+        monkeypatch,
+        tmp_path,
+        "print(json.dumps({'corpus': 0, 'per_image': [0], 'counts': None, 'exe': sys.executable}))",
+    )
+    assert java_scorers._in_process("spice", "{}", 60)["exe"] == sys.executable
