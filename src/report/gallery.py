@@ -12,11 +12,11 @@ RANKED_BY = ("cider_d", "rouge_l", "bleu_4", "bleu_1")
 
 # view -> heading, what an empty one means
 VIEWS = {
-    "random": ("Random", "No picture was scored."),
+    "random": ("Random", "No picture was captioned."),
     "best": ("Best", "No picture has a score."),
     "worst": ("Worst", "No picture has a score."),
-    "improved": ("Most improved", "No picture gained from fine-tuning, or the base was not asked."),
-    "harmed": ("Most harmed", "No picture lost by fine-tuning, or the base was not asked."),
+    "improved": ("Most improved", "No picture gained from fine-tuning."),
+    "harmed": ("Most harmed", "No picture lost by fine-tuning."),
 }
 
 

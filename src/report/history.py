@@ -6,7 +6,7 @@ from pathlib import Path
 
 Point = tuple[float, float]  # step, value
 
-TRAIN_LOSS = ("train/loss", "train/loss_step", "train/loss_epoch")
+TRAIN_LOSS = ("train/loss_step", "train/loss")  # of each logged step; the mean of each epoch
 VAL_LOSS = ("val/loss",)
 
 
@@ -39,12 +39,9 @@ def _numbers(row: dict[str, str]) -> dict[str, float]:
 
 
 def curve(history: list[dict[str, float]], names: tuple[str, ...]) -> list[Point]:
-    """(step, value) of the first of `names` that was logged; of equal steps the last one counts."""
-    for name in names:
-        points = {row["step"]: row[name] for row in history if name in row}
-        if points:
-            return list(points.items())
-    return []
+    """(step, value) of that one of `names` which was logged most; of equal steps the last one counts."""
+    series = [{row["step"]: row[name] for row in history if name in row} for name in names]
+    return list(max(series, key=len).items())
 
 
 def thinned(points: list[Point], most: int) -> list[Point]:

@@ -47,8 +47,8 @@ def render(run: RunFiles) -> str:
         run.notes.append(
             f"{lost} of {len(cards)} pictures could not be read; their captions are shown alone."
         )
-    maps = {index: run.attention[p.prediction.image_id] for index, p in enumerate(shown)
-            if p.prediction.image_id in run.attention}  # fmt: skip
+    ids = [picture.prediction.image_id for picture in shown]
+    maps = {index: run.attention[name] for index, name in enumerate(ids) if name in run.attention}
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -59,9 +59,16 @@ def render(run: RunFiles) -> str:
         rows=score_rows(run.metrics, run.split), others=other_scores(run.metrics, run.split),
         charts=[pair for pair in (loss_charts(run.history), score_charts(run.history)) if pair],
         cards=cards, maps=maps, maps_json=script_json({i: _map(entry) for i, entry in maps.items()}),
-        views=VIEWS, counts={view: sum(view in p.ranks for p in shown) for view in VIEWS},
+        views=_views(metric, any(card["gain"] is not None for card in cards)),
+        counts={view: sum(view in picture.ranks for picture in shown) for view in VIEWS},
         ranked_by=METRICS[metric][0] if metric else None, facts=facts(run), versions=versions(run),
     )  # fmt: skip
+
+
+def _views(metric: str | None, compared: bool) -> dict[str, tuple[str, str]]:
+    """The views that this run can fill: ranks need a score, gains a base to compare with."""
+    possible = {"random": True, "best": metric, "worst": metric, "improved": compared, "harmed": compared}
+    return {name: view for name, view in VIEWS.items() if possible[name]}
 
 
 def _printable(value: Any) -> Any:

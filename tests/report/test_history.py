@@ -22,13 +22,11 @@ def test_a_folder_without_a_log_has_no_history(tmp_path):
     assert curve([], VAL_LOSS) == []
 
 
-def test_the_first_name_that_was_logged_counts_and_a_repeated_step_its_last():
-    history = [
-        {"step": 1, "train/loss_step": 2.0},
-        {"step": 1, "train/loss_step": 1.0},
-        {"step": 2, "other": 3.0},
-    ]
-    assert curve(history, TRAIN_LOSS) == [(1, 1.0)]
+def test_the_name_that_was_logged_most_counts_and_of_a_repeated_step_its_last_value():
+    steps = [{"step": 1.0, "train/loss_step": 2.0}, {"step": 1.0, "train/loss_step": 1.0}]
+    epochs = [{"step": 1.0, "train/loss": 9.0}, {"step": 2.0, "train/loss": 8.0}]
+    assert curve(steps, TRAIN_LOSS) == [(1, 1.0)]
+    assert curve([*steps, *epochs], TRAIN_LOSS) == [(1, 9.0), (2, 8.0)]
 
 
 def test_thinning_takes_means_of_neighbours():

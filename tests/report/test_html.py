@@ -154,6 +154,12 @@ def test_without_a_base_there_is_no_comparison(run):
     assert "The base model was not asked" in page.text
     assert "not measured" in page.text
     assert not [p for p in page.named("p") if p.get("class") == "caption base"]
+    assert [b["data-view"] for b in page.named("button") if "data-view" in b] == [
+        "random",
+        "best",
+        "worst",
+        "all",
+    ]
 
 
 def test_characters_that_no_file_can_hold_are_replaced(run):
