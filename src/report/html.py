@@ -126,9 +126,9 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("References a picture", span),
         ("Seed", about.get("seed")),
         ("Machine", about.get("machine")),
-        ("Commit", about.get("commit")),
+        ("Commit", _commit(about)),
         ("Started", str(about.get("started") or "").replace("T", " ")[:19]),
-        ("Took", f"{about['seconds']:,.0f} s" if isinstance(about.get("seconds"), int | float) else ""),
+        ("Training took", _count(metrics.get("time/fit_seconds"), " s")),
         ("Rows skipped in the data", _count(metrics.get("data/skipped_rows"))),
         ("Pictures broken during the run", _count(metrics.get("data/broken_images"))),
         ("Best validation loss", number(metrics["val/loss_best"]) if "val/loss_best" in metrics else ""),
@@ -136,8 +136,14 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found if value not in (None, "")]
 
 
-def _count(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+def _count(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:,.0f}{unit}"
+
+
+def _commit(about: dict[str, Any]) -> str:
+    """The commit, and how many files differed from it: such a run cannot be repeated from the commit alone."""
+    changed, commit = about.get("changed_files"), about.get("commit")
+    return f"{commit}, {changed} files changed" if commit and changed else commit or ""
 
 
 def versions(run: RunFiles) -> list[tuple[str, str]]:

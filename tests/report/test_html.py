@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from src.report.html import script_json, write_report
+from src.report.html import facts, script_json, write_report
+from src.report.run_files import read_run
 from tests.report.fake_run import HOSTILE, make_run
 
 
@@ -160,6 +161,14 @@ def test_without_a_base_there_is_no_comparison(run):
         "worst",
         "all",
     ]
+
+
+@pytest.mark.parametrize(("changed", "said"), [(0, "abc123"), (2, "abc123, 2 files changed")])
+def test_changes_beyond_the_commit_are_told(run, changed, said):
+    loaded = read_run(run)
+    loaded.about |= {"commit": "abc123", "changed_files": changed}
+    assert ("Commit", said) in facts(loaded)
+    assert ("Training took", "62 s") in facts(loaded)
 
 
 def test_characters_that_no_file_can_hold_are_replaced(run):
