@@ -141,7 +141,7 @@ def _count(value: float | None, unit: str = "") -> str:
 
 
 def _commit(about: dict[str, Any]) -> str:
-    """The commit, and how many files differed from it: such a run cannot be repeated from the commit alone."""
+    """The commit, and how many files differed from it: the commit alone cannot repeat such a run."""
     changed, commit = about.get("changed_files"), about.get("commit")
     return f"{commit}, {changed} files changed" if commit and changed else commit or ""
 
