@@ -6,6 +6,8 @@ import logging
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from src.metrics import scoring
 from src.metrics.java_scorers import JavaScorerFailed
@@ -162,6 +164,17 @@ def test_all_candidates_or_references_empty():
 def test_line_breaks_in_a_candidate_are_blanks():
     plain = score(["a", "b"], ["a dog runs", "a cat"], [["a dog runs"], ["the cat"]])
     assert score(["a", "b"], ["a dog\nruns\r\n", "a cat"], [["a dog\nruns"], ["the cat"]]) == plain
+
+
+@given(st.lists(st.tuples(st.text(), st.lists(st.text(), min_size=1, max_size=3)), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=5000)
+def test_any_text_has_finite_scores(images):
+    ids = [str(i) for i in range(len(images))]
+    scorer = CaptionScorer(bootstrap_samples=5, original=True)
+    scores = scorer.score(ids, [found for found, _ in images], [texts for _, texts in images])
+    values = [*scores.corpus.values(), *(value for row in scores.per_image for value in row.values())]
+    values += [bound for bounds in scores.intervals.values() for bound in bounds]
+    assert all(math.isfinite(value) and value >= 0 for value in values)
 
 
 def test_long_texts_score():
