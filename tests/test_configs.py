@@ -4,9 +4,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -121,18 +121,20 @@ def test_checkpoints_keep_the_lowest_loss():
         assert (callbacks[name].monitor, callbacks[name].mode) == ("val/loss", "min")
 
 
-def test_the_search_can_be_made_and_is_kept_in_a_file(tmp_path):
-    config = composed(
-        "hparams_search=vit_gpt2_optuna", "experiment=demo", f"paths.log_dir={tmp_path}", full=True
-    )
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
-    try:
-        assert config.hydra.sweeper.study_name == "vit_gpt2_demo"
-        assert config.hydra.sweeper.storage == f"sqlite:///{tmp_path}/optuna.db"
-        instantiate(config.hydra.sweeper)
-    finally:
-        HydraConfig.instance().cfg = before
+@pytest.mark.parametrize("experiment", ["demo", None])
+def test_the_search_can_be_made_and_is_kept_in_a_file(tmp_path, experiment):
+    """Hydra makes the sweeper before any job is set up, so that `${hydra:...}` has no value."""
+    words = ["hparams_search=vit_gpt2_optuna", f"paths.log_dir={tmp_path}/logs"]
+    config = composed(*words, *([f"experiment={experiment}"] if experiment else []), full=True)
+    sweeper = config.hydra.sweeper
+    assert sweeper.study_name == f"vit_gpt2_{experiment}"
+    assert sweeper.storage.url == f"sqlite:///{tmp_path}/logs/optuna.db"
+    instantiate(sweeper)
+    study = optuna.create_study(storage=instantiate(sweeper.storage), study_name="a")
+    trial = study.ask()
+    study.tell(trial, 1.5)
+    again = optuna.load_study(storage=instantiate(sweeper.storage), study_name="a")
+    assert [trial.value for trial in again.trials] == [1.5]
 
 
 @pytest.mark.parametrize("option", ["datamodule=medicat", "trainer=cpu", "logger=none", "debug=fdr"])

@@ -17,6 +17,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasat
 class Stopped(UserError):
     """The run was told to stop by a signal, after a whole step and with its state kept."""
 
+    exit_status = 130  # as a shell tells of Ctrl-C
+
 
 class LastCheckpoint(Checkpoint):
     """Keeps `<dirpath>/last.ckpt`.

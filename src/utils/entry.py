@@ -37,16 +37,17 @@ def run_entry(main: Callable[[], object]) -> None:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def leave(error: BaseException) -> None:
+def leave(error: BaseException, whole: bool = False) -> None:
     """End the process with the error told, where an entry runs a single job; otherwise return.
 
-    Hydra would print a line of its own first. In a multirun its sweeper has to see the error, and a caller
-    from Python wants the exception.
+    Hydra would print a line of its own first. In a multirun its sweeper has to see that a job failed, and a
+    caller from Python wants the exception. whole: end a multirun as well, since its other jobs would meet the
+    same error.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    if _running and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
+    if _running and HydraConfig.initialized() and (whole or HydraConfig.get().mode == RunMode.RUN):
         sys.exit(report(error))
 
 
@@ -61,11 +62,11 @@ def report(error: BaseException) -> int:
 
 def message(error: BaseException) -> str | None:
     """The lines to show, or None where only the traceback tells."""
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped"
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return f"error: {cause}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 

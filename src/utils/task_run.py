@@ -47,7 +47,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         about = _about(config)
         _write(folder, config, about | {"status": "running"})
     except Exception as error:
-        leave(error)
+        leave(error, whole=True)
         raise
     status = "finished"
     try:
@@ -55,7 +55,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     except BaseException as error:
         status = "stopped" if _is_stop(error) else "failed"
         _keep(error, folder)
-        leave(error)
+        leave(error, whole=status == "stopped")
         raise
     finally:
         close_loggers(failed=status == "failed")

@@ -9,8 +9,9 @@ from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf.errors import ConfigKeyError
 
 from src.utils import entry
-from src.utils.entry import FULL_ERROR, message, run_entry
+from src.utils.entry import FULL_ERROR, leave, message, run_entry
 from src.utils.errors import UserError
+from tests.utils.composing import job
 
 
 def ending(error):
@@ -94,6 +95,33 @@ def test_child_processes_keep_the_parents_choice(capsys, monkeypatch):
 def test_hydras_errors_are_explained(error, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "seeed=1", "datamodule.download=true"])
     assert "seeed=1; expected a key of the config; did you mean seed?" in str(message(error))
+
+
+@pytest.mark.parametrize(
+    ("mode", "whole", "ends"),
+    [("RUN", False, True), ("MULTIRUN", False, False), ("MULTIRUN", True, True)],
+)
+def test_a_job_ends_the_process_where_it_is_alone_or_all_are_meant(tmp_path, capsys, mode, whole, ends):
+    went_on = []
+
+    def main():
+        with job(tmp_path, f"hydra.mode={mode}"):
+            leave(UserError("mine"), whole=whole)
+        went_on.append(True)
+
+    if ends:
+        with pytest.raises(SystemExit) as caught:
+            run_entry(main)
+        assert caught.value.code == 1
+        assert capsys.readouterr().err == "error: mine\n"
+    else:
+        run_entry(main)
+    assert went_on == ([] if ends else [True])
+
+
+def test_a_caller_from_python_gets_the_exception(tmp_path):
+    with job(tmp_path):
+        assert leave(UserError("mine"), whole=True) is None
 
 
 def train(root, *words, cwd=None, script="train.py"):
