@@ -9,12 +9,14 @@ from src.datamodule.synthetic_scene import PEOPLE, Scene, Thing
 from src.datamodule.synthetic_things import DRAWERS, HAIR, SKIN, Colour, Paint, Pen, person, shade
 
 OVERSAMPLING = 2
-EVENING = (112, 110, 150)  # 256ths of red, green and blue that the last light leaves
+EVENING = (72, 76, 122)  # 256ths of red, green and blue that the last light leaves
 GLOWING = ("moon", "lamp")
-EDGES = (None, None, None, (40, 40, 48), (232, 236, 244))  # outlines of plain scenes
+DAY_EDGES = (None, None, None, (40, 40, 48))  # outlines of plain scenes
+EVENING_EDGES = (None, (232, 238, 255))
 HORIZON = 0.62  # where the ground begins, 0 top to 1 bottom
 # Distance between the things of a row, and from the middle of one to its edge, in heights.
 GAP = {"bird": 3.2, "tree": 0.72, "dog": 1.6, "cat": 0.9, "boat": 0.95}
+HELD_REACH = {"umbrella": 0.58, "balloon": 0.5}
 REACH = {
     "bird": 1.0,
     "dog": 0.95,
@@ -92,7 +94,7 @@ def draw_scene(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     """The picture of a scene: RGB, `size` x `size` pixels. `rng` chooses what no caption tells."""
     look, pixels = LOOKS[scene.style], size * OVERSAMPLING
     if scene.style == "plain":
-        look = replace(look, edge=rng.choice(EDGES))
+        look = replace(look, edge=rng.choice(EVENING_EDGES if scene.evening else DAY_EDGES))
     if scene.place == "paper":
         paper = rng.choice(((250, 246, 236), (236, 242, 248), (240, 240, 240)))
         image = Image.new("RGB", (pixels, pixels), paper)
@@ -111,7 +113,7 @@ def draw_scene(scene: Scene, size: int, rng: random.Random) -> Image.Image:
 
 def _dim(image: Image.Image, rng: random.Random) -> Image.Image:
     """The picture in the light of evening."""
-    strength = rng.uniform(0.5, 1)
+    strength = rng.uniform(0.4, 1)
     dims = [round(256 - strength * (256 - dim)) for dim in EVENING]
     return image.point([value * dim // 256 for dim in dims for value in range(256)])
 
@@ -120,7 +122,7 @@ def _background(scene: Scene, look: Look, pixels: int, rng: random.Random) -> Im
     image = _gradient(pixels, pixels, *rng.choice(look.skies))
     draw = ImageDraw.Draw(image)
     horizon = round(HORIZON * pixels)
-    if scene.style == "night":
+    if scene.style == "night" or (scene.evening and rng.random() < 0.5):
         for _ in range(40):
             x, y = rng.random() * pixels, rng.random() * horizon
             radius = pixels * rng.choice((0.0015, 0.002, 0.003))
@@ -206,7 +208,8 @@ def _row(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shado
     """Draw a thing, or its row of `count`, with a shadow or a glow around it."""
     gap = GAP.get(thing.kind, 0.56) * thing.height
     middle = (thing.count - 1) / 2
-    reach = middle * gap + REACH.get(thing.kind, 0.4) * thing.height
+    side = HELD_REACH.get(thing.held) or REACH.get(thing.kind, 0.4)
+    reach = middle * gap + side * thing.height
     centre = min(max(thing.x, reach + 0.01), 0.99 - reach)  # nothing is cut off by the picture's edge
     for place in range(thing.count):
         one = replace(thing, x=centre + (place - middle) * gap, base=thing.base + (place % 2) * 0.02)
