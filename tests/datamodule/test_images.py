@@ -136,7 +136,7 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str)
     exif[0x0112] = orientation
     picture.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix != "png" else {}))
     found = load_image(tmp_path / f"a.{suffix}")
-    red_side = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "low", 8: "low"}
+    red_side = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
     side = red_side[orientation]
     assert found.shape == ((3, 24, 40) if side in ("left", "right") else (3, 40, 24))
     halves = {
