@@ -4,6 +4,7 @@ Legend: H, W a picture's height and width, P patches + class token, D width.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,12 +59,17 @@ class CaptionTokens:
     ) -> None:
         texts = [caption for image in images for caption in image.captions]
         self.limit = preprocessing.token_limit(limit)
-        encoded = preprocessing.tokenize(texts)
-        self.num_captions = len(encoded)
-        self.num_cut = sum(len(ids) > self.limit for ids in encoded)
-        encoded = [ids[: self.limit] for ids in encoded]
-        self.ids = np.fromiter((token for ids in encoded for token in ids), dtype=np.int32)
-        self.ends = np.concatenate(([0], np.cumsum([len(ids) for ids in encoded], dtype=np.int64)))
+        self.num_captions = len(texts)
+        self.num_cut = 0
+        parts, lengths = [np.empty(0, dtype=np.int32)], []
+        for start in range(0, len(texts), 1000):  # lists of Python numbers take 20 times the room
+            encoded = preprocessing.tokenize(texts[start : start + 1000])
+            self.num_cut += sum(len(ids) > self.limit for ids in encoded)
+            encoded = [ids[: self.limit] for ids in encoded]
+            lengths += [len(ids) for ids in encoded]
+            parts.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32))
+        self.ids = np.concatenate(parts)
+        self.ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
         self.first = np.concatenate(([0], np.cumsum([len(image.captions) for image in images])))
 
     def __getitem__(self, index: int) -> list[list[int]]:

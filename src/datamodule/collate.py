@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.datamodule.caption_dataset import CaptionItem
+from src.datamodule.preprocessing import ImageTransform
 
 NO_LABEL = -100
 NO_CAPTION = -1
@@ -114,30 +115,31 @@ def unpack_captions(batch: CaptionBatch) -> list[list[list[int]]]:
 
 
 def collate(
-    items: Sequence[CaptionItem], start_id: int, eos_id: int, pad_id: int, multiple: int = 8
-) -> tuple[CaptionBatch, Tensor | None]:
-    """B items to one batch without `pixel_values`, and their pixels, uint8 (B,3,height,width), beside it.
-
-    Items without a picture (broken, and not to be replaced) only add to `broken`.
-    """
+    items: Sequence[CaptionItem],
+    transform: ImageTransform,
+    start_id: int,
+    eos_id: int,
+    pad_id: int,
+    multiple: int = 8,
+) -> CaptionBatch:
+    """B items to one batch; those without a picture (broken, not to be replaced) only add to `broken`."""
     broken = {image_id: reason for item in items for image_id, reason in item.broken.items()}
     items = [item for item in items if item.image_id]
     packed = pack_captions([item.captions for item in items], start_id, eos_id, pad_id, multiple)
+    pixels = [item.pixels for item in items if item.pixels is not None]
     features = [item.features for item in items if item.features is not None]
-    batch = CaptionBatch(
+    return CaptionBatch(
         image_ids=[item.image_id for item in items],
         references=[item.references for item in items],
+        pixel_values=transform.normalize(_stack_pixels(pixels)) if pixels else None,
         features=torch.stack(features) if features else None,
         broken=broken,
         **packed,
     )
-    return batch, _stack_pixels([item.pixels for item in items if item.pixels is not None])
 
 
-def _stack_pixels(pixels: Sequence[Tensor]) -> Tensor | None:
+def _stack_pixels(pixels: Sequence[Tensor]) -> Tensor:
     """uint8 B x (3,H,W) to (B,3,H,W), a pixel's colours side by side in memory, as decoders leave them."""
-    if not pixels:
-        return None
-    # numpy's stack copies in the thread that calls it; torch's would start others for each batch.
+    # numpy's stack copies in the thread that calls it; torch's would wake others for each batch.
     rows = np.stack([image.movedim(0, -1).numpy() for image in pixels])
     return torch.from_numpy(rows).movedim(-1, 1)

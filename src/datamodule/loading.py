@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from src.datamodule.batch_plan import BatchPlan
-from src.datamodule.caption_dataset import CaptionDataset
+from src.datamodule.caption_dataset import CaptionDataset, CaptionItem
 from src.datamodule.collate import CaptionBatch, collate
 from src.datamodule.preprocessing import Preprocessing
 from src.utils.errors import UserError
@@ -23,7 +22,6 @@ log = get_logger(__name__)
 MAX_WORKERS = 8
 
 Made = TypeVar("Made")
-Collated = tuple[CaptionBatch, Tensor | None]  # a batch, and its pixels, uint8 (B,3,height,width)
 
 
 class Loader(ABC):
@@ -57,7 +55,7 @@ class Loader(ABC):
         """Batches of the epoch."""
 
     @abstractmethod
-    def _made(self, start: int) -> Iterable[Collated]:
+    def _made(self, start: int) -> Iterable[CaptionBatch]:
         """The batches of the epoch from number `start` on."""
 
     def __iter__(self) -> Iterator[CaptionBatch]:
@@ -70,12 +68,14 @@ class Loader(ABC):
 
     def _from(self, start: int) -> Iterator[CaptionBatch]:
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
-        for batch, pixels in self._made(start):
-            if pixels is not None:
-                batch.pixel_values = self.preprocessing.image.normalize(pixels)
+        for batch in self._made(start):
             self._note(batch.broken)
             if len(batch):
                 yield batch.pin_memory() if self.pin_memory else batch
+
+    def _collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
+        words = self.preprocessing
+        return collate(items, words.image, words.start_id, words.eos_id, words.pad_id)
 
     def _note(self, broken: dict[str, str]) -> None:
         for image_id, reason in broken.items():
@@ -101,13 +101,12 @@ class BatchLoader(Loader):
             self._planned = (self.epoch, self.plan.batches(self.epoch))
         return self._planned[1]
 
-    def _made(self, start: int) -> Iterable[Collated]:
+    def _made(self, start: int) -> Iterable[CaptionBatch]:
         keys = [[(index, self.epoch) for index in batch] for batch in self._batches()[start:]]
         return read_ahead(self._make, keys, self.num_workers)
 
-    def _make(self, keys: Sequence[tuple[int, int]]) -> Collated:
-        words = self.preprocessing
-        return collate([self.items[key] for key in keys], words.start_id, words.eos_id, words.pad_id)
+    def _make(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
+        return self._collate([self.items[key] for key in keys])
 
 
 class Resumable(Loader):

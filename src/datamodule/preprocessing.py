@@ -25,6 +25,8 @@ FILTERS = {
     2: InterpolationMode.BILINEAR,
     3: InterpolationMode.BICUBIC,
 }
+# Numbers below which torch's element-wise operations stay in the thread that calls them.
+SINGLE_THREAD = 32767
 # Processors through Pillow and through torchvision are that near; another crop or filter is far off.
 PROBE_TOLERANCE = 4 / 255
 
@@ -101,17 +103,18 @@ class ImageTransform:
         """Rescale and normalize: uint8 (B,3,H,W) to f32 of the same shape, colours innermost in memory.
 
         Decoders leave the colours of a pixel side by side. Kept so, whole rows of 3W numbers meet the scale
-        and the offset of their colours, image by image while it is in the processor's cache: several times
-        faster than to part the colours first or to go over the whole batch three times.
+        and the offset of their colours; and a few rows at a time stay in the processor's cache and below the
+        size from which torch wakes other threads, which loader threads have to do without.
         """
-        images = pixels.movedim(1, -1).contiguous().flatten(2)  # (B,H,3W)
-        repeats = pixels.shape[-1]
-        scale = (self.rescale / torch.tensor(self.std, dtype=torch.float64)).float().repeat(repeats)
-        offset = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).repeat(repeats)
-        values = torch.empty(images.shape)
-        for image, value in zip(images, values, strict=True):
-            torch.sub(image.float().mul_(scale), offset, out=value)
-        return values.unflatten(2, (repeats, 3)).movedim(-1, 1)
+        width = pixels.shape[-1]
+        rows = pixels.movedim(1, -1).contiguous().view(-1, 3 * width)  # (BH,3W)
+        scale = (self.rescale / torch.tensor(self.std, dtype=torch.float64)).float().repeat(width)
+        offset = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).repeat(width)
+        values = torch.empty(rows.shape)
+        few = max(1, SINGLE_THREAD // (3 * width))
+        for some, value in zip(rows.split(few), values.split(few), strict=True):
+            torch.sub(some.float().mul_(scale), offset, out=value)
+        return values.view(len(pixels), -1, width, 3).movedim(-1, 1)
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3,H,W) to f32 (3,height,width), ready for the encoder."""

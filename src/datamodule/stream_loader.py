@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from src.datamodule.caption_dataset import MAX_REPLACEMENTS, CaptionItem, drawn, random_crop
-from src.datamodule.collate import collate
+from src.datamodule.collate import CaptionBatch
 from src.datamodule.images import UnreadableImage, decode_picture
-from src.datamodule.loading import Collated, Resumable, read_ahead
+from src.datamodule.loading import Resumable, read_ahead
 from src.datamodule.shards import Sample, Shard, read_sample, wanted
 from src.datamodule.stream_plan import Part, Stream, StreamPlan
 from src.utils.errors import UserError
@@ -111,7 +111,7 @@ class StreamLoader(Resumable):
             "window": self.window,
         }
 
-    def _made(self, start: int) -> Iterable[Collated]:
+    def _made(self, start: int) -> Iterable[CaptionBatch]:
         streams = self.plan.streams(self.epoch)
         count = len(streams)
         # Of `start` batches each stream in turn has made one, the first streams one more.
@@ -122,7 +122,9 @@ class StreamLoader(Resumable):
             return map(self._make, map(next, turns))
         return self._made_ahead(raw, turns)
 
-    def _made_ahead(self, raw: Sequence[Iterator[list[Sample]]], turns: Iterable[Any]) -> Iterator[Collated]:
+    def _made_ahead(
+        self, raw: Sequence[Iterator[list[Sample]]], turns: Iterable[Any]
+    ) -> Iterator[CaptionBatch]:
         """One thread reads each stream, `num_workers` others decode."""
         with ExitStack() as stack:
             readers = {id(one): stack.enter_context(ThreadPoolExecutor(1, "reader")) for one in raw}
@@ -153,13 +155,12 @@ class StreamLoader(Resumable):
                 drawn(self.plan.seed, self.epoch, f"{part.shard.name}:{number}", "window").shuffle(window)
             yield from window
 
-    def _make(self, samples: list[Sample]) -> Collated:
+    def _make(self, samples: list[Sample]) -> CaptionBatch:
         broken: dict[str, str] = {}
         items = [item for sample in samples if (item := self._item(sample, samples, broken))]
-        words = self.preprocessing
-        batch, pixels = collate(items, words.start_id, words.eos_id, words.pad_id)
+        batch = self._collate(items)
         batch.broken = broken
-        return batch, pixels
+        return batch
 
     def _item(self, sample: Sample, batch: list[Sample], broken: dict[str, str]) -> CaptionItem | None:
         """The item of a sample; of another one, in training, where its picture is broken, else None.

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from src.datamodule.caption_dataset import CaptionItem
 from src.datamodule.collate import CaptionBatch, collate, pack_captions, unpack_captions
+from tests.datamodule.tiny import transform
+
+TRANSFORM = transform()
 
 
 def item(name: str, captions: list[list[int]], level: int | None = 0, **more: object) -> CaptionItem:
@@ -15,7 +18,7 @@ def item(name: str, captions: list[list[int]], level: int | None = 0, **more: ob
 
 
 def batch_of(items: list[CaptionItem], end: int = 50256) -> CaptionBatch:
-    return collate(items, end, end, end)[0]
+    return collate(items, TRANSFORM, end, end, end)
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -57,7 +60,7 @@ def test_no_captions_still_make_a_row() -> None:
 def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int) -> None:
     start, end, pad = ids
     items = [item(str(place), captions) for place, captions in enumerate(rows)]
-    batch, _ = collate(items, start, end, pad, multiple)
+    batch = collate(items, TRANSFORM, start, end, pad, multiple)
     assert unpack_captions(batch) == rows
     assert batch.num_tokens == sum(len(caption) + 1 for row in rows for caption in row)
     real = batch.caption_index >= 0
@@ -70,35 +73,35 @@ def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int
     assert torch.equal(batch.labels[:, :-1][inside], batch.input_ids[:, 1:][inside])
 
 
-def test_pixels_are_stacked_beside_the_batch() -> None:
-    batch, pixels = collate([item("a", [[1]], 3), item("b", [[2]], 4)], 0, 0, 0)
-    assert batch.pixel_values is None
-    assert pixels is not None
-    assert pixels.shape == (2, 3, 2, 4)
-    assert pixels.dtype == torch.uint8
-    assert pixels[0].eq(3).all()
-    assert pixels[1].eq(4).all()
+def test_pixels_are_stacked_and_normalized() -> None:
+    batch = batch_of([item("a", [[1]], 0), item("b", [[2]], 255)])
+    assert batch.features is None
+    assert batch.pixel_values is not None
+    assert batch.pixel_values.shape == (2, 3, 2, 4)
+    assert batch.pixel_values.dtype == torch.float32
+    assert torch.allclose(batch.pixel_values[0], torch.tensor(-1.0))
+    assert torch.allclose(batch.pixel_values[1], torch.tensor(1.0))
     assert batch.references == [["a 0"], ["b 0"]]
 
 
 def test_features_are_stacked_in_the_batch() -> None:
     items = [item(name, [[1]], None, features=torch.full((5, 6), float(k))) for k, name in enumerate("ab")]
-    batch, pixels = collate(items, 0, 0, 0)
-    assert pixels is None
+    batch = batch_of(items)
+    assert batch.pixel_values is None
     assert batch.features is not None
     assert batch.features.shape == (2, 5, 6)
 
 
 def test_an_item_without_a_picture_is_only_noted() -> None:
     lost = CaptionItem("", [], [], broken={"x.jpg": "x.jpg: no such file"})
-    batch, pixels = collate([item("a", [[1]]), lost], 0, 0, 0)
+    batch = batch_of([item("a", [[1]]), lost])
     assert batch.image_ids == ["a"]
     assert batch.broken == {"x.jpg": "x.jpg: no such file"}
-    assert pixels is not None
-    assert len(pixels) == len(batch) == 1
-    empty, nothing = collate([lost], 0, 0, 0)
+    assert batch.pixel_values is not None
+    assert len(batch.pixel_values) == len(batch) == 1
+    empty = batch_of([lost])
     assert len(empty) == 0
-    assert nothing is None
+    assert empty.pixel_values is None
 
 
 def test_a_batch_moves_with_all_its_tensors() -> None:
@@ -115,5 +118,5 @@ def test_pinning_asks_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor)
     batch = batch_of([item("a", [[1]])]).pin_memory()
-    assert len(asked) == 4
+    assert len(asked) == 5
     assert isinstance(batch, CaptionBatch)

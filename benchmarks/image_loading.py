@@ -1,0 +1,143 @@
+"""Photographs to encoder input, side by side with the image processor: `python -m benchmarks.image_loading`.
+
+Each round goes over the same photographs in every way, one way after the other, and the median of the rounds
+counts. Once as they are, once enlarged to 500 pixels, about the size of Flickr's own, where decoding, which
+costs every way the same, is most of the work. Pixels are compared with the processor's before timing.
+Prints a table, then one line of JSON; `ratio` is the loader over the processor called image by image.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import ViTImageProcessor
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from src.datamodule.batch_plan import BatchPlan
+from src.datamodule.caption_dataset import CaptionDataset
+from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.images import load_image
+from src.datamodule.loading import BatchLoader, choose_workers
+from src.datamodule.preprocessing import ImageTransform, Preprocessing
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k" / "Images"
+SETTINGS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the published checkpoint's
+BATCH = 16
+TOLERANCE = 2 / 255
+BASELINE, OURS = "processor", "loader"
+
+
+def ways(paths: list[Path]) -> dict[str, Callable[[], Iterator[Tensor]]]:
+    """Name of a way -> what yields f32 (..., 3, 224, 224) of every photograph."""
+    processor, in_pillow = ViTImageProcessor(**SETTINGS), ViTImageProcessorPil(**SETTINGS)
+    transform = ImageTransform.from_processor(processor)
+
+    def by(one: Any) -> Iterator[Tensor]:
+        for path in paths:
+            with Image.open(path) as picture:
+                yield torch.as_tensor(one(picture.convert("RGB"), return_tensors="pt")["pixel_values"][0])
+
+    def loader(workers: int) -> Iterator[Tensor]:
+        images = [CaptionedImage(path.name, str(path), ("",), path.name) for path in paths]
+        words = Preprocessing(None, transform, 0, 0, 0, 8)  # type: ignore[arg-type]  # no captions here
+        plan = BatchPlan([1] * len(images), BATCH, shuffle=False, equal_steps=False)
+        for batch in BatchLoader(CaptionDataset(images, transform), plan, words, num_workers=workers):
+            assert batch.pixel_values is not None
+            yield batch.pixel_values
+
+    return {
+        BASELINE: lambda: by(processor),
+        "processor in Pillow": lambda: by(in_pillow),
+        "one by one, no threads": lambda: (transform(load_image(path)) for path in paths),
+        OURS: lambda: loader(choose_workers(None, pixels=True)),
+    }
+
+
+def measure(paths: list[Path], rounds: int) -> dict[str, dict[str, float]]:
+    """Images per second of each way (median of the rounds), and processor seconds per 1,000 images."""
+    every = ways(paths)
+    seconds: dict[str, list[float]] = {name: [] for name in every}
+    cpu: dict[str, list[float]] = {name: [] for name in every}
+    for turn in range(rounds + 1):
+        for name, way in every.items():
+            start, cpu_start = time.perf_counter(), time.process_time()
+            for pixels in way():
+                del pixels
+            if turn:  # the first warms files and kernels
+                seconds[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - cpu_start)
+    return {
+        name: {
+            "images_per_second": len(paths) / statistics.median(seconds[name]),
+            "cpu_seconds_per_1000": 1000 * statistics.median(cpu[name]) / len(paths),
+        }
+        for name in every
+    }
+
+
+def worst_difference(paths: list[Path]) -> float:
+    """The largest difference of a pixel between loader and processor, on the scale of 0 to 1."""
+    every = ways(paths)
+    ours = (image for batch in every[OURS]() for image in batch)
+    return max(
+        ((found - expected).abs() / 2).max().item()
+        for found, expected in zip(ours, every[BASELINE](), strict=True)
+    )
+
+
+def enlarge(paths: list[Path], folder: Path, edge: int = 500) -> list[Path]:
+    """The photographs with their longer edge at `edge` pixels, as JPEG of usual quality."""
+    made = []
+    for path in paths:
+        with Image.open(path) as picture:
+            scale = edge / max(picture.size)
+            size = (round(picture.width * scale), round(picture.height * scale))
+            made.append(folder / path.name)
+            picture.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(made[-1], "JPEG", quality=90)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, default=PHOTOGRAPHS, help="folder of photographs")
+    parser.add_argument("--count", type=int, default=700, help="photographs to use")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, at least 3")
+    arguments = parser.parse_args()
+    paths = sorted(arguments.images.glob("*.jpg"))[: arguments.count]
+    if not paths or arguments.rounds < 3:
+        sys.exit(
+            f"{len(paths)} .jpg files in {arguments.images}, {arguments.rounds} rounds; expected 1 and 3"
+        )
+    result: dict[str, Any] = {"images": len(paths), "threads": choose_workers(None, pixels=True)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, chosen in (("as they are", paths), ("at 500 pixels", enlarge(paths, Path(folder)))):
+            difference = worst_difference(chosen)
+            found = measure(chosen, arguments.rounds)
+            base = found[BASELINE]["images_per_second"]
+            print(f"\n{len(chosen)} photographs {name}, largest difference {difference * 255:.2f}/255")
+            print(f"{'way':24} {'images/s':>10} {'ratio':>7} {'CPU s / 1,000':>14}")
+            for way, row in found.items():
+                row["ratio"] = row["images_per_second"] / base
+                numbers = f"{row['images_per_second']:10,.0f} {row['ratio']:7.2f}"
+                print(f"{way:24} {numbers} {row['cpu_seconds_per_1000']:14.2f}")
+            result[name.replace(" ", "_")] = {"largest_difference": difference, "ways": found}
+    result["ratio"] = result["as_they_are"]["ways"][OURS]["ratio"]
+    result["same_pixels"] = all(
+        result[name]["largest_difference"] <= TOLERANCE for name in ("as_they_are", "at_500_pixels")
+    )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
