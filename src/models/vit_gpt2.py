@@ -25,6 +25,7 @@ from src.models.freezing import choose_trainable
 from src.models.generation import generate_captions
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
+from src.models.packed_attention import use_plain_products
 from src.models.pretrained import load_captioner
 from src.models.trunk import split_encoder, without_pooler
 from src.utils.errors import UserError
@@ -64,6 +65,7 @@ class VitGpt2(LightningModule):
         super().__init__()
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder)
         self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
+        use_plain_products(self.model.encoder)
         self.base_id = pretrained.base_id
         self.names = public_names(self.model)
         self.digests = weight_digests(self.model, self.names)
