@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ import pytorch_lightning as pl
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage
-from src.metrics.scoring import Scores, score
+from src.metrics.scoring import CaptionScorer, Scores
 from src.models.vit_gpt2 import VitGpt2
+from src.report.word_maps import write_word_maps
 from src.utils.csv_cells import plain_cell, safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
+WORD_MAPS = 60  # pictures of the report that show where each word looked
 PER_IMAGE = ("bleu_4", "rouge_l", "cider_d")
 
 
@@ -26,12 +28,13 @@ def evaluate(
     datamodule: CaptionDataModule,
     trainer: pl.Trainer,
     folder: Path,
+    scorer: CaptionScorer,
     ckpt_path: str | None = None,
     zero_shot: bool = True,
 ) -> dict[str, float]:
     """Score the model, and the untouched base beside it, on the test images.
 
-    Writes `predictions.csv`. Returns `test/...` and `zero_shot/test/...`, flat.
+    Writes `predictions.csv` and `attention.json`. Returns `test/...` and `zero_shot/test/...`, flat.
     """
     metrics, captions = _test(model, datamodule, trainer, ckpt_path)
     base_metrics, base_captions = {}, None
@@ -41,15 +44,16 @@ def evaluate(
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]
-    scores = _score(images, captions)
+    scores = _score(scorer, images, captions)
     metrics |= flat(scores, "test")
     base_scores = None
     if base_captions is not None:
-        base_scores = _score(images, base_captions)
+        base_scores = _score(scorer, images, base_captions)
         metrics |= {
             f"zero_shot/{key}": value for key, value in (base_metrics | flat(base_scores, "test")).items()
         }
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
+    write_word_maps(model, images, captions, folder / "attention.json", most=WORD_MAPS)
     return metrics
 
 
@@ -65,10 +69,10 @@ def _test(
         model.captions = None
 
 
-def _score(images: list[CaptionedImage], captions: Mapping[str, str]) -> Scores:
+def _score(scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> Scores:
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
-    return score(
+    return scorer.score(
         [image.image_id for image in images],
         [captions[image.image_id] for image in images],
         [list(image.captions) for image in images],
@@ -129,7 +133,7 @@ def write_predictions(
         ) from error
 
 
-def rescore(predictions: Path, folder: Path) -> dict[str, float]:
+def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:
     """Scores of a `predictions.csv` with no model; writes its copy with the scores into `folder`.
 
     Raises:
@@ -160,12 +164,12 @@ def rescore(predictions: Path, folder: Path) -> dict[str, float]:
         for row in rows
     ]
     captions = {row["image_id"]: row["caption"] for row in rows}
-    scores = _score(images, captions)
+    scores = _score(scorer, images, captions)
     metrics = flat(scores, "test")
     base_captions = {
         row["image_id"]: row["zero_shot_caption"] for row in rows if row.get("zero_shot_caption")
     }
-    base_scores = _score(images, base_captions) if len(base_captions) == len(rows) else None
+    base_scores = _score(scorer, images, base_captions) if len(base_captions) == len(rows) else None
     if base_scores:
         metrics |= flat(base_scores, "zero_shot/test")
     write_predictions(

@@ -9,7 +9,9 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src.callbacks.caption_samples import CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
+from src.metrics.scoring import CaptionScorer
 from src.models.checkpoints import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
@@ -49,17 +51,21 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     return model
 
 
-def build_trainer(config: DictConfig) -> pl.Trainer:
-    """The trainer with the callbacks and loggers of their groups."""
+def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl.Trainer:
+    """The trainer with the callbacks and loggers of their groups; `scorer` scores captions of validation."""
     precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
     if precision in ("16-mixed", "16-true", 16, "16") and config.trainer.accelerator == "cpu":
         raise UserError(
             f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
         )
+    callbacks = _built(config.get("callbacks"))
+    for callback in callbacks:
+        if isinstance(callback, CaptionSamples):
+            callback.scorer = scorer
     return instantiate(
         config.trainer,
         precision=precision,
-        callbacks=_built(config.get("callbacks")),
+        callbacks=callbacks,
         logger=_built(config.get("logger")) or False,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the loaders share out the images themselves

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.evaluate import evaluate, rescore
 from src.models.checkpoints import KEY, read_checkpoint
-from src.report.summary import print_summary
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
-from src.tasks.train import datamodule_metrics
+from src.tasks.train import datamodule_metrics, finish
 from src.utils.errors import UserError
-from src.utils.run_folder import find_checkpoint, write_json
+from src.utils.run_folder import find_checkpoint
 
 FROM_TRAINING = ("datamodule", "model", "seed")
 
@@ -26,9 +26,8 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     quiet(config)
     folder = run_dir(config)
     if config.get("predictions"):
-        metrics = rescore(Path(config.predictions), folder)
-        write_json(folder / "metrics.json", metrics)
-        print_summary(folder, metrics)
+        metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
+        finish(folder, metrics)
         return metrics
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
     if ckpt_path is None:
@@ -38,16 +37,16 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     config = with_training_config(config, read_checkpoint(ckpt_path)[KEY]["config"])
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
+    scorer = instantiate(config.metrics)
     datamodule = build_data(config)
     datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config)
     metrics = datamodule_metrics(datamodule)
-    metrics |= evaluate(model, datamodule, trainer, folder, ckpt_path=ckpt_path, zero_shot=config.zero_shot)
+    metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot)
     metrics["data/broken_images"] = len(datamodule.broken)
     if trainer.is_global_zero:
-        write_json(folder / "metrics.json", metrics)
-        print_summary(folder, metrics)
+        finish(folder, metrics)
     return metrics
 
 

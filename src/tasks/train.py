@@ -1,12 +1,18 @@
 """What `train.py` does, in order: data, model, fit, test, report."""
 
 import time
+from pathlib import Path
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from src.datamodule.caption_datamodule import CaptionDataModule
 
 from src.evaluate import evaluate, numbers
 from src.models.checkpoints import read_checkpoint
+from src.report.curves import write_losses
+from src.report.html import write_report
 from src.report.summary import print_summary
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.utils.logging import get_logger
@@ -28,10 +34,11 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     folder = run_dir(config)
+    scorer = instantiate(config.metrics)
     datamodule = build_data(config)
     datamodule.write_files(folder)
     model = build_model(config, datamodule)
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, scorer)
     _log_settings(trainer, config)
 
     metrics = datamodule_metrics(datamodule)
@@ -41,32 +48,36 @@ def train(config: DictConfig) -> dict[str, float]:
         metrics |= numbers(trainer.callback_metrics) | {
             "time/fit_seconds": round(time.monotonic() - started, 3)
         }
-        _keep(trainer, folder, metrics)
+        if trainer.is_global_zero:
+            write_json(folder / "metrics.json", metrics)
     if config.test:
         best = folder / "checkpoints" / "best.ckpt"
         chosen = str(best) if best.is_file() else ckpt_path
-        metrics |= evaluate(model, datamodule, trainer, folder, ckpt_path=chosen, zero_shot=config.zero_shot)
+        metrics |= evaluate(model, datamodule, trainer, folder, scorer, chosen, config.zero_shot)
     metrics["data/broken_images"] = len(datamodule.broken)
-    _keep(trainer, folder, metrics)
     if trainer.is_global_zero:
-        print_summary(folder, metrics)
+        finish(folder, metrics)
     return metrics
 
 
-def _keep(trainer: pl.Trainer, folder, metrics: dict[str, float]) -> None:
-    if trainer.is_global_zero:
-        write_json(folder / "metrics.json", metrics)
+def finish(folder: Path, metrics: dict[str, float]) -> None:
+    """Write `metrics.json`, `losses.png` and `report.html`, and print the summary."""
+    write_json(folder / "metrics.json", metrics)
+    try:
+        write_losses(folder)
+        write_report(folder)
+    except OSError as error:  # the numbers are safe already
+        log.warning("the report cannot be written (%s); free some space", error.strerror or error)
+    print_summary(folder, metrics)
 
 
-def datamodule_metrics(datamodule) -> dict[str, float]:
+def datamodule_metrics(datamodule: CaptionDataModule) -> dict[str, float]:
     """How much data there is and how much of it was put aside."""
     counts = {f"data/{part}_images": len(images) for part, images in datamodule.splits.items()}
-    return {**counts, "data/skipped_rows": len(datamodule.table.skipped)}
+    return {**counts, "data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
 
 
 def _log_settings(trainer: pl.Trainer, config: DictConfig) -> None:
-    from omegaconf import OmegaConf
-
     settings = OmegaConf.to_container(config, resolve=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(settings)  # type: ignore[arg-type]
