@@ -37,7 +37,8 @@ def evaluate(
     Writes `predictions.csv` and `attention.json`. Returns `test/...` and `zero_shot/test/...`, flat.
     """
     metrics, captions = _test(model, datamodule, trainer, ckpt_path)
-    base_metrics, base_captions = {}, None
+    base_metrics: dict[str, float] = {}
+    base_captions: dict[str, str] | None = None
     if zero_shot:
         with model.base_weights():
             base_metrics, base_captions = _test(model, datamodule, trainer, None)
@@ -141,7 +142,8 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     """
     if not predictions.is_file():
         raise UserError(
-            f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; set predictions=<run>/predictions.csv"
+            f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; "
+            "set predictions=<run>/predictions.csv"
         )
     with predictions.open(encoding="utf-8-sig", newline="") as file:
         rows = [
@@ -151,7 +153,8 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     if not rows or not {"image_id", "caption", "reference_1"} <= set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
         raise UserError(
-            f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; score a file that eval.py or train.py wrote"
+            f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; "
+            "score a file that eval.py or train.py wrote"
         )
     images = [
         CaptionedImage(

@@ -181,8 +181,10 @@ class TrunkCache(Callback):
             images = [image for image, number in shard if number == view]
             for batch in data.pixel_loader(images, view):
                 if len(batch):
+                    pixels = batch.to(module.device).pixel_values
+                    assert pixels is not None
                     with context():
-                        features = module.trunk_features(batch.to(module.device).pixel_values)
+                        features = module.trunk_features(pixels)
                     names += batch.image_ids
                     parts.append(features.to("cpu", dtype))
         return set(names), torch.cat(parts) if parts else torch.empty(0)

@@ -8,6 +8,7 @@ writes a folder as `save_pretrained` does. `experiment=pretrain_tiny` trains it 
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
@@ -43,7 +44,7 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     folder = Path(folder)
     tokenizer = train_tokenizer()
     torch.manual_seed(seed)
-    model = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
+    model: Any = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
     # Embeddings stay frozen in fine-tuning and pretraining meets few words: those of the others must be long
     # enough for the last block to point at them.
     torch.nn.init.normal_(model.decoder.get_input_embeddings().weight, std=EMBEDDING_STD)

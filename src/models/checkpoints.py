@@ -33,7 +33,9 @@ def public_names(model: PreTrainedModel) -> dict[str, str]:
 def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of every weight by its public name."""
     return {
-        names[name]: hashlib.sha256(weight.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+        names[name]: hashlib.sha256(
+            weight.detach().cpu().contiguous().view(torch.uint8).numpy().data
+        ).hexdigest()
         for name, weight in model.named_parameters()
     }
 

@@ -12,7 +12,7 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 def parameter_groups(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """Matrices decay; biases and layer norms (one dimension) do not."""
     trained = [weight for weight in weights if weight.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [weight for weight in trained if weight.ndim > 1]},
         {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
     ]

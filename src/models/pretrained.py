@@ -161,7 +161,7 @@ def _join(encoder: str, decoder: str) -> PretrainedCaptioner:
     encoder = find_source("model.from_encoder_decoder.encoder", encoder)
     decoder = find_source("model.from_encoder_decoder.decoder", decoder)
     try:
-        model = VisionEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder)
+        model: Any = VisionEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder)
     except LOADING_FAULTS as error:
         raise UserError(_what_failed("encoder or decoder", f"{encoder} + {decoder}", error)) from error
     tokenizer = _load("tokenizer", AutoTokenizer, decoder, None)
@@ -181,7 +181,8 @@ def make_preprocessing(model: VisionEncoderDecoderModel, tokenizer: Any, process
     Raises:
         UserError: an id is missing or beyond the vocabulary, or the picture size is not the encoder's.
     """
-    config, decoder = model.config, model.config.decoder
+    config: Any = model.config
+    decoder: Any = config.decoder
     eos = _first("eos_token_id", config.eos_token_id, decoder.eos_token_id, tokenizer.eos_token_id,
                  tokenizer.sep_token_id)  # fmt: skip
     start = _first("decoder_start_token_id", config.decoder_start_token_id,

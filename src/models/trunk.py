@@ -4,6 +4,7 @@ B images, H x W pixels, P patches + class token, D width.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from src.models.freezing import find_blocks
 class FeatureInput(nn.Module):
     """Stands where the embeddings were and gives the features that `EncoderHead` laid down."""
 
-    def __init__(self, embeddings: nn.Module) -> None:
+    def __init__(self, embeddings: Any) -> None:
         super().__init__()
         self.patch_embeddings = embeddings.patch_embeddings  # encoders look up its dtype
         self.features: Tensor | None = None
@@ -27,14 +28,14 @@ class FeatureInput(nn.Module):
 class EncoderHead(nn.Module):
     """The blocks after the trunk and the final layer norm, run by the encoder's own forward."""
 
-    def __init__(self, encoder: nn.Module, image_size: tuple[int, int]) -> None:
+    def __init__(self, encoder: Any, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.encoder = encoder
         self.image_size = image_size
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B,P,D) to the encoder's last hidden states (B,P,D)."""
-        entry = self.encoder.embeddings
+        entry: Any = self.encoder.embeddings
         entry.features = features
         dtype = entry.patch_embeddings.projection.weight.dtype
         # Only the shape of the pixels is asked for: one zero, seen as (B,3,H,W).
@@ -69,20 +70,21 @@ def split_encoder(
     embeddings (Swin). Then pixels go through the whole encoder.
     """
     layers = getattr(encoder, "layers", None)
-    flat = isinstance(layers, nn.ModuleList) and list(layers) == find_blocks(encoder)
-    if not flat or not 0 < num_last < len(layers) or not hasattr(encoder, "layernorm"):
+    if not isinstance(layers, nn.ModuleList) or list(layers) != find_blocks(encoder):
+        return None
+    if not 0 < num_last < len(layers) or not hasattr(encoder, "layernorm"):
         return None
     cut = len(layers) - num_last
     trunk = without_pooler(encoder)
     trunk.layers, trunk.layernorm = nn.ModuleList(layers[:cut]), nn.Identity()
     head = without_pooler(encoder)
-    head.layers, head.embeddings = nn.ModuleList(layers[cut:]), FeatureInput(encoder.embeddings)
+    head.layers, head.embeddings = nn.ModuleList(layers[cut:]), FeatureInput(trunk.embeddings)
     return EncoderTrunk(trunk.eval()), EncoderHead(head, image_size)
 
 
-def without_pooler(encoder: nn.Module) -> nn.Module:
+def without_pooler(encoder: nn.Module) -> Any:
     """A second face of the same encoder, sharing all weights, that does no work for the unused pooler."""
-    face = copy.copy(encoder)
+    face: Any = copy.copy(encoder)
     face._modules = dict(encoder._modules)
     if getattr(face, "pooler", None) is not None:
         face.pooler = None

@@ -251,7 +251,8 @@ class VitGpt2(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(
-                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or model.lr_scheduler=null"
+                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or "
+                "model.lr_scheduler=null"
             )
         scheduler = make(optimizer, total_steps=int(steps)) if _wants_steps(make) else make(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}

@@ -88,7 +88,7 @@ def _built(group: DictConfig | None) -> list[Any]:
             missing = error.__cause__
             if isinstance(missing, ModuleNotFoundError):
                 raise UserError(
-                    f"{name} needs the package {missing.name}, which is not installed; expected it beside torch; "
+                    f"{name!s} needs the package {missing.name}, which is not installed; expected it beside torch; "
                     f"pip install {missing.name}"
                 ) from error
             raise

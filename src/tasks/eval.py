@@ -32,7 +32,8 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
     if ckpt_path is None:
         raise UserError(
-            "ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or predictions=<csv>"
+            "ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or "
+            "predictions=<csv>"
         )
     config = with_training_config(config, read_checkpoint(ckpt_path)[KEY]["config"])
     if config.get("seed") is not None:
@@ -56,7 +57,7 @@ def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictCon
 
     said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     keys = {word.split("=", 1)[0].lstrip("+~") for word in said}
-    merged = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    merged: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     with open_dict(merged):
         for part in FROM_TRAINING:
             if part not in keys and part in trained:
@@ -68,8 +69,8 @@ def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictCon
                     merged, key.lstrip("+"), OmegaConf.create([value])[0] if not value else _value(value)
                 )
     merged.trainer.precision = config.trainer.precision
-    return merged  # type: ignore[return-value]
+    return merged
 
 
 def _value(text: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    return OmegaConf.from_dotlist([f"value={text}"]).value

@@ -8,7 +8,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.datamodule.caption_datamodule import CaptionDataModule
-
 from src.evaluate import evaluate, numbers
 from src.models.checkpoints import read_checkpoint
 from src.report.curves import write_losses

@@ -23,7 +23,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
     torch.save({"state_dict": {}, KEY: Attack(target)}, tmp_path / "bad.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Attack(target)))
     for name in ("bad.ckpt", "plain.ckpt"):
-        with pytest.raises(UserError, match="not loaded|damaged"):
+        with pytest.raises(UserError, match=r"not loaded|damaged"):
             read_checkpoint(tmp_path / name)
     assert not target.exists()
 

@@ -204,5 +204,5 @@ def test_settings_that_cannot_be_are_told(make, settings, message):
 
 def test_training_needs_an_optimizer(make, tmp_path):
     module, data = make(optimizer=None)
-    with pytest.raises(UserError, match="model.optimizer=null"):
+    with pytest.raises(UserError, match=r"model\.optimizer=null"):
         trainer(tmp_path).fit(module, data)
