@@ -100,7 +100,7 @@ def test_everything_named_can_be_made(file, tmp_path, tiny_checkpoint):
             made[key] = make(node, tiny_checkpoint)
     assert {"datamodule", "model", "trainer"} <= set(made)
     assert made["model"].optimizer is not None
-    if file.parent.name == "callbacks" and file.stem not in ("default", "none"):
+    if file.parent.name == "callbacks" and file.stem not in ("default", "eval", "none"):
         assert f"callbacks.{file.stem}" in made
     if file.parent.name == "logger":
         assert "logger.csv" in made  # always beside the others
