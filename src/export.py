@@ -41,7 +41,7 @@ def export(checkpoint: str | Path, out: str | Path, dtype: str = "float32") -> P
         module.model.generation_config.update(num_beams=module.num_beams, max_length=module.max_length or 32)
         module.model.to(getattr(torch, dtype)).save_pretrained(folder)
         module.preprocessing.tokenizer.save_pretrained(folder)
-        image_processor_of(module).save_pretrained(folder)
+        image_processor_of(module.base_id).save_pretrained(folder)
         folder.chmod(0o755)
         if out.exists():
             out.rmdir()

@@ -104,7 +104,8 @@ def decode_picture(data: bytes, name: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_pixels(*picture.size, name)
-            return _pillow(picture)
+            picture.seek(0)
+            return from_pillow(picture)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
@@ -198,8 +199,11 @@ def _as_tensor(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _pillow(picture: Image.Image) -> Tensor:
-    picture.seek(0)
+def from_pillow(picture: Image.Image) -> Tensor:
+    """The pixels of an open picture, at its frame, as `load_image` gives them: uint8 (3,H,W).
+
+    Pillow reads a file's pixels here; what it raises on a damaged one passes through.
+    """
     turned = ImageOps.exif_transpose(picture)
     if turned.mode.startswith("I") or turned.mode == "F":
         grey = _eight_bits(np.asarray(turned))

@@ -1,6 +1,7 @@
 """Small commands with `key=value` arguments (`python -m src.export checkpoint=... out=...`)."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,10 +10,10 @@ from src.utils.errors import UserError
 
 
 def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`key=value` words over `defaults`; a default of None must be given.
+    """`key=value` words over `defaults`, each of its default's type; a default of None must be given.
 
     Raises:
-        UserError: an unknown key, a word without `=`, or a key that was not given.
+        UserError: an unknown key, a word without `=`, a value of another type, or a key that was not given.
     """
     values = dict(defaults)
     for word in arguments:
@@ -23,19 +24,43 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any]) -> dict
             raise UserError(
                 f"{word!r} is no argument{hint}; expected {', '.join(f'{k}=...' for k in defaults)}"
             )
-        default = defaults[key]
-        values[key] = type(default)(value) if isinstance(default, int | float) else value
+        values[key] = _typed(key, value, defaults[key])
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise UserError(f"{', '.join(missing)} not given; expected {', '.join(f'{k}=...' for k in defaults)}")
     return values
 
 
-def run_command(main: Callable[[list[str]], object], arguments: list[str]) -> None:
-    """Call `main`; a person's mistake is one line and status 1."""
+def _typed(key: str, value: str, default: Any) -> Any:
+    """The value as a bool, int or float where the default is one.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise UserError(f"{key}={value!r}; expected true or false; set {key}={str(default).lower()}")
+        return value.lower() == "true"
+    if not isinstance(default, int | float):
+        return value
     try:
-        main(arguments)
+        return type(default)(value)
+    except ValueError as error:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise UserError(f"{key}={value!r}; expected {kind}; set {key}={default}") from error
+
+
+def run_command(main: Callable[[list[str]], object], arguments: list[str]) -> None:
+    """Call `main`; a whole number that it returns is the status, a person's mistake is one line and status 1."""
+    try:
+        status = main(arguments)
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, `head` say, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        sys.exit(141)
+    if isinstance(status, int) and status:
+        sys.exit(status)
