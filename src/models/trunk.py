@@ -13,16 +13,20 @@ from src.models.freezing import find_blocks
 
 
 class FeatureInput(nn.Module):
-    """Stands where the embeddings were and gives the features that `EncoderHead` laid down."""
+    """Stands where the embeddings were and gives the features that `EncoderHead` laid down.
 
-    def __init__(self, embeddings: Any) -> None:
+    grid: rows and columns of patches where the encoder asks its embeddings for them (Swin), else None.
+    """
+
+    def __init__(self, embeddings: Any, grid: tuple[int, int] | None) -> None:
         super().__init__()
         self.patch_embeddings = embeddings.patch_embeddings  # encoders look up its dtype
+        self.grid = grid
         self.features: Tensor | None = None
 
-    def forward(self, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, *args: object, **kwargs: object) -> Tensor | tuple[Tensor, tuple[int, int]]:
         assert self.features is not None
-        return self.features
+        return self.features if self.grid is None else (self.features, self.grid)
 
 
 class EncoderHead(nn.Module):
@@ -61,31 +65,81 @@ class EncoderTrunk(nn.Module):
         return self.encoder(pixel_values).last_hidden_state
 
 
-def split_encoder(
-    encoder: nn.Module, num_last: int, image_size: tuple[int, int]
-) -> tuple[EncoderTrunk, EncoderHead] | None:
-    """Cut the encoder before its last `num_last` blocks; the parts share its weights.
+def frozen_blocks(encoder: nn.Module) -> int:
+    """How many blocks at the beginning are frozen; 0 where the embeddings, or what blocks share, train."""
+    blocks = find_blocks(encoder)
+    inside = {id(weight) for block in blocks for weight in block.parameters()}
+    for name, weight in encoder.named_parameters():
+        if weight.requires_grad and id(weight) not in inside and not name.startswith("layernorm."):
+            return 0
+    trains = [any(weight.requires_grad for weight in block.parameters()) for block in blocks]
+    return trains.index(True) if any(trains) else len(blocks)
 
-    Returns None where there is no trunk: every block trains, or the blocks are not one flat list behind the
-    embeddings (Swin). Then pixels go through the whole encoder.
+
+def split_encoder(encoder: nn.Module, image_size: tuple[int, int]) -> tuple[EncoderTrunk, EncoderHead] | None:
+    """Cut the encoder behind its frozen blocks; the parts share its weights.
+
+    Returns None where there is no trunk: the first block trains, or the blocks are neither one list behind the
+    embeddings (ViT, DeiT, BEiT) nor stages of blocks (Swin). Then pixels go through the whole encoder.
     """
-    layers = getattr(encoder, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or list(layers) != find_blocks(encoder):
+    cut = frozen_blocks(encoder)
+    if not cut or not hasattr(encoder, "layernorm"):
         return None
-    if not 0 < num_last < len(layers) or not hasattr(encoder, "layernorm"):
+    if list(getattr(encoder, "layers", [])) == find_blocks(encoder):
+        trunk, head, grid = *_cut_list(encoder, cut), None
+    elif _has_stages(encoder):
+        trunk, head, grid = _cut_stages(encoder, cut, image_size)
+    else:
         return None
-    cut = len(layers) - num_last
-    trunk = without_pooler(encoder)
-    trunk.layers, trunk.layernorm = nn.ModuleList(layers[:cut]), nn.Identity()
-    head = without_pooler(encoder)
-    head.layers, head.embeddings = nn.ModuleList(layers[cut:]), FeatureInput(trunk.embeddings)
+    trunk.layernorm = nn.Identity()
+    head.embeddings = FeatureInput(trunk.embeddings, grid)
     return EncoderTrunk(trunk.eval()), EncoderHead(head, image_size)
+
+
+def _cut_list(encoder: nn.Module, cut: int) -> tuple[Any, Any]:
+    """Two faces of an encoder with one list of blocks: the first `cut` and the others."""
+    trunk, head = without_pooler(encoder), without_pooler(encoder)
+    trunk.layers, head.layers = nn.ModuleList(trunk.layers[:cut]), nn.ModuleList(head.layers[cut:])
+    return trunk, head
+
+
+def _has_stages(encoder: Any) -> bool:
+    stages = getattr(getattr(encoder, "encoder", None), "layers", [])
+    blocks = [block for stage in stages for block in getattr(stage, "blocks", [])]
+    return bool(blocks) and blocks == find_blocks(encoder)
+
+
+def _cut_stages(
+    encoder: nn.Module, cut: int, image_size: tuple[int, int]
+) -> tuple[Any, Any, tuple[int, int]]:
+    """The same for stages of blocks, and the grid of patches at the cut, which lies inside or before a stage."""
+    trunk, head = without_pooler(encoder), without_pooler(encoder)
+    stages, patch = list(head.encoder.layers), head.embeddings.patch_embeddings.patch_size
+    grid = -(-image_size[0] // patch[0]), -(-image_size[1] // patch[1])
+    number = 0
+    while cut > len(stages[number].blocks):
+        cut -= len(stages[number].blocks)
+        grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2  # what leaves a stage is half as high and wide
+        number += 1
+    before, after = face(stages[number]), face(stages[number])
+    before.blocks, after.blocks = nn.ModuleList(before.blocks[:cut]), nn.ModuleList(after.blocks[cut:])
+    before.downsample = None
+    for part, kept in ((trunk, [*stages[:number], before]), (head, [after, *stages[number + 1 :]])):
+        part.encoder = face(part.encoder)
+        part.encoder.layers = nn.ModuleList(kept)
+    return trunk, head, grid
+
+
+def face(module: nn.Module) -> Any:
+    """A second object of the same module: shares every weight, its parts can be exchanged."""
+    other: Any = copy.copy(module)
+    other._modules = dict(module._modules)
+    return other
 
 
 def without_pooler(encoder: nn.Module) -> Any:
     """A second face of the same encoder, sharing all weights, that does no work for the unused pooler."""
-    face: Any = copy.copy(encoder)
-    face._modules = dict(encoder._modules)
-    if getattr(face, "pooler", None) is not None:
-        face.pooler = None
-    return face
+    other = face(encoder)
+    if getattr(other, "pooler", None) is not None:
+        other.pooler = None
+    return other

@@ -12,6 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from src.datamodule.collate import CaptionBatch
+from src.models.adapters import adapted_names, add_lora, choose_way, lora_settings
 from src.models.checkpoints import (
     FORMAT,
     KEY,
@@ -26,8 +27,8 @@ from src.models.generation import generate_captions
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
 from src.models.packed_attention import use_plain_products
-from src.models.pretrained import load_captioner
-from src.models.trunk import split_encoder, without_pooler
+from src.models.pretrained import is_pooler, load_captioner
+from src.models.trunk import frozen_blocks, split_encoder, without_pooler
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -40,7 +41,7 @@ class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
     checkpoint, revision, from_encoder_decoder: see `load_captioner`.
-    train, num_layers_to_train: see `choose_trainable`.
+    train, num_layers_to_train: see `choose_trainable`. adapter="lora" is train="lora"; lora: see `LoraSettings`.
     max_length: tokens of a generated caption, start included; None takes the data set's, else 32.
     num_beams: beams of the search, 1 is greedy.
     optimizer: called with parameter groups. lr_scheduler: {"scheduler": called with the optimizer and the
@@ -56,6 +57,8 @@ class VitGpt2(LightningModule):
         from_encoder_decoder: Mapping[str, str] | None = None,
         train: str = "last_blocks",
         num_layers_to_train: int = 1,
+        adapter: str | None = None,
+        lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         num_beams: int = 4,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
@@ -63,13 +66,15 @@ class VitGpt2(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder)
+        train, settings = choose_way(train, adapter), lora_settings(lora)
+        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
         self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
         use_plain_products(self.model.encoder)
         self.base_id = pretrained.base_id
         self.names = public_names(self.model)
         self.digests = weight_digests(self.model, self.names)
-        self.base_sha256 = combine_digests(self.digests)
+        unsaved = {self.names[name] for name in self.names if name in pretrained.fresh or is_pooler(name)}
+        self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
         self.max_length, self.num_beams, self.seed = max_length, num_beams, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.run_config: dict[str, Any] = {}  # the whole config as plain values; stands in every checkpoint
@@ -77,10 +82,11 @@ class VitGpt2(LightningModule):
         self.captions: dict[str, str] | None = None  # filled by test_step while not None
 
         self.trained_modules = [choose_trainable(self.model, train, num_layers_to_train, pretrained.fresh)]
+        if train == "lora":
+            self.trained_modules[0] += add_lora(self.model, settings, pretrained.fresh)
+            self.names = adapted_names(self.model, self.names)
         image = self.preprocessing.image
-        parts = split_encoder(
-            self.model.encoder, num_layers_to_train, (image.height, image.width)
-        ) if train != "full" else None  # fmt: skip
+        parts = split_encoder(self.model.encoder, (image.height, image.width))
         whole = without_pooler(self.model.encoder)
         self._parts = (parts, whole)  # in a tuple, so that torch does not register the shared weights twice
         self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
@@ -110,12 +116,13 @@ class VitGpt2(LightningModule):
         return self._parts[0][0](pixel_values)
 
     def trunk_fingerprint(self) -> str:
-        """Changes with any weight of the trunk and with the preprocessing of pixels."""
-        trained = set(self.trained_weights())
-        frozen = [
-            n for n in self.digests if n.startswith("encoder.") and n not in {self.names[t] for t in trained}
-        ]
-        return f"{combine_digests(self.digests, frozen)[:32]}-{self.preprocessing.image.fingerprint()}"
+        """Changes with any weight of the trunk, with where it ends and with the preprocessing of pixels."""
+        trained = {self.names[name] for name in self.trained_weights()}
+        encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
+        weights = (
+            f"{combine_digests(self.digests, encoder - trained)[:32]}-{frozen_blocks(self.model.encoder)}"
+        )
+        return f"{weights}-{self.preprocessing.image.fingerprint()}"
 
     def encode(self, batch: CaptionBatch) -> Tensor:
         """Encoder states (B,P,D) of a batch of pixels or of cached features."""
