@@ -33,6 +33,7 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     folder = run_dir(config)
+    best = folder / "checkpoints" / "best.ckpt"
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
     datamodule.write_files(folder)
@@ -44,13 +45,14 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.train:
         started = time.monotonic()
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics |= numbers(trainer.callback_metrics) | {
-            "time/fit_seconds": round(time.monotonic() - started, 3)
-        }
+        seconds = round(time.monotonic() - started, 3)
+        if not best.is_file() and not trainer.fast_dev_run:  # stopped by max_steps or max_time before a validation
+            trainer.save_checkpoint(best)
+            trainer.validate(model, datamodule=datamodule, verbose=False)
+        metrics |= numbers(trainer.callback_metrics) | {"time/fit_seconds": seconds}
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", metrics)
     if config.test:
-        best = folder / "checkpoints" / "best.ckpt"
         chosen = str(best) if best.is_file() else ckpt_path
         metrics |= evaluate(model, datamodule, trainer, folder, scorer, chosen, config.zero_shot)
     metrics["data/broken_images"] = len(datamodule.broken)
