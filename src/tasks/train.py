@@ -45,11 +45,12 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.train:
         started = time.monotonic()
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        seconds = round(time.monotonic() - started, 3)
+        metrics |= numbers(trainer.callback_metrics)
+        metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
         if not best.is_file() and not trainer.fast_dev_run:  # stopped by max_steps or max_time before a validation
             trainer.save_checkpoint(best)
             trainer.validate(model, datamodule=datamodule, verbose=False)
-        metrics |= numbers(trainer.callback_metrics) | {"time/fit_seconds": seconds}
+            metrics |= numbers(trainer.callback_metrics)
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", metrics)
     if config.test:
