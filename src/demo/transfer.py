@@ -130,7 +130,7 @@ def _copy_predictions(run: Path, folder: Path, target: Path, pictures: int) -> N
         elif path.is_relative_to(ROOT) and target.is_relative_to(ROOT):
             up = len(target.relative_to(ROOT).parts)
             row["path"] = "/".join([".."] * up + [path.relative_to(ROOT).as_posix()])
-        else:
+        elif target.is_relative_to(ROOT):
             row["path"] = ""  # somewhere on this machine: of no use on another
     with atomic_write(folder / "predictions.csv") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
