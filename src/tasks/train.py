@@ -47,7 +47,9 @@ def train(config: DictConfig) -> dict[str, float]:
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         metrics |= numbers(trainer.callback_metrics)
         metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
-        if not best.is_file() and not trainer.fast_dev_run:  # stopped by max_steps or max_time before a validation
+        if not (
+            best.is_file() or config.trainer.fast_dev_run
+        ):  # max_steps or max_time came before a validation
             trainer.save_checkpoint(best)
             trainer.validate(model, datamodule=datamodule, verbose=False)
             metrics |= numbers(trainer.callback_metrics)
