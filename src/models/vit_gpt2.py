@@ -28,6 +28,7 @@ from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
 from src.models.packed_attention import use_plain_products
 from src.models.pretrained import is_pooler, load_captioner
+from src.models.token_mean import TokenMean
 from src.models.trunk import frozen_blocks, split_encoder, without_pooler
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -79,6 +80,7 @@ class VitGpt2(LightningModule):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.run_config: dict[str, Any] = {}  # the whole config as plain values; stands in every checkpoint
         self.val_loss_best = float("inf")
+        self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.captions: dict[str, str] | None = None  # filled by test_step while not None
 
         self.trained_modules = [choose_trainable(self.model, train, num_layers_to_train, pretrained.fresh)]
@@ -151,8 +153,17 @@ class VitGpt2(LightningModule):
             *(f"{n:,}" for n in (total, sum(p.numel() for p in self.model.parameters()), *count.values())),
         )
 
+    def on_train_start(self) -> None:
+        """What Lightning leaves out of a run that is resumed in mid-epoch: dropout awake, the loader at its place.
+
+        The loader was made to count the schedule's steps, before its place was read from the checkpoint.
+        """
+        self.train()
+        self.trainer.fit_loop._load_combined_loader_states()
+
     def on_train_epoch_start(self) -> None:
         self.train()
+        self.train_loss = TokenMean()
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Dropout depends on seed, epoch, batch and rank alone: a resumed run draws what an unbroken one does."""
@@ -162,22 +173,26 @@ class VitGpt2(LightningModule):
         """Loss in nats per token, over the tokens of all processes.
 
         Raises:
-            UserError: the loss is not finite; the optimizer has not moved.
+            UserError: the loss is not finite in one of them; the optimizer has not moved.
         """
         nats, tokens = self.nats_and_tokens(batch)
-        everywhere = self.trainer.strategy.reduce(tokens.float(), reduce_op="mean")  # DDP averages gradients
-        loss = nats / everywhere
+        mean = torch.stack([nats.detach().float(), tokens.float()])
+        mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
+        loss = mean[0] / mean[1]
         if not torch.isfinite(loss):
+            names = ", ".join(batch.image_ids) if not torch.isfinite(nats) else "of another process"
             raise UserError(
-                f"the loss of step {self.global_step} is {loss.item()} on the images {', '.join(batch.image_ids)}; "
+                f"the loss of step {self.global_step} is {loss.item()} on the images {names}; "
                 "expected a finite number; the weights were not changed: look at these images, or lower "
                 "model.optimizer.lr, or set trainer.precision=32-true, and go on with ckpt_path=last"
             )
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
-        self.log(
-            "train/loss", nats / tokens, on_step=False, on_epoch=True, batch_size=int(tokens), sync_dist=True
-        )
-        return loss
+        self.train_loss.add(nats.detach(), tokens)
+        return nats / mean[1]
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean over the epoch's tokens, also where the epoch was resumed in its middle."""
+        self.log("train/loss", self.train_loss.value(self.trainer))
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
@@ -192,18 +207,17 @@ class VitGpt2(LightningModule):
         self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64)
+        self.eval_loss = TokenMean()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Add nats and tokens of the batch."""
         if len(batch):
-            nats, tokens = self.nats_and_tokens(batch)
-            self._sums += torch.stack([nats.double(), tokens.double()]).cpu()
+            self.eval_loss.add(*self.nats_and_tokens(batch))
 
     def on_validation_epoch_end(self) -> None:
-        loss = self._loss_everywhere()
+        loss = self.eval_loss.value(self.trainer)
         self.log("val/loss", loss, prog_bar=True)
         if not self.trainer.sanity_checking:
             self.val_loss_best = min(self.val_loss_best, loss)
@@ -214,23 +228,16 @@ class VitGpt2(LightningModule):
         if not len(batch):
             return
         states = self.encode(batch)
-        nats, tokens = packed_loss(self.model, states, batch)
-        self._sums += torch.stack([nats.double(), tokens.double()]).cpu()
+        self.eval_loss.add(*packed_loss(self.model, states, batch))
         if self.captions is not None:
             self.captions.update(zip(batch.image_ids, self.caption(states), strict=True))
 
     def on_test_epoch_end(self) -> None:
-        self.log("test/loss", self._loss_everywhere())
+        self.log("test/loss", self.eval_loss.value(self.trainer))
         if self.captions is not None and self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.captions)
             self.captions = {name: text for part in gathered for name, text in part.items()}
-
-    def _loss_everywhere(self) -> float:
-        """Nats per token over the batches of all processes: each token counts once."""
-        sums = self._sums.to(self.device, torch.float64 if self.device.type != "mps" else torch.float32)
-        nats, tokens = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        return nats / tokens if tokens else float("nan")
 
     # --- captions -------------------------------------------------------------------------------------------
 
@@ -289,6 +296,7 @@ class VitGpt2(LightningModule):
             "base_sha256": self.base_sha256,
             "config": self.run_config,
             "val_loss_best": self.val_loss_best,
+            "train_loss": self.train_loss.everywhere(self._trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -301,6 +309,7 @@ class VitGpt2(LightningModule):
         weights = match_names(checkpoint["state_dict"], self.names, self.trained_weights())
         checkpoint["state_dict"] = {f"model.{name}": weight for name, weight in weights.items()}
         self.val_loss_best = checkpoint[KEY]["val_loss_best"]
+        self.train_loss.take_over(checkpoint[KEY].get("train_loss", [0.0, 0.0]), self._trainer)
 
 
 def _wants_steps(make: Any) -> bool:

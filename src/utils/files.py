@@ -1,9 +1,10 @@
 """Files that are whole or not there."""
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +13,8 @@ from typing import IO, Any
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; when the block ends without an error, rename it to `path`.
 
-    A reader sees the old file or the new one, never half of one, also after a power cut.
+    A reader sees the old file or the new one, never half of one, also after a power cut. Where the system has
+    files without a name (Linux), a process that is killed leaves nothing behind either.
 
     Args:
         path: the file to make or replace; its folder is created.
@@ -24,17 +26,35 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = _open_temporary(path)
     try:
         with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(handle)
+            name = name or _give_name(handle, path)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
         raise
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """A new file in the folder of `path`: its descriptor and its name, "" where it needs none yet."""
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with suppress(OSError):  # not every file system has files without a name
+            return os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o600), ""
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+
+
+def _give_name(handle: int, path: Path) -> str:
+    """Name a whole file that has no name yet, beside `path`."""
+    name = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+    # `src_dir_fd` makes Python follow the link in /proc, which is otherwise linked itself
+    os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
+    return name
 
 
 def _umask() -> int:

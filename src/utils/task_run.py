@@ -22,6 +22,7 @@ from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import write_json
+from src.utils.stopping import Stopped, StopSignal, how_to_go_on, listening, raise_stop
 
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +35,11 @@ def task_run(config: DictConfig) -> Iterator[Path]:
 
     Before it: `check_config`, the extras, `config_resolved.yaml`, `run.json`. After it, also when it fails:
     `run.json` with its seconds and how it ended, `error.log` with the traceback of a fault, loggers closed,
-    the folder's place in the log.
+    the folder's place in the log. Ctrl-C, SIGTERM and SIGUSR1 end the task at once, where nothing inside listens.
 
     Raises:
         UserError: the config is wrong.
+        Stopped: a signal came.
         whatever the task raises; from an entry's single job the process ends here instead.
     """
     folder, clock = Path(config.paths.output_dir), time.monotonic()
@@ -51,7 +53,11 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         raise
     status = "finished"
     try:
-        yield folder
+        try:
+            with listening(raise_stop):
+                yield folder
+        except StopSignal as signal:
+            raise Stopped(signal.number, f"; {how_to_go_on(folder)}") from None
     except BaseException as error:
         status = "stopped" if _is_stop(error) else "failed"
         _keep(error, folder)
@@ -64,10 +70,12 @@ def task_run(config: DictConfig) -> Iterator[Path]:
             _record(folder, about | {"status": status, "seconds": seconds})
         if status != "finished":  # else the task's summary has said so
             log.info("run folder: %s", folder)
+        if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
+            log.info("%s", how_to_go_on(folder))
 
 
 def _is_stop(error: BaseException) -> bool:
-    return isinstance(error, KeyboardInterrupt) or getattr(error, "exit_status", 1) == 130
+    return isinstance(error, KeyboardInterrupt | Stopped)
 
 
 def _keep(error: BaseException, folder: Path) -> None:

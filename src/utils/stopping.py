@@ -1,0 +1,81 @@
+"""Ctrl-C, SIGTERM and SIGUSR1 end a run in order: what they mean is decided here, in one place."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from src.utils.errors import UserError
+
+# SIGTERM: a scheduler's time limit, `kill`. SIGUSR1: what many SLURM scripts ask to be sent before the limit.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class StopSignal(BaseException):
+    """A signal told the run to stop. Like KeyboardInterrupt no `except Exception` holds it up, but Lightning
+    does not turn it into `sys.exit(1)` either."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Stopped(UserError):
+    """The run was told to stop by a signal; all that was complete is kept.
+
+    exit_status: 128 + the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{text}")
+        self.exit_status = 128 + number
+
+
+@contextmanager
+def listening(heard: Callable[[int], None]) -> Iterator[None]:
+    """Inside, the first signal of `SIGNALS` calls `heard(number)`; a second one does what it did before.
+
+    Outside of the main thread, where Python allows no handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        restore()
+        heard(number)
+
+    before.update({number: signal.signal(number, handle) for number in SIGNALS})
+    try:
+        yield
+    finally:
+        restore()
+
+
+def raise_stop(number: int) -> None:
+    """Raise `StopSignal`: what a task does with a signal outside of training."""
+    raise StopSignal(number)
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to do next with a run folder whose run ended early: half a sentence for a message."""
+    checkpoints = folder / "checkpoints"
+    if (folder / "metrics.json").is_file() and (checkpoints / "best.ckpt").is_file():
+        return f"training is complete; score it with: python eval.py ckpt_path={checkpoints / 'best.ckpt'}"
+    if (checkpoints / "last.ckpt").is_file():
+        return (
+            f"the last complete state is kept; go on with the same command and "
+            f"ckpt_path={checkpoints / 'last.ckpt'}"
+        )
+    return (
+        "no checkpoint was written yet; give the same command again: a trunk cache goes on where it stopped"
+    )

@@ -1,0 +1,125 @@
+"""Small runs whose end can be compared: dropout on, everything written down."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from src.callbacks.best_checkpoint import BestCheckpoint
+from src.callbacks.last_checkpoint import LastCheckpoint
+from src.datamodule.flickr import FlickrDataModule
+from src.models.checkpoints import AtomicCheckpointIO
+from src.models.optimization import linear_with_warmup
+from src.models.vit_gpt2 import VitGpt2
+
+DROPOUT = {
+    "encoder": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "decoder": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+}
+
+
+def with_dropout(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a captioner folder whose dropout is 0.2 everywhere."""
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    for half, names in DROPOUT.items():
+        config[half] |= dict.fromkeys(names, 0.2)
+    file.write_text(json.dumps(config))
+    return folder
+
+
+class KeepAll(LastCheckpoint):
+    """LastCheckpoint that keeps each file it ever wrote: `1.ckpt`, `2.ckpt`, ..."""
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        super()._save(trainer)
+        count = len(list(self.path.parent.glob("[0-9]*.ckpt")))
+        shutil.copy(self.path, self.path.with_name(f"{count + 1}.ckpt"))
+
+
+class History(pl.Callback):
+    """What a run logged: `(epoch, step, name) -> value`."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[int, int, str], float] = {}
+
+    def _note(self, trainer: pl.Trainer, *names: str) -> None:
+        for name in names:
+            if name in trainer.callback_metrics:
+                place = (trainer.current_epoch, trainer.global_step, name)
+                self.values[place] = float(trainer.callback_metrics[name])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._note(trainer, "train/loss_step")
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._note(trainer, "val/loss", "val/loss_best")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._note_rate(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._note(trainer, "train/loss")
+        self._note_rate(trainer)
+
+    def _note_rate(self, trainer: pl.Trainer) -> None:
+        place = (trainer.current_epoch, trainer.global_step, "lr")
+        self.values[place] = trainer.optimizers[0].param_groups[0]["lr"]
+
+
+class Run:
+    """A fit from nothing or from a checkpoint, and what came of it."""
+
+    def __init__(self, checkpoint: Path, pictures: Path, folder: Path, resume: Path | None = None,
+                 scheduler=linear_with_warmup, patience: int = 9, min_delta: float = 0.0, more: tuple = (),
+                 **settings) -> None:  # fmt: skip
+        torch.manual_seed(0)
+        interval = "step" if scheduler is linear_with_warmup else "epoch"
+        schedule = {"scheduler": scheduler, "interval": interval, "frequency": 1, "monitor": "val/loss"}
+        self.module = VitGpt2(
+            str(checkpoint), optimizer=partial(torch.optim.AdamW, lr=3e-3), lr_scheduler=schedule,
+            max_length=6, num_beams=1,
+        )  # fmt: skip
+        data = FlickrDataModule(pictures, batch_size=8, num_workers=0)
+        data.connect(self.module.preprocessing)
+        self.best = BestCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
+        self.last = KeepAll(str(folder), every_n_minutes=None, every_n_steps=1)
+        self.stopping = pl.callbacks.EarlyStopping("val/loss", min_delta, patience)
+        self.history = History()
+        self.trainer = pl.Trainer(
+            **{"max_epochs": 3, "num_sanity_val_steps": 0} | settings,
+            callbacks=[self.history, *more, self.best, self.last, self.stopping],
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False, plugins=[AtomicCheckpointIO()], default_root_dir=folder,
+        )  # fmt: skip
+        self.trainer.fit(self.module, data, ckpt_path=resume, weights_only=True)
+
+    def end(self) -> dict[str, object]:
+        """Everything that a resumed run has to share with an unbroken one, as comparable values."""
+        optimizer = self.trainer.optimizers[0].state_dict()["state"]
+        return {
+            "weights": {name: w.detach().clone() for name, w in self.module.trained_weights().items()},
+            "optimizer": {f"{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()},
+            "scheduler": str(self.trainer.lr_scheduler_configs[0].scheduler.state_dict()),
+            "place": (self.trainer.current_epoch, self.trainer.global_step),
+            "best": float(self.best.best_model_score),
+            "waited": (self.stopping.wait_count, float(self.stopping.best_score)),
+        }
+
+
+def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    """Names of what is not equal bit for bit."""
+    unlike = []
+    for name, value in one.items():
+        if isinstance(value, dict):
+            same = value.keys() == other[name].keys()
+            same = same and all(torch.equal(value[key], other[name][key]) for key in value)
+        else:
+            same = value == other[name]
+        if not same:
+            unlike.append(name)
+    return unlike

@@ -1,0 +1,89 @@
+"""Files that are whole or not there, also when the writer is killed."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from src.utils import files
+from src.utils.files import atomic_write
+
+
+@pytest.fixture(params=["without a name", "with a temporary name"])
+def kind(request, monkeypatch):
+    """Both ways of writing: Linux's files without a name, and what is left elsewhere."""
+    if request.param == "with a temporary name":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    return request.param
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_file_is_made_with_its_folder(tmp_path, kind):
+    path = tmp_path / "new" / "a.txt"
+    with atomic_write(path) as file:
+        file.write("ä\n")
+        assert not path.exists()
+    with atomic_write(path.with_name("b"), "wb") as file:
+        file.write(b"\x00")
+    assert path.read_bytes() == "ä\n".encode()
+    assert names(path.parent) == ["a.txt", "b"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_error_leaves_the_earlier_file_alone(tmp_path, kind, error):
+    path = tmp_path / "a.txt"
+    path.write_text("earlier")
+
+    def write():
+        with atomic_write(path) as file:
+            file.write("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert path.read_text() == "earlier"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no system with nameless files")
+def test_a_file_system_without_nameless_files_is_served(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, flags, *arguments):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return opened(path, flags, *arguments)
+
+    monkeypatch.setattr(files.os, "open", refuse)
+    with atomic_write(tmp_path / "a") as file:
+        file.write("x")
+    assert (tmp_path / "a").read_text() == "x"
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(OSError, match="a"), atomic_write(tmp_path / "a" / "b"):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="killed writers leave a temporary file here")
+def test_a_killed_writer_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a").write_text("earlier")
+    code = (
+        "import os, sys\nfrom src.utils.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as file:\n"
+        "    file.write('half' * 99999); file.flush(); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")])
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "a").read_text() == "earlier"
+    assert names(tmp_path) == ["a"]

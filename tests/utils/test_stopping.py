@@ -1,0 +1,65 @@
+"""What a signal does to a run."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from src.utils.stopping import (
+    SIGNALS,
+    Stopped,
+    StopSignal,
+    how_to_go_on,
+    listening,
+    raise_stop,
+)
+
+
+def test_the_first_signal_is_heard_and_the_second_does_what_it_did_before():
+    heard, outer = [], []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: outer.append(number))
+    try:
+        with listening(heard.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (heard, outer) == ([signal.SIGTERM], [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_task_is_left_and_the_handlers_come_back(number):
+    before = signal.getsignal(number)
+    with pytest.raises(StopSignal) as caught, listening(raise_stop):
+        os.kill(os.getpid(), number)
+    assert caught.value.number == number
+    assert signal.getsignal(number) == before
+    assert Stopped(number, "; all is kept").exit_status == 128 + number
+
+
+def test_no_except_exception_holds_a_stop_up():
+    assert not issubclass(StopSignal, Exception)
+
+
+def test_outside_of_the_main_thread_nothing_changes():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with listening(raise_stop):
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_how_to_go_on(tmp_path):
+    assert "same command again" in how_to_go_on(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in how_to_go_on(tmp_path)
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    (tmp_path / "metrics.json").touch()
+    assert f"eval.py ckpt_path={tmp_path}/checkpoints/best.ckpt" in how_to_go_on(tmp_path)
