@@ -28,8 +28,8 @@ class BestCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Note which folder the run goes on from; called before `load_state_dict`."""
-        goes_on = trainer.state.fn == TrainerFn.FITTING and trainer.ckpt_path
-        self._earlier = Path(trainer.ckpt_path).parent if goes_on else None
+        path = trainer.ckpt_path if trainer.state.fn == TrainerFn.FITTING else None
+        self._earlier = Path(path).parent if path else None
         self._writes = trainer.is_global_zero
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import write_json
+from src.utils.shortages import shortage
 from src.utils.stopping import Stopped, StopSignal, how_to_go_on, listening, raise_stop
 
 log = get_logger(__name__)
@@ -40,6 +41,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     Raises:
         UserError: the config is wrong.
         Stopped: a signal came.
+        UserError: memory or disk ran out, with the settings that help.
         whatever the task raises; from an entry's single job the process ends here instead.
     """
     folder, clock = Path(config.paths.output_dir), time.monotonic()
@@ -61,7 +63,10 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     except BaseException as error:
         status = "stopped" if _is_stop(error) else "failed"
         _keep(error, folder)
-        leave(error, whole=status == "stopped")
+        told = shortage(error, config)
+        leave(told or error, whole=status == "stopped")
+        if told:
+            raise told from error
         raise
     finally:
         close_loggers(failed=status == "failed")

@@ -1,0 +1,69 @@
+"""Out of memory, out of disk: what these errors look like, and the settings that help."""
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.utils.errors import UserError
+
+# What torch says on the CPU, on CUDA, on MPS, and inside cuBLAS and cuDNN.
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def shortage(error: BaseException, config: DictConfig) -> UserError | None:
+    """The error in a person's words where memory or disk ran out, None for any other."""
+    for cause in _causes(error):
+        if isinstance(cause, UserError):
+            return None
+        if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+            where = f" at {cause.filename}" if cause.filename else ""
+            return UserError(
+                f"the disk is full{where} ({cause.strerror}); expected room for checkpoints, the trunk cache and "
+                "logs; free some space, or set paths.log_dir and callbacks.trunk_cache.cache_dir to another disk"
+            )
+        if _is_memory(cause):
+            return UserError(_memory_advice(cause, config))
+    return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in MEMORY_WORDS)
+
+
+def _memory_advice(error: BaseException, config: DictConfig) -> str:
+    """Settings that need less memory, with what they are now, those that cost least first."""
+
+    def now(key: str) -> Any:
+        return OmegaConf.select(config, key)
+
+    size, parts = now("datamodule.batch_size") or 1, now("trainer.accumulate_grad_batches") or 1
+    advice = []
+    if size > 1:
+        half = size // 2
+        advice.append(
+            f"datamodule.batch_size={half} trainer.accumulate_grad_batches={-(-size * parts // half)} "
+            "(the same step from fewer images at a time)"
+        )
+    if now("datamodule.captions_per_image") != 1:
+        advice.append("datamodule.captions_per_image=1")
+    if (now("datamodule.max_caption_tokens") or 65) > 64:
+        advice.append("datamodule.max_caption_tokens=64")
+    if (now("model.num_beams") or 1) > 1:
+        advice.append("model.num_beams=1 (captions)")
+    if str(now("trainer.precision")) in ("32", "32-true"):
+        advice.append("trainer.precision=bf16-mixed")
+    said = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
+    return f"out of memory at datamodule.batch_size={size} ({said}); expected it to fit; set " + ", or ".join(
+        advice or ["a smaller model.checkpoint"]
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
