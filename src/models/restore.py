@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.preprocessing import Preprocessing
-from src.models.checkpoints import KEY, read_checkpoint
 from src.models.pretrained import find_source, load_captioner
 from src.utils.errors import UserError
 from src.utils.run_folder import newest_checkpoint
@@ -26,7 +25,7 @@ LENGTH, BEAMS = 32, 4  # where neither a run nor a generation config says
 
 @dataclass(frozen=True)
 class Restored:
-    """A captioner that is ready to be asked.
+    """A captioner that is ready to be asked; adapters are merged into the weights.
 
     model: fp32, in eval mode, on the CPU. max_length (tokens, start included) and num_beams: how it was to be
     asked. source: the file, folder or hub id that it came from. base: hub id or folder of the base weights.
@@ -60,6 +59,9 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     Raises:
         UserError: nothing there, damaged, not one of these, or the base is missing or another one.
     """
+    from src.models.adapters import merge_adapter
+    from src.models.checkpoints import KEY, read_checkpoint
+
     file = find_file(str(checkpoint))
     try:
         if file is None:
@@ -70,6 +72,7 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
         raise UserError(
             str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         ) from error
+    merge_adapter(module.model)
     config = content[KEY]["config"]
     length = module.max_length or (config.get("datamodule") or {}).get("generation_length") or LENGTH
     return Restored(
@@ -83,6 +86,8 @@ def restore(checkpoint: str | Path, base: str | None = None) -> "VitGpt2":
     Raises:
         UserError: no such file, or one that does not fit its base.
     """
+    from src.models.checkpoints import read_checkpoint
+
     file = find_file(str(checkpoint))
     if file is None:
         raise UserError(
@@ -130,6 +135,7 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
     The settings come out of the file as plain values and go to one known class: a file from a stranger cannot
     name another one and so run its code.
     """
+    from src.models.checkpoints import KEY
     from src.models.vit_gpt2 import VitGpt2
 
     settings = _movable(dict(content[KEY]["config"].get("model") or {}))
