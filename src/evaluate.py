@@ -42,6 +42,7 @@ def evaluate(
     if zero_shot:
         with model.base_weights():
             base_metrics, base_captions = _test(model, datamodule, trainer, None)
+    metrics["data/broken_images"] = len(datamodule.broken_everywhere())
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]

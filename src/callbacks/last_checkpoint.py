@@ -1,6 +1,7 @@
 """A run can always go on: `last.ckpt` within each epoch, before each validation, and when it is told to stop."""
 
 import contextlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ class LastCheckpoint(Checkpoint):
         self._step = 0  # optimizer steps when the last batch ended
         self._batch_ended = False  # a batch is over and what follows it (validation, epoch's end) is not
         self._epoch_ended = False
-        self._resumed: dict[str, Any] = {}
+        self.resumed: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """One run has one file: that of rank 0."""
+        self.path = trainer.strategy.broadcast(self.path)
 
     # --- saving ---------------------------------------------------------------------------------------------
 
@@ -47,8 +52,8 @@ class LastCheckpoint(Checkpoint):
         """Listen to signals; make up for what Lightning leaves out when it resumes."""
         self._listening.enter_context(listening(self._heard))
         self._saved, self._step = time.monotonic(), trainer.global_step
-        if self._resumed.get("epoch_ended"):
-            _step_plateau_schedulers(trainer, self._resumed["metrics"])
+        if self.resumed.get("epoch_ended"):
+            _step_plateau_schedulers(trainer, self.resumed["metrics"])
         if any(_has_stopped(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             log.info("early stopping had ended this run: ~callbacks.early_stopping trains on")
             trainer.should_stop = True
@@ -137,7 +142,7 @@ class LastCheckpoint(Checkpoint):
             )
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
 
     # --- going on -------------------------------------------------------------------------------------------
@@ -160,14 +165,21 @@ class LastCheckpoint(Checkpoint):
         By itself Lightning takes a checkpoint of an epoch's last batch for one of a finished epoch, and leaves
         out its validation and all that hangs on it: best checkpoint, early stopping, `train/loss`.
         """
-        self._resumed = checkpoint.get("place", {})
-        if self._resumed.get("batch_ended"):
+        self.resumed = checkpoint.get("place", {})
+        if self.resumed.get("batch_ended"):
             loops = checkpoint["loops"]["fit_loop"]
             for count in (loops[BATCHES]["total"], loops[BATCHES]["current"]):
                 count["completed"] = count["processed"]
             # one batch ready and not done is what Lightning calls "in mid-evaluation": it then evaluates again
             loops[VALIDATION]["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             loops[VALIDATION]["current"] |= dict.fromkeys(("ready", "started", "processed", "completed"), 0)
+
+
+def earlier_metrics(trainer: Trainer) -> dict[str, float]:
+    """What was last logged before the checkpoint that a run went on from: all there is if nothing was left to do."""
+    found = [callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint)]  # type: ignore[attr-defined]
+    metrics = found[0].resumed.get("metrics", {}) if found else {}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _closes_a_part(trainer: Trainer) -> bool:

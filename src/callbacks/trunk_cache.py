@@ -75,19 +75,37 @@ class TrunkCache(Callback):
         missing: list[Wanted] = []
         for part in PARTS[stage]:
             missing += store.add_images(data.splits[part], self.views if part == "train" else 1)
-        try:
-            if missing and not self._build(trainer, data, pl_module, store, missing):
-                data.features = None
-                return
-        except OSError as error:
-            log.warning(
-                "the trunk cache cannot be written (%s); pixels are read instead", error.strerror or error
-            )
-            data.features = None
-            return
-        trainer.strategy.barrier("trunk_cache")
-        store.read_shards()
-        data.features = store
+        trainer.strategy.barrier("trunk_cache")  # all have seen the same shards before anyone writes another
+        data.features = store if self._fill(trainer, data, pl_module, store, missing) else None
+
+    def _fill(
+        self,
+        trainer: Trainer,
+        data: CaptionDataModule,
+        module: VitGpt2,
+        store: ShardedFeatures,
+        missing: list[Wanted],
+    ) -> bool:
+        """Write what is missing; False, in all processes, where one of them finds no room for its share.
+
+        All processes share the images. What a process lacks then lies on the disk of another machine, and the
+        processes of its machine share that.
+        """
+        shares = [(trainer.global_rank, trainer.world_size)]
+        if trainer.num_nodes > 1:
+            shares.append((trainer.local_rank, trainer.world_size // trainer.num_nodes))
+        for share in shares:
+            try:
+                done = not missing or self._build(trainer, data, module, store, missing, share)
+            except OSError as error:
+                reason = error.strerror or error
+                log.warning("the trunk cache cannot be written (%s); pixels are read instead", reason)
+                done = False
+            if not trainer.strategy.reduce_boolean_decision(done):
+                return False
+            store.read_shards()
+            missing = store.lacking(missing)
+        return True
 
     def _serves(self, data: Any, module: LightningModule) -> bool:
         if not self.enabled or not isinstance(data, CaptionDataModule) or not isinstance(module, VitGpt2):
@@ -121,8 +139,9 @@ class TrunkCache(Callback):
         module: VitGpt2,
         store: ShardedFeatures,
         missing: list[Wanted],
+        share: tuple[int, int],
     ) -> bool:
-        """Write the missing shards, this rank's share of them; False where there is no room for all."""
+        """Write the missing shards, every n-th from one on for a `share` of (one, n); False where there is no room."""
         dtype = self._dtype(trainer)
         store.folder.mkdir(parents=True, exist_ok=True)
         image = module.preprocessing.image
@@ -137,7 +156,7 @@ class TrunkCache(Callback):
             clean_caches(self.cache_dir, store.folder, self.size_limit_gb * 1e9 - size)
         log.info("trunk cache: %s images, %.2f GB in %s", f"{len(missing):,}", size / 1e9, store.folder)
         shards = [missing[start : start + SHARD_IMAGES] for start in range(0, len(missing), SHARD_IMAGES)]
-        mine = shards[trainer.global_rank :: trainer.world_size]
+        mine = shards[share[0] :: share[1]]
         for shard in progress(mine, trainer):
             names, features = self._features(trainer, data, module, shard, dtype)
             kept = [(image, view) for image, view in shard if image.image_id in names]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningDataModule
 
 from src.datamodule.batch_plan import BatchPlan
@@ -157,6 +158,14 @@ class CaptionDataModule(LightningDataModule):
         assert self.table is not None
         write_splits(self.splits, Path(run_dir) / "splits.csv")
         write_skipped(self.table, Path(run_dir) / "skipped.csv")
+
+    def broken_everywhere(self) -> dict[str, str]:
+        """`broken` of all processes; every one of them has to call it."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self.broken
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, self.broken)
+        return {name: reason for part in parts for name, reason in part.items()}
 
     def _settings(self, part: str, shuffle: bool) -> dict[str, Any]:
         """The arguments of a part's loader."""

@@ -57,6 +57,10 @@ class ShardedFeatures:
         wanted = [(image, view) for view in range(views) for image in images]
         for image, view in wanted:
             self._keys[image.image_id, view] = feature_key(image, view)
+        return self.lacking(wanted)
+
+    def lacking(self, wanted: Iterable[tuple[CaptionedImage, int]]) -> list[tuple[CaptionedImage, int]]:
+        """Those of the noted (image, view) that no shard holds."""
         return [(image, view) for image, view in wanted if self._keys[image.image_id, view] not in self._rows]
 
     def read_shards(self) -> None:

@@ -20,7 +20,12 @@ from src.utils.hardware import choose_precision
 NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
          ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*",
-         ".*is not supported by the model summary.*")  # fmt: skip
+         ".*is not supported by the model summary.*", ".*sync_dist=True.*")  # fmt: skip
+
+
+LOUD = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
+        "httpx")  # fmt: skip
 
 
 def quiet(config: DictConfig) -> None:
@@ -29,7 +34,7 @@ def quiet(config: DictConfig) -> None:
         warnings.filterwarnings("ignore", pattern)
     if config.extras.ignore_warnings:
         warnings.filterwarnings("ignore")
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx"):
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -62,7 +67,7 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
     for callback in callbacks:
         if isinstance(callback, CaptionSamples):
             callback.scorer = scorer
-    return instantiate(
+    trainer: pl.Trainer = instantiate(
         config.trainer,
         precision=precision,
         callbacks=callbacks,
@@ -70,6 +75,10 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the loaders share out the images themselves
     )
+    # What a signal means is decided in src/utils/stopping.py. Lightning would note a SIGTERM and go on scoring, and
+    # answers it with a collective call that hangs where one process alone was told.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _built(group: DictConfig | None) -> list[Any]:

@@ -12,6 +12,7 @@ from src.models.checkpoints import KEY, read_checkpoint
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.tasks.train import datamodule_metrics, finish
 from src.utils.errors import UserError
+from src.utils.logging import rank
 from src.utils.run_folder import find_checkpoint
 
 FROM_TRAINING = ("datamodule", "model", "seed")
@@ -40,12 +41,12 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
-    datamodule.write_files(folder)
+    if rank() == 0:
+        datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config)
     metrics = datamodule_metrics(datamodule)
     metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot)
-    metrics["data/broken_images"] = len(datamodule.broken)
     if trainer.is_global_zero:
         finish(folder, metrics)
     return metrics

@@ -7,6 +7,8 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src.callbacks.csv_history import carry_history
+from src.callbacks.last_checkpoint import earlier_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, numbers
 from src.models.checkpoints import read_checkpoint
@@ -14,7 +16,7 @@ from src.report.curves import write_losses
 from src.report.html import write_report
 from src.report.summary import print_summary
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
-from src.utils.logging import get_logger
+from src.utils.logging import get_logger, rank
 from src.utils.run_folder import find_checkpoint, write_json
 
 log = get_logger(__name__)
@@ -28,15 +30,17 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     quiet(config)
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
+    folder = run_dir(config)
     if ckpt_path:
-        read_checkpoint(ckpt_path)
+        steps = read_checkpoint(ckpt_path)["global_step"]
+        if rank() == 0:
+            carry_history(Path(ckpt_path).parents[1], folder, steps)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
-    folder = run_dir(config)
-    best = folder / "checkpoints" / "best.ckpt"
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
-    datamodule.write_files(folder)
+    if rank() == 0:
+        datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config, scorer)
     _log_settings(trainer, config)
@@ -45,20 +49,20 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.train:
         started = time.monotonic()
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics |= numbers(trainer.callback_metrics)
+        metrics |= earlier_metrics(trainer) | numbers(trainer.callback_metrics)
         metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
-        if not (
-            best.is_file() or config.trainer.fast_dev_run
-        ):  # max_steps or max_time came before a validation
+        folder = trainer.strategy.broadcast(folder)  # each rank composed its own; one run has one
+        best = folder / "checkpoints" / "best.ckpt"
+        if not (_is_there(best, trainer) or config.trainer.fast_dev_run):  # stopped before a validation
             trainer.save_checkpoint(best)
             trainer.validate(model, datamodule=datamodule, verbose=False)
             metrics |= numbers(trainer.callback_metrics)
+        ckpt_path = str(best) if _is_there(best, trainer) else ckpt_path
+        metrics["data/broken_images"] = len(datamodule.broken_everywhere())
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", metrics)
     if config.test:
-        chosen = str(best) if best.is_file() else ckpt_path
-        metrics |= evaluate(model, datamodule, trainer, folder, scorer, chosen, config.zero_shot)
-    metrics["data/broken_images"] = len(datamodule.broken)
+        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot)
     if trainer.is_global_zero:
         finish(folder, metrics)
     return metrics
@@ -79,6 +83,11 @@ def datamodule_metrics(datamodule: CaptionDataModule) -> dict[str, float]:
     """How much data there is and how much of it was put aside."""
     counts = {f"data/{part}_images": len(images) for part, images in datamodule.splits.items()}
     return {**counts, "data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
+
+
+def _is_there(path: Path, trainer: pl.Trainer) -> bool:
+    """Whether rank 0 sees the file: a network disk may show it to others later, and all must go the same way."""
+    return trainer.strategy.broadcast(path.is_file())
 
 
 def _log_settings(trainer: pl.Trainer, config: DictConfig) -> None:
