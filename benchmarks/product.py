@@ -1,5 +1,7 @@
 """This project's own training, built from its own configs, as the benchmarks run it."""
 
+import atexit
+import functools
 import os
 import tempfile
 import time
@@ -10,6 +12,7 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from src.callbacks.trunk_cache import TrunkCache
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.loading import BatchLoader
@@ -24,12 +27,19 @@ def compose_config(*overrides: str) -> DictConfig:
     """train.py's config without loggers, callbacks and validation, writing into a temporary folder."""
     os.environ.setdefault("PROJECT_ROOT", str(ROOT))
     register_resolvers()
-    folder = tempfile.mkdtemp(prefix="benchmark-")
+    folder = _scratch()
     plain = ["logger=none", "callbacks=none", "trainer=default", "trainer.enable_progress_bar=false"]
     plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
     paths = [f"paths.output_dir={folder}", f"paths.work_dir={folder}", f"paths.log_dir={folder}"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("train", [*plain, *paths, *overrides])
+
+
+@functools.cache
+def _scratch() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def build(config: DictConfig) -> tuple[CaptionDataModule, VitGpt2]:
@@ -91,5 +101,5 @@ def first_batch(datamodule: CaptionDataModule) -> CaptionBatch:
 
 
 def trunk_cache(config: DictConfig) -> list[pl.Callback]:
-    """The callback that lets the data module serve cached features."""
-    return []
+    """The callback that lets the data module serve cached features, kept in this process's own folder."""
+    return [TrunkCache(f"{config.paths.output_dir}/trunk_cache", size_limit_gb=None)]

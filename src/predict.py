@@ -60,7 +60,7 @@ def predict(
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()]
     unreadable: dict[str, str] = {}
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(pictures), speed="")
         found = captioner.stream((picture.path for picture in pictures), batch_size)
         for picture, caption in zip(pictures, found, strict=True):

@@ -1,23 +1,11 @@
 """A captioner as it comes from the hub or a folder: weights, tokenizer and image processor together."""
 
-import difflib
-import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-# Where a hub id has no safetensors file, transformers would ask a service to make one, from a thread of its own.
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-
 import torch
-import transformers
-from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -28,32 +16,15 @@ from transformers import (
 )
 
 from src.datamodule.preprocessing import Preprocessing
+from src.models.hub import KNOWN_ID, find_source, load_part, quiet_transformers
 from src.models.special_tokens import make_preprocessing
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-LOADING_FAULTS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, EOFError,
-                  SafetensorError, UnpicklingError)  # fmt: skip
-HARMLESS = (
-    ".attn.bias",
-    ".attn.masked_bias",
-    ".crossattention.bias",
-    ".crossattention.masked_bias",
-    "position_ids",
-)
-WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-)
-FILES = {
-    "config": ("config.json",),
-    "tokenizer": ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"),
-    "image processor": ("preprocessor_config.json", "processor_config.json"),
-}
-KNOWN_ID = "nlpconnect/vit-gpt2-image-captioning"
+# Buffers of old files: GPT-2's causal masks and positions.
+HARMLESS = ("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattention.masked_bias",
+            "position_ids")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,109 +69,10 @@ def load_captioner(
             )
         source = find_source("model.checkpoint", checkpoint)
         model = _load_model(source, revision)
-        tokenizer = _load("tokenizer", AutoTokenizer, source, revision)
-        processor = _load("image processor", AutoImageProcessor, source, revision)
+        tokenizer = load_part("tokenizer", AutoTokenizer, source, revision)
+        processor = load_part("image processor", AutoImageProcessor, source, revision)
     base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
     return PretrainedCaptioner(model.eval(), make_preprocessing(model, tokenizer, processor), base_id)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep load reports and progress bars off the screen; what matters in them is checked here."""
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
-    logger.setLevel(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
-
-
-def find_source(key: str, checkpoint: str) -> str:
-    """The folder's absolute path, or the hub id as it is.
-
-    Raises:
-        UserError: it looks like a path and nothing is there.
-    """
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        return str(path.resolve())
-    near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
-    in_folder = path.parent.is_dir() and (near or path.parent != Path())  # `gpt2` alone is an id of the hub
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or in_folder:
-        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
-        raise UserError(
-            f"{key}={checkpoint!r} does not exist{hint}; expected a folder with config.json and weights or a "
-            f"hub id such as {KNOWN_ID}; set {key}=..."
-        )
-    return checkpoint
-
-
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-
-
-def _load(
-    part: str,
-    kind: Any,
-    source: str,
-    revision: str | None = None,
-    key: str = "model.checkpoint",
-    **settings: Any,
-) -> Any:
-    """`kind.from_pretrained`, its many errors told in one line.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
-    try:
-        return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
-    except LOADING_FAULTS as error:
-        raise UserError(_what_failed(part, source, revision, key, error)) from error
-
-
-def _what_failed(part: str, source: str, revision: str | None, key: str, error: Exception) -> str:
-    found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-    causes = list(_causes(error))
-    if any(isinstance(cause, UnpicklingError) for cause in causes):
-        return (
-            f"{found}: its weights are a pickle that holds more than tensors or is damaged, and was not loaded, since "
-            "that could run code from it; expected plain weights; use a safetensors file from a source that you trust"
-        )
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    if Path(source).is_dir():
-        if not any((Path(source) / name).exists() for name in FILES.get(part, WEIGHTS)):
-            reason = f"there is no {' and no '.join(FILES.get(part, WEIGHTS))}"
-        return (
-            f"{found}: its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout; "
-            "write it again with its tokenizer and image processor"
-        )
-    hub = constants.ENDPOINT
-    for kind, what, remedy in (
-        (GatedRepoError, "is given to those alone who asked for it", "log in with `hf auth login`"),
-        (RevisionNotFoundError, "has no such revision", "set model.revision=main"),
-        (RepositoryNotFoundError, "is not there", "look at its name"),
-    ):
-        if any(isinstance(cause, kind) for cause in causes):
-            return f"{found} {what} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
-    return (
-        f"{found}: its {part} is neither in the local cache nor to be had from the hub ({_root(causes)}); expected a "
-        f"connection or a folder; fetch {hub}/{source} on a machine that has one, with `hf download {source} "
-        f"--local-dir <folder>`, copy the folder here and set {key}=<folder>"
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _root(causes: list[BaseException]) -> str:
-    return type(causes[-1]).__name__
 
 
 def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
@@ -209,7 +81,7 @@ def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
     Raises:
         UserError: another architecture, or weights missing or of other shapes.
     """
-    config = _load("config", AutoConfig, source, revision)
+    config = load_part("config", AutoConfig, source, revision)
     if config.model_type != "vision-encoder-decoder":
         raise UserError(
             f"model.checkpoint={source!r} is a {config.model_type!r} model; expected a VisionEncoderDecoderModel "
@@ -232,7 +104,7 @@ def _load_weights(
     Raises:
         UserError: it cannot be loaded, or weights have other shapes.
     """
-    model, report = _load(
+    model, report = load_part(
         part, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **settings,
     )  # fmt: skip
@@ -271,13 +143,13 @@ def _join(halves: Mapping[str, str], revision: str | None) -> PretrainedCaptione
             f"{keys['encoder']}={sources['encoder']!r} lacks {len(lacking)} weights ({lacking[0]}, ...); expected a "
             "whole image encoder; choose another"
         )
-    config = _load("config", AutoConfig, sources["decoder"], None, keys["decoder"])
+    config = load_part("config", AutoConfig, sources["decoder"], None, keys["decoder"])
     config.is_decoder = config.add_cross_attention = True
     decoder, fresh = _load_weights(
         "decoder", AutoModelForCausalLM, sources["decoder"], None, keys["decoder"], config=config
     )
-    processor = _load("image processor", AutoImageProcessor, sources["encoder"], key=keys["encoder"])
-    tokenizer = _load("tokenizer", AutoTokenizer, sources["decoder"], key=keys["decoder"])
+    processor = load_part("image processor", AutoImageProcessor, sources["encoder"], key=keys["encoder"])
+    tokenizer = load_part("tokenizer", AutoTokenizer, sources["decoder"], key=keys["decoder"])
     if not fresh:
         raise UserError(
             f"{keys['decoder']}={sources['decoder']!r} takes no new cross-attention; expected a text decoder such as "

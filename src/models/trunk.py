@@ -112,12 +112,12 @@ def _has_stages(encoder: Any) -> bool:
 def _cut_stages(
     encoder: nn.Module, cut: int, image_size: tuple[int, int]
 ) -> tuple[Any, Any, tuple[int, int]]:
-    """The same for stages of blocks, and the grid of patches at the cut, which lies inside or before a stage."""
+    """The same for stages of blocks, and the grid of patches at the cut, inside a stage or at its beginning."""
     trunk, head = without_pooler(encoder), without_pooler(encoder)
     stages, patch = list(head.encoder.layers), head.embeddings.patch_embeddings.patch_size
     grid = -(-image_size[0] // patch[0]), -(-image_size[1] // patch[1])
     number = 0
-    while cut > len(stages[number].blocks):
+    while cut >= len(stages[number].blocks) and number + 1 < len(stages):
         cut -= len(stages[number].blocks)
         grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2  # what leaves a stage is half as high and wide
         number += 1

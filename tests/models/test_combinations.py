@@ -1,0 +1,136 @@
+"""Encoders and decoders of many kinds make captioners that train, caption and come back like the default one."""
+
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from src.datamodule.flickr import FlickrDataModule
+from src.models.checkpoints import AtomicCheckpointIO
+from src.models.freezing import find_blocks
+from src.models.vit_gpt2 import VitGpt2
+from tests.models.folders import save_captioner, save_halves
+
+PAIRS = [
+    (encoder, decoder, width)
+    for encoder in ("vit", "deit", "beit", "swin")
+    for decoder, width in (("gpt2", 32), ("bert", 16), ("roberta", 32))
+] + [("beit_shared", "gpt2", 16)]
+
+
+def make(checkpoint, flickr_folder, **settings):
+    """A module, and a connected data module of eight images."""
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)
+    module = VitGpt2(checkpoint, max_length=6, num_beams=2, optimizer=optimizer, **settings)
+    data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
+    data.setup()
+    data.connect(module.preprocessing)
+    return module, data
+
+
+def fit(module, data, tmp_path):
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
+        default_root_dir=tmp_path, max_steps=1, num_sanity_val_steps=0, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    return trainer
+
+
+def separate_nats(module, batch):
+    """The loss by hand: each caption alone through transformers' forward, from pixels."""
+    words, nats, count = module.preprocessing, 0.0, 0
+    for pixels, captions in zip(batch.pixel_values, batch.references, strict=True):
+        for caption in captions:
+            tokens = [*words.encode_caption(caption), words.eos_id]
+            inputs = torch.tensor([[words.start_id, *tokens[:-1]]])
+            logits = module.model(pixel_values=pixels[None], decoder_input_ids=inputs).logits[0]
+            nats += torch.nn.functional.cross_entropy(logits, torch.tensor(tokens), reduction="sum").item()
+            count += len(tokens)
+    return nats, count
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "width"), PAIRS, ids=lambda value: str(value))
+def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", encoder, decoder, width)
+    module, data = make(str(folder), flickr_folder)
+    assert [len(find_blocks(half)) for half in (module.model.encoder, module.model.decoder)] == [3, 3]
+    batch = next(iter(data.val_dataloader()))
+
+    with torch.no_grad():
+        whole = module.model.encoder(batch.pixel_values).last_hidden_state
+        assert module.has_trunk
+        features = module.trunk_features(batch.pixel_values)
+        torch.testing.assert_close(module._parts[0][1](features), whole)
+
+        nats, tokens = module.nats_and_tokens(batch)
+        expected, count = separate_nats(module, batch)
+    assert tokens == count
+    assert nats.item() == pytest.approx(expected, rel=1e-4)
+
+    # The same captions as transformers' own search from the same pixels.
+    ids = module.model.generate(batch.pixel_values, max_length=6, num_beams=2, do_sample=False)
+    assert module.generate(batch) == [module.preprocessing.decode(row[1:]) for row in ids]
+
+    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+    trainer = fit(module, data, tmp_path)
+    moved = {
+        name for name, weight in module.model.named_parameters() if not torch.equal(weight, before[name])
+    }
+    assert moved <= set(module.trained_weights())
+    assert {name.split(".")[0] for name in moved} >= {"encoder", "decoder"}
+    assert ("enc_to_dec_proj.weight" in moved) == (width != 32)
+
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other, _ = make(str(folder), flickr_folder)
+    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
+    other.on_load_checkpoint(content)
+    other.load_state_dict(content["state_dict"], strict=False)
+    with torch.no_grad():
+        loss = module.eval().nats_and_tokens(batch)[0]
+        torch.testing.assert_close(other.eval().nats_and_tokens(batch)[0], loss)
+
+
+@pytest.mark.parametrize("num_last", [1, 2])
+def test_a_trunk_may_end_inside_any_stage_of_swin(num_last, flickr_folder, tmp_path):
+    folder = save_captioner(
+        tmp_path, "swin", "gpt2", encoder_settings={"depths": [2, 1], "image_size": 32, "window_size": 4}
+    )
+    module, data = make(str(folder), flickr_folder, num_layers_to_train=num_last)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        features = module.trunk_features(batch.pixel_values)
+        assert features.shape[1:] == ((16, 32), (64, 16))[num_last - 1]
+        whole = module.model.encoder(batch.pixel_values).last_hidden_state
+        torch.testing.assert_close(module.encode(batch), whole)
+        torch.testing.assert_close(module._parts[0][1](features), whole)
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "width"), [("vit", "gpt2", 16), ("swin", "bert", 32)])
+def test_a_fresh_pair_trains_its_new_cross_attention(encoder, decoder, width, flickr_folder, tmp_path):
+    halves = save_halves(tmp_path, encoder, decoder, width)
+    module, data = make(None, flickr_folder, from_encoder_decoder=halves)
+    new = {name for name in module.trained_weights() if "cross" in name or name.startswith("enc_to_dec")}
+    assert {name.split(".layer.")[-1].split(".h.")[-1][0] for name in new if "cross" in name} == set("012")
+    assert ("enc_to_dec_proj.weight" in new) == (width != 32)
+    before = {name: weight.detach().clone() for name, weight in module.trained_weights().items()}
+    trainer = fit(module, data, tmp_path)
+    moved = {
+        name for name, weight in module.trained_weights().items() if not torch.equal(weight, before[name])
+    }
+    assert {name for name in new if name.endswith("weight")} <= moved
+    assert module.generate(next(iter(data.val_dataloader())))
+
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    torch.manual_seed(99)  # another process has other random numbers
+    other, _ = make(None, flickr_folder, from_encoder_decoder=halves)
+    assert other.base_sha256 == module.base_sha256
+    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
+    other.on_load_checkpoint(content)
+    other.load_state_dict(content["state_dict"], strict=False)
+    weights = dict(module.model.named_parameters())
+    assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
+    with module.base_weights():
+        assert all(torch.equal(weight, before[name]) for name, weight in module.trained_weights().items())

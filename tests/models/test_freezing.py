@@ -1,0 +1,102 @@
+"""What trains is found by structure, and what cannot be is told."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, SwinConfig, ViTConfig, ViTModel
+
+from src.models.freezing import choose_trainable, find_blocks
+from src.utils.errors import UserError
+from tests.models.drawn_captioner import captioner
+from tests.models.folders import encoder_config
+
+
+def trained(model):
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def test_blocks_of_flat_lists_and_of_stages_come_in_order():
+    vit = ViTModel(encoder_config("vit"))
+    assert find_blocks(vit) == list(vit.layers)
+    with torch.device("meta"):
+        swin = AutoModel.from_config(SwinConfig())
+    assert [id(block) for block in find_blocks(swin)] == [
+        id(block) for stage in swin.encoder.layers for block in stage.blocks
+    ]
+    assert len(find_blocks(swin)) == 2 + 2 + 6 + 2
+
+
+def test_a_stage_of_one_block_counts_as_its_block():
+    swin = AutoModel.from_config(encoder_config("swin", depths=[1, 1]))
+    assert [type(block).__name__ for block in find_blocks(swin)] == ["SwinLayer", "SwinLayer"]
+
+
+def test_a_module_without_blocks_is_told():
+    with pytest.raises(UserError, match="no list of transformer blocks"):
+        find_blocks(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "bart"])
+def test_cross_attention_trains_with_its_norm_and_nothing_else(kind):
+    model = captioner(kind)
+    modules = choose_trainable(model, "cross_attention", 1)
+    names = trained(model)
+    assert names
+    assert all("cross" in name or "encoder_attn" in name for name in names)
+    assert {re.search(r"\.(\d)\.", name)[1] for name in names} == {"0", "1", "2"}  # every block
+    inside = {id(weight) for module in modules for weight in module.parameters()}
+    assert all(id(model.get_parameter(name)) in inside for name in names)
+
+
+def test_full_is_all_but_the_pooler():
+    model = captioner()
+    assert choose_trainable(model, "full", 1) == [model]
+    frozen = {name for name, _ in model.named_parameters()} - trained(model)
+    assert frozen == {"encoder.pooler.dense.weight", "encoder.pooler.dense.bias"}
+
+
+def test_a_projection_always_trains():
+    for train in ("last_blocks", "cross_attention", "lora", "full"):
+        model = captioner(width=16)
+        choose_trainable(model, train, 1)
+        assert {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"} <= trained(model)
+
+
+def test_fresh_weights_wake_their_whole_cross_attention():
+    model = captioner("bert")
+    fresh = [name for name, _ in model.named_parameters() if "crossattention" in name]
+    modules = choose_trainable(model, "last_blocks", 1, fresh)
+    assert set(fresh) <= trained(model)
+    first = model.decoder.bert.encoder.layer[0].crossattention
+    assert any(module is first for module in modules)
+
+
+@pytest.mark.parametrize("count", [-1, 3])
+def test_more_blocks_than_there_are(count):
+    with pytest.raises(
+        UserError, match=rf"num_layers_to_train={count}; expected 0 to 2, the blocks of the enc"
+    ):
+        choose_trainable(captioner(), "last_blocks", count)
+
+
+def test_an_unknown_way_is_told_with_the_known_ones():
+    with pytest.raises(UserError, match="expected one of last_blocks, cross_attention, lora, full"):
+        choose_trainable(captioner(), "head", 1)
+
+
+def test_a_decoder_without_a_known_cross_attention_is_told():
+    model = captioner()
+    for block in model.decoder.transformer.h:
+        block.look = block.crossattention
+        block.look_norm = block.ln_cross_attn
+        del block.crossattention, block.ln_cross_attn
+    with pytest.raises(UserError, match=r"model\.train='cross_attention', and GPT2LMHeadModel has none"):
+        choose_trainable(model, "cross_attention", 1)
+
+
+def test_the_choice_of_one_block_of_the_default_model_is_whole():
+    with torch.device("meta"):
+        encoder = ViTModel(ViTConfig())
+    assert sum(weight.numel() for weight in find_blocks(encoder)[-1].parameters()) == 7_087_872
