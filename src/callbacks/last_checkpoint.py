@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
+from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 from src.utils.stopping import Stopped, listening
 
@@ -110,6 +112,12 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         self._epoch_ended = False
         self._leave(trainer, number)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the state that a run with nothing left to train went on from, so that its folder is complete."""
+        if trainer.ckpt_path and trainer.is_global_zero and not self.path.is_file():
+            with atomic_write(self.path, "wb") as copy, open(trainer.ckpt_path, "rb") as original:
+                shutil.copyfileobj(original, copy, 1 << 20)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no more."""

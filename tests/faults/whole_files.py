@@ -1,0 +1,50 @@
+"""Whether every file that a run may leave can be read whole, at whatever moment it was killed."""
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+
+def half_written(folder: Path) -> list[str]:
+    """Names and faults of the checkpoints, caches, JSON and CSV files under `folder` that are not whole."""
+    faults = []
+    for path in sorted(folder.rglob("*")):
+        reader = READERS.get(path.suffix)
+        if reader is None or not path.is_file():
+            continue
+        try:
+            reader(path)
+        except Exception as error:  # whatever a reader says of half a file
+            faults.append(f"{path}: {type(error).__name__}: {error}")
+    return faults
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files under `folder`."""
+    return sorted(path.name for path in folder.rglob("*.tmp"))
+
+
+def _checkpoint(path: Path) -> None:
+    torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def _cache(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        assert len(json.loads(file.metadata()["keys"])) == len(file.get_tensor("features"))
+
+
+def _json(path: Path) -> None:
+    json.loads(path.read_text(encoding="utf-8"))
+
+
+def _table(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("\n"), "its last line is cut"
+    header, *rows = csv.reader(text.splitlines())
+    assert all(len(row) == len(header) for row in rows), "a row has other columns than the header"
+
+
+READERS = {".ckpt": _checkpoint, ".safetensors": _cache, ".json": _json, ".csv": _table}
