@@ -32,6 +32,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.image_headers import read_header
 from src.utils.errors import UserError
+from src.utils.logging import visible
 
 # What Pillow warns of is either refused here or of no matter; once, since pictures are read in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -59,9 +60,7 @@ class UnreadableImage(UserError):
     """A picture that cannot be used, with the file's name and the reason, in one line whatever the name."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
-        )
+        super().__init__(visible(message))
 
 
 def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -> Tensor:

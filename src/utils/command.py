@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from src.utils.errors import UserError
+from src.utils.logging import visible
 
 
 def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def run_command(main: Callable[[list[str]], object], arguments: list[str]) -> No
         status = main(arguments)
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(visible(f"error: {error}", keep="\n\t"))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe, `head` say, has what it wants

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from src.utils.errors import UserError
-from src.utils.logging import rank
+from src.utils.logging import rank, visible
 from src.utils.resolvers import register_resolvers
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
@@ -89,4 +89,4 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _say(text: str) -> None:
     where = f"[rank {rank()}] " if rank() else ""
-    print(f"{where}{text}", file=sys.stderr, flush=True)
+    print(visible(f"{where}{text}", keep="\n\t"), file=sys.stderr, flush=True)

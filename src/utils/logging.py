@@ -2,9 +2,12 @@
 
 import logging
 import os
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
+# Control characters, half characters, and what ends or turns round a line: a terminal would obey file names.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
@@ -14,6 +17,25 @@ def rank() -> int:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` with unsafe characters but those of `keep` spelled out, as \\x1b or \\n."""
+    return UNSAFE.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )
+
+
+class OneLine(logging.Filter):
+    """Makes each record one line that does nothing to a terminal, whatever file names and captions it tells."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Format the message and spell out what is unsafe; every record passes."""
+        record.msg, record.args = visible(record.getMessage()), None
+        return True
+
+
+ONE_LINE = OneLine()
 
 
 class RankZeroLogger(logging.LoggerAdapter):
@@ -28,4 +50,6 @@ class RankZeroLogger(logging.LoggerAdapter):
 
 def get_logger(name: str) -> RankZeroLogger:
     """The project's logger for a module: `log = get_logger(__name__)`."""
-    return RankZeroLogger(logging.getLogger(name), {})
+    logger = logging.getLogger(name)
+    logger.addFilter(ONE_LINE)  # which a logger takes once, however often it is asked for
+    return RankZeroLogger(logger, {})

@@ -1,0 +1,50 @@
+"""Logs speak once, in one line, and do nothing to a terminal."""
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.utils.logging import get_logger, rank, visible
+
+HOSTILE = "a\x1b[2J\r\nINFO all is well\x00\u202egpj.exe\u2028"
+TOLD = r"a\x1b[2J\r\nINFO all is well\x00\u202egpj.exe\u2028"
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID"])
+def test_other_ranks_are_silent(monkeypatch, caplog, variable):
+    log = get_logger("a.test")
+    monkeypatch.setenv(variable, "1")
+    assert rank() == 1
+    log.error("from rank 1")
+    monkeypatch.setenv(variable, "none")
+    log.error("from rank %d", rank())
+    assert caplog.messages == ["from rank 0"]
+
+
+def test_file_names_and_captions_cannot_forge_lines_or_move_the_cursor(caplog):
+    log = get_logger("a.test")
+    get_logger("a.test").warning("left out: %s", HOSTILE)
+    log.warning(f"in the text itself: {HOSTILE}")
+    assert caplog.messages == [f"left out: {TOLD}", f"in the text itself: {TOLD}"]
+
+
+def test_numbers_are_formatted_and_percent_signs_stay(caplog):
+    with caplog.at_level(logging.INFO):
+        get_logger("a.test").info("%d of %.1f%%", 3, 0.25)
+        get_logger("a.test").info("100%")
+    assert caplog.messages == ["3 of 0.2%", "100%"]
+
+
+def test_scripts_and_emoji_are_shown_as_they_are():
+    assert visible("👩‍👧 כלב רץ, café") == "👩‍👧 כלב רץ, café"
+    assert visible("one\n\ttwo\r", keep="\n\t") == "one\n\ttwo\\r"
+
+
+@given(st.text())
+def test_any_text_becomes_one_line_that_a_file_can_hold(text):
+    told = visible(text)
+    assert len(told.splitlines()) <= 1
+    assert "\x1b" not in told
+    told.encode("utf-8")
