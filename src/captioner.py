@@ -9,7 +9,7 @@ B images, P patches, D width, H, W a picture's height and width, h, w those that
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.images import UnreadableImage, from_pillow, load_image
 from src.datamodule.loading import choose_workers, read_ahead
 from src.datamodule.preprocessing import Preprocessing
-from src.models.generation import generate_captions
+from src.models.attention_maps import WordAttention, seen_region, word_attention
+from src.models.generation import Alternative, generate_alternatives, generate_captions
 from src.models.packed_attention import use_plain_products
 from src.models.pretrained import quiet_transformers
 from src.models.restore import Restored, open_captioner
@@ -144,6 +145,37 @@ class Captioner:
         for batch in read_ahead(self._load, _groups(images, batch_size), workers):
             captions = iter(() if batch.pixels is None else self._caption(batch.pixels))
             yield from (next(captions) if error is None else error for error in batch.errors)
+
+    def alternatives(self, image: Picture) -> list[Alternative]:
+        """The captions that the beams ended with, at most num_beams, best first: the first is `caption`'s.
+
+        Raises:
+            UnreadableImage: the picture is missing or damaged.
+            UserError: a tensor of another type or shape.
+        """
+        pixels = self.preprocessing.image(self.load(image))[None]  # (1,3,h,w)
+        states = self.encode(pixels.to(self.device))
+        with self.autocast(), quiet_transformers():
+            return generate_alternatives(
+                self.model, self.preprocessing, states, self.max_length, self.num_beams
+            )[0]
+
+    def attention(self, image: Picture, captions: str | Sequence[str]) -> list[WordAttention] | None:
+        """For each caption, its own or any other, where in the picture the decoder looks as it says each word.
+
+        None where the encoder's states are no square grid of patches, or the decoder gives no attention.
+
+        Raises:
+            UnreadableImage: the picture is missing or damaged.
+            UserError: a tensor of another type or shape.
+        """
+        captions = [captions] if isinstance(captions, str) else captions
+        picture, transform = self.load(image), self.preprocessing.image
+        states = self.encode(transform(picture)[None].to(self.device)).float()  # (1,P,D)
+        shared = states.repeat(len(captions), 1, 1)
+        found = word_attention(self.model, self.preprocessing, shared, captions) if captions else []
+        region = seen_region(transform, *picture.shape[1:])
+        return None if found is None else [replace(words, region=region) for words in found]
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

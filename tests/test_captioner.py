@@ -1,5 +1,6 @@
 """The three-line API: the captions are evaluation's, whatever form the pictures come in."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,37 @@ def test_a_single_picture_gives_a_list_of_one(captioner, paths):
     for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
         assert captioner.caption(image) == expected
     assert captioner.caption([]) == []
+
+
+def test_alternatives_begin_with_the_caption(captioner, paths):
+    for path in paths[:3]:
+        found = captioner.alternatives(path)
+        assert found[0].caption == captioner.caption(path)[0]
+        assert 1 <= len({alternative.caption for alternative in found}) == len(found) <= 3
+        assert [a.score for a in found] == sorted((a.score for a in found), reverse=True)
+        assert found[0].score < 0
+    greedy = Captioner(captioner.model, captioner.preprocessing, 10, num_beams=1, precision="32")
+    assert [a.caption for a in greedy.alternatives(paths[0])] == greedy.caption(paths[0])
+
+
+def test_attention_has_a_map_for_each_word_of_any_caption(captioner, paths):
+    captions = ["a red square", "a blue circle above"]
+    found = captioner.attention(paths[0], captions)
+    assert [" ".join(words.words) for words in found] == captions
+    assert [tuple(words.heat.shape) for words in found] == [(3, 4, 4), (4, 4, 4)]
+    assert found[0].region == (0, 0, 1, 1)
+    alone = captioner.attention(load_image(paths[0]), captions[1])
+    assert torch.allclose(alone[0].heat, found[1].heat, atol=1e-5)
+    assert not torch.allclose(captioner.attention(paths[1], captions[1])[0].heat, found[1].heat, atol=1e-3)
+    assert captioner.attention(paths[0], []) == []
+
+
+def test_attention_tells_what_the_encoder_saw_and_where_there_is_no_grid(captioner, paths, monkeypatch):
+    cropping = replace(captioner.preprocessing.image, resize=(40, 40), crop=(32, 32))
+    seen = Captioner(captioner.model, replace(captioner.preprocessing, image=cropping), precision="32")
+    assert seen.attention(paths[0], "a")[0].region == pytest.approx((0.1, 0.1, 0.9, 0.9))
+    monkeypatch.setattr("src.captioner.word_attention", lambda *_: None)
+    assert captioner.attention(paths[0], "a red square") is None
 
 
 def test_a_picture_of_pillow_is_read_as_a_file_is(captioner, tmp_path):

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, VisionEncoderDecoder
 from src.models.loss import project_states
 
 if TYPE_CHECKING:
-    from src.datamodule.preprocessing import Preprocessing
+    from src.datamodule.preprocessing import ImageTransform, Preprocessing
 
 LAST_LAYERS = 4  # of the decoder; the first ones attend to next to nothing in particular
 MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
@@ -105,6 +105,23 @@ def cross_attention(
     if not layers or layers[-1] is None:
         return None
     return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
+
+
+def seen_region(transform: "ImageTransform", height: int, width: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what resizing and cropping leave of a picture, as shares of its sides.
+
+    Example: resized to 256 x 256, of which the middle 224 x 224 are cut: (0.0625, 0.0625, 0.9375, 0.9375).
+    """
+    if transform.crop is None:
+        return 0.0, 0.0, 1.0, 1.0
+    resized: tuple[float, float] = height, width
+    if isinstance(transform.resize, tuple):
+        resized = transform.resize
+    elif transform.resize is not None:
+        shortest = min(height, width)
+        resized = transform.resize * height / shortest, transform.resize * width / shortest
+    top, left = (max(0.0, (1 - kept / side) / 2) for kept, side in zip(transform.crop, resized, strict=True))
+    return left, top, 1 - left, 1 - top
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import UnreadableImage, load_image
-from src.datamodule.preprocessing import ImageTransform
-from src.models.attention_maps import WordAttention, word_attention
+from src.models.attention_maps import WordAttention, seen_region, word_attention
 from src.models.vit_gpt2 import VitGpt2
 from src.report.attention import write_attention
 
@@ -75,20 +74,3 @@ def _attend(
         return None
     regions = [seen_region(transform, *picture.shape[1:]) for picture in pictures]
     return [replace(words, region=region) for words, region in zip(found, regions, strict=True)]
-
-
-def seen_region(transform: ImageTransform, height: int, width: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of what resizing and cropping leave of a picture, as shares of its sides.
-
-    Example: resized to 256 x 256, of which the middle 224 x 224 are cut: (0.0625, 0.0625, 0.9375, 0.9375).
-    """
-    if transform.crop is None:
-        return 0.0, 0.0, 1.0, 1.0
-    resized: tuple[float, float] = height, width
-    if isinstance(transform.resize, tuple):
-        resized = transform.resize
-    elif transform.resize is not None:
-        shortest = min(height, width)
-        resized = transform.resize * height / shortest, transform.resize * width / shortest
-    top, left = (max(0.0, (1 - kept / side) / 2) for kept, side in zip(transform.crop, resized, strict=True))
-    return left, top, 1 - left, 1 - top

@@ -12,7 +12,14 @@ from transformers import (
     ViTConfig,
 )
 
-from src.models.attention_maps import cross_attention, grid_side, merge_words, word_attention
+from src.datamodule.preprocessing import ImageTransform
+from src.models.attention_maps import (
+    cross_attention,
+    grid_side,
+    merge_words,
+    seen_region,
+    word_attention,
+)
 
 WORDS = ["<end>", " a", " dog", " run", "ning", " on", " gra", "ss", "."]
 GRID = 4
@@ -140,3 +147,31 @@ def test_pieces_that_add_no_text_do_not_shift_the_words():
     merged = merge_words(Pieces(order=["", " a", " dog"]), [1, 0, 2], grids)
     assert merged.words == ["a", "dog"]
     assert merged.heat.shape == (2, 2, 2)
+
+
+def transform(resize, crop):
+    return ImageTransform(resize, crop, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "size", "region"),
+    [
+        ((224, 224), None, (300, 500), (0, 0, 1, 1)),
+        ((256, 256), (224, 224), (300, 500), (0.0625, 0.0625, 0.9375, 0.9375)),
+        (100, (100, 100), (100, 200), (0.25, 0, 0.75, 1)),
+        (100, (50, 100), (400, 200), (0, 0.375, 1, 0.625)),
+        (None, (30, 30), (60, 30), (0, 0.25, 1, 0.75)),
+        ((100, 100), (200, 200), (100, 100), (0, 0, 1, 1)),
+    ],
+)
+def test_what_the_encoder_saw_of_a_picture(resize, crop, size, region):
+    assert seen_region(transform(resize, crop), *size) == pytest.approx(region)
+
+
+def test_the_part_that_was_seen_is_the_part_that_was_kept():
+    """A picture whose left third is bright: after the crop, the bright share is what the region says."""
+    picture = torch.zeros(3, 100, 300, dtype=torch.uint8)
+    picture[:, :, :120] = 255
+    seen = transform(100, (100, 100)).fit(picture)
+    left, _, right, _ = seen_region(transform(100, (100, 100)), 100, 300)
+    assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from src.models.generation import generate_captions, generate_ids
-from tests.models.drawn_captioner import END, captioner, drawn_states, freeze_all_but
+from src.models.generation import generate_alternatives, generate_captions, generate_ids
+from tests.models.drawn_captioner import END, captioner, drawn_states, freeze_all_but, separate_nats
 
 
 class Words(SimpleNamespace):
@@ -92,3 +92,36 @@ def test_the_model_is_as_it_was():
     generate_ids(model, Words(), states, 8, 4)
     assert type(model) is kind
     assert model.config.to_json_string() == config
+
+
+@pytest.mark.parametrize(("kind", "num_beams"), [("gpt2", 1), ("gpt2", 5), ("bert", 1), ("bert", 3)])
+def test_alternatives_have_the_score_that_the_loss_gives_them(kind, num_beams):
+    """The mean log-probability per token, EOS included where the search came to it."""
+    model, states = captioner(kind), drawn_states(4)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[END] *= 2 if kind == "gpt2" else 1
+    found = generate_alternatives(model, Words(), states, 9, num_beams)
+    assert [best[0].caption for best in found] == generate_captions(model, Words(), states, 9, num_beams)
+    whole = 0
+    for state, alternatives in zip(states, found, strict=True):
+        scores = [alternative.score for alternative in alternatives]
+        assert 1 <= len(scores) <= num_beams
+        assert scores == sorted(scores, reverse=True)
+        for alternative in alternatives:
+            ids = [int(word) for word in alternative.caption.split()]
+            if kind == "gpt2" and len(ids) < 8:  # 8 tokens and the start token are 9: cut before EOS
+                nats = separate_nats(model, state[None], [[ids]]).item()
+                assert alternative.score == pytest.approx(-nats / (len(ids) + 1), abs=1e-4)
+                whole += 1
+    assert whole or kind != "gpt2"
+
+
+def test_ids_that_read_the_same_are_one_alternative():
+    class Mute(Words):
+        def decode(self, ids):
+            return "a dog"
+
+    found = generate_alternatives(captioner(), Mute(), drawn_states(2), 8, 4)
+    assert [[alternative.caption for alternative in row] for row in found] == [["a dog"]] * 2
+    best = generate_alternatives(captioner(), Words(), drawn_states(2), 8, 4)
+    assert [row[0].score for row in found] == [row[0].score for row in best]

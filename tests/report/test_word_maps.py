@@ -3,14 +3,12 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from PIL import Image
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.preprocessing import ImageTransform
 from src.models.vit_gpt2 import VitGpt2
 from src.report.attention import read_attention
-from src.report.word_maps import seen_region, write_word_maps
+from src.report.word_maps import write_word_maps
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +57,3 @@ def test_an_encoder_without_a_grid_leaves_no_file(model, images, tmp_path, monke
     monkeypatch.setattr("src.report.word_maps.word_attention", lambda *_: None)
     assert write_word_maps(model, images, {images[0].image_id: "A dog."}, tmp_path / "a.json") == 0
     assert not (tmp_path / "a.json").exists()
-
-
-def transform(resize, crop):
-    return ImageTransform(resize, crop, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("resize", "crop", "size", "region"),
-    [
-        ((224, 224), None, (300, 500), (0, 0, 1, 1)),
-        ((256, 256), (224, 224), (300, 500), (0.0625, 0.0625, 0.9375, 0.9375)),
-        (100, (100, 100), (100, 200), (0.25, 0, 0.75, 1)),
-        (100, (50, 100), (400, 200), (0, 0.375, 1, 0.625)),
-        (None, (30, 30), (60, 30), (0, 0.25, 1, 0.75)),
-        ((100, 100), (200, 200), (100, 100), (0, 0, 1, 1)),
-    ],
-)
-def test_what_the_encoder_saw_of_a_picture(resize, crop, size, region):
-    assert seen_region(transform(resize, crop), *size) == pytest.approx(region)
-
-
-def test_the_part_that_was_seen_is_the_part_that_was_kept():
-    """A picture whose left third is bright: after the crop, the bright share is what the region says."""
-    picture = torch.zeros(3, 100, 300, dtype=torch.uint8)
-    picture[:, :, :120] = 255
-    seen = transform(100, (100, 100)).fit(picture)
-    left, _, right, _ = seen_region(transform(100, (100, 100)), 100, 300)
-    assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)
