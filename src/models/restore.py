@@ -1,11 +1,14 @@
 """From a run folder, a `.ckpt`, a saved folder or a hub id back to a captioner, with nothing else given."""
 
+import importlib
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning import LightningDataModule
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.preprocessing import Preprocessing
@@ -158,6 +161,59 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
     return module.eval()
+
+
+def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    """`datamodule`, `model` and `seed` of the run that wrote a checkpoint, fit to be built by Hydra for scoring.
+
+    `_target_` calls whatever it names, and the file may come from a stranger: it has to name our model and one of
+    our data modules, and nothing within them is built.
+
+    Raises:
+        UserError: the file wants something else to be built.
+    """
+    parts = {name: config[name] for name in ("datamodule", "model", "seed") if name in config}
+    if "model" in parts:
+        parts["model"] = {
+            key: value for key, value in parts["model"].items() if key not in ("optimizer", "lr_scheduler")
+        }
+    for name, allowed, expected in (
+        ("model", _is_our_model, OURS),
+        ("datamodule", _is_our_data, "a data module of src/datamodule"),
+    ):
+        targets = list(_targets(parts.get(name) or {}))
+        if name in parts and not (len(targets) == 1 and allowed(str(dict(parts[name]).get("_target_")))):
+            raise UserError(
+                f"ckpt_path={str(file)!r} wants {name} to be {targets}; expected {expected}; nothing of it was "
+                "built, since that could run code; use a checkpoint that train.py wrote"
+            )
+    return parts
+
+
+def _targets(value: Any) -> Iterator[Any]:
+    """Every `_target_` in settings, however deep."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == "_target_":
+                yield item
+            else:
+                yield from _targets(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _targets(item)
+
+
+def _is_our_model(target: str) -> bool:
+    return target == OURS
+
+
+def _is_our_data(target: str) -> bool:
+    """Whether it is a data module that a file of src/datamodule has at its top."""
+    found = re.fullmatch(r"src\.datamodule\.([a-z_]+)\.([A-Za-z]+)", target)
+    if found is None or not (ROOT / "src" / "datamodule" / f"{found[1]}.py").is_file():
+        return False
+    kind = getattr(importlib.import_module(f"src.datamodule.{found[1]}"), found[2], None)
+    return isinstance(kind, type) and issubclass(kind, LightningDataModule)
 
 
 def _find_base(trained: Mapping[str, Any], checkpoint: str, file: Path) -> str:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.evaluate import evaluate, rescore
 from src.models.checkpoints import KEY, read_checkpoint
+from src.models.restore import rebuilt_settings
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.tasks.train import datamodule_metrics, finish
 from src.utils.errors import UserError
@@ -36,7 +37,8 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
             "ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or "
             "predictions=<csv>"
         )
-    config = with_training_config(config, read_checkpoint(ckpt_path)[KEY]["config"])
+    trained = read_checkpoint(ckpt_path)[KEY]["config"]
+    config = with_training_config(config, {**trained, **rebuilt_settings(trained, ckpt_path)})
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
