@@ -86,15 +86,17 @@ def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -
     return part
 
 
-def decode_picture(data: bytes, name: str) -> Tensor:
+def decode_picture(data: bytes, name: str, pixel_limit: int | None = None) -> Tensor:
     """The pixels of a file's bytes, as `load_image` gives them; `name` stands in the error.
+
+    pixel_limit: height times width, None for PIXEL_LIMIT.
 
     Raises:
         UnreadableImage: as `load_image`.
     """
     header = read_header(data)
     if header is not None:
-        _check_pixels(header.width, header.height, name)
+        _check_pixels(header.width, header.height, name, pixel_limit)
         if header.plain:
             decode = decode_jpeg if header.kind == "jpeg" else decode_png
             # Damage that stops this decoder may leave Pillow's something to work with, or a better message.
@@ -102,7 +104,7 @@ def decode_picture(data: bytes, name: str) -> Tensor:
                 return decode(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_pixels(*picture.size, name)
+            _check_pixels(*picture.size, name, pixel_limit)
             picture.seek(0)
             return from_pillow(picture)
     except UnreadableImage:
@@ -171,10 +173,11 @@ def _check_file(path: str | Path) -> None:
         )
 
 
-def _check_pixels(width: int, height: int, name: str) -> None:
-    if width * height > PIXEL_LIMIT:
+def _check_pixels(width: int, height: int, name: str, limit: int | None = None) -> None:
+    limit = PIXEL_LIMIT if limit is None else limit
+    if width * height > limit:
         raise UnreadableImage(
-            f"{name}: {width:,} x {height:,} pixels; expected at most {PIXEL_LIMIT:,} in all; "
+            f"{name}: {width:,} x {height:,} pixels; expected at most {limit:,} in all; "
             "scale the picture down or remove it"
         )
 

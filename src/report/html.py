@@ -22,6 +22,7 @@ from src.report.thumbnails import thumbnail
 from src.utils.files import atomic_write
 
 FOLDER = Path(__file__).parent
+PARTS = ("word_maps", "report")  # of style and script; the first also serve the page of src.app
 CARD_SCORES = ("cider_d", "bleu_4", "rouge_l")
 
 
@@ -49,7 +50,10 @@ def render(run: RunFiles) -> str:
         )
     ids = [picture.prediction.image_id for picture in shown]
     maps = {index: run.attention[name] for index, name in enumerate(ids) if name in run.attention}
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style, script = (
+        "\n".join((FOLDER / f"{part}.{kind}").read_text(encoding="utf-8") for part in PARTS)
+        for kind in ("css", "js")
+    )
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_printable,

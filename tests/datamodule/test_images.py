@@ -1,5 +1,6 @@
 """Every kind of picture file that lies about in data sets: read rightly, or refused with its name."""
 
+import io
 import os
 import struct
 import zlib
@@ -287,3 +288,12 @@ def test_error_names_stay_on_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage) as caught:
         load_image(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_limit_of_the_callers_own(form):
+    buffer = io.BytesIO()
+    Image.new("L", (20, 10)).save(buffer, form)
+    assert images.decode_picture(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
+    with pytest.raises(UnreadableImage, match="a: 20 x 10 pixels; expected at most 199 in all"):
+        images.decode_picture(buffer.getvalue(), "a", pixel_limit=199)

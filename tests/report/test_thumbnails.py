@@ -4,10 +4,11 @@ import base64
 import io
 
 import pytest
+import torch
 from PIL import Image
 
 from src.report.run_files import Prediction
-from src.report.thumbnails import LONGEST_SIDE, MOST_BYTES, thumbnail
+from src.report.thumbnails import LONGEST_SIDE, MOST_BYTES, shrink, thumbnail
 
 
 def row(path, box=None) -> Prediction:
@@ -35,6 +36,12 @@ def test_a_busy_picture_stays_under_the_limit(tmp_path):
     Image.effect_noise((800, 800), 120).convert("RGB").save(tmp_path / "a.png")
     found = thumbnail(row(tmp_path / "a.png"))
     assert len(base64.b64decode(found.uri.partition("base64,")[2])) <= MOST_BYTES
+
+
+def test_pixels_are_shrunk_to_any_size():
+    found = shrink(torch.zeros(3, 100, 300, dtype=torch.uint8), longest_side=60)
+    assert (found.width, found.height) == (60, 20)
+    assert opened(found).size == (60, 20)
 
 
 def test_a_part_of_a_picture_is_cut_out(tmp_path):
