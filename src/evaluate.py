@@ -170,20 +170,12 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     captions = {row["image_id"]: row["caption"] for row in rows}
     scores = _score(scorer, images, captions)
     metrics = flat(scores, "test")
-    base_captions = {
-        row["image_id"]: row["zero_shot_caption"] for row in rows if row.get("zero_shot_caption")
-    }
-    base_scores = _score(scorer, images, base_captions) if len(base_captions) == len(rows) else None
-    if base_scores:
+    base_captions = base_scores = None
+    if any(row.get("zero_shot_caption") for row in rows):  # of some images it may have said nothing
+        base_captions = {row["image_id"]: row["zero_shot_caption"] for row in rows}
+        base_scores = _score(scorer, images, base_captions)
         metrics |= flat(base_scores, "zero_shot/test")
-    write_predictions(
-        folder / "predictions.csv",
-        images,
-        captions,
-        scores,
-        base_captions if base_scores else None,
-        base_scores,
-    )
+    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     return metrics
 
 

@@ -20,7 +20,8 @@ from src.utils.hardware import choose_precision
 NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
          ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*",
-         ".*is not supported by the model summary.*", ".*sync_dist=True.*")  # fmt: skip
+         ".*is not supported by the model summary.*", ".*sync_dist=True.*",
+         ".*callbacks used to create the checkpoint.*")  # fmt: skip
 
 
 LOUD = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda",

@@ -55,25 +55,23 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
 
 
 def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictConfig:
-    """The config with data, model and seed of the training run, but for what was set on the command line."""
+    """The config with data, model, seed and precision of the training run, but for what the command line sets.
+
+    fp16 stays with the GPU that it was chosen for.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    keys = {word.split("=", 1)[0].lstrip("+~") for word in said}
+    keys = {word.split("=", 1)[0].lstrip("+") for word in said}
     merged: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     with open_dict(merged):
         for part in FROM_TRAINING:
             if part not in keys and part in trained:
                 merged[part] = trained[part]
-        for word in said:
-            key, _, value = word.partition("=")
-            if "." in key and key.split(".")[0].lstrip("+") in FROM_TRAINING:
-                OmegaConf.update(
-                    merged, key.lstrip("+"), OmegaConf.create([value])[0] if not value else _value(value)
-                )
-    merged.trainer.precision = config.trainer.precision
+        for key in keys:
+            if "." in key and key.split(".")[0] in FROM_TRAINING:
+                OmegaConf.update(merged, key, OmegaConf.select(config, key))
+        precision = trained.get("trainer", {}).get("precision")
+        if "trainer.precision" not in keys and precision and not str(precision).startswith("16"):
+            merged.trainer.precision = precision
     return merged
-
-
-def _value(text: str) -> Any:
-    return OmegaConf.from_dotlist([f"value={text}"]).value

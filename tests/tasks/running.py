@@ -1,0 +1,132 @@
+"""`train.py` and `eval.py` within the tests' process, on a tiny checkpoint and drawn pictures."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from src.tasks.eval import evaluate_checkpoint
+from src.tasks.train import train
+from src.utils.task_run import task_run
+from tests.utils.composing import job
+
+SMALL = (
+    "metrics.meteor=false",
+    "metrics.spice=false",
+    "metrics.bootstrap_samples=50",
+    "extras.print_config=false",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
+    "~callbacks.rich_progress_bar",
+)
+TRAIN = (
+    "~callbacks.model_summary",
+    "datamodule.batch_size=8",
+    "datamodule.num_workers=0",
+    "model.num_beams=1",
+    "model.max_length=8",
+    "trainer.max_epochs=1",
+)
+PROBE = "+callbacks.probe._target_=tests.tasks.running.Probe"
+
+
+def run_train(folder: Path, checkpoint: Path, pictures: Path, *overrides: str) -> dict[str, float]:
+    """A run of `train.py` with its files in `folder`; what it returns."""
+    words = (*TRAIN, f"model.checkpoint={checkpoint}", f"datamodule.data_dir={pictures}", *overrides)
+    return _run("train", train, folder, *words)
+
+
+def run_eval(folder: Path, *overrides: str) -> dict[str, float]:
+    """The same for `eval.py`."""
+    return _run("eval", evaluate_checkpoint, folder, *overrides)
+
+
+def _run(name: str, task: Any, folder: Path, *overrides: str) -> dict[str, float]:
+    """In `<log_dir>/<task>/runs/<name>`, as the entries lay it, or elsewhere; the trunk cache lies outside."""
+    folder.mkdir(parents=True)
+    log_dir = folder.parents[2] if folder.parent.name == "runs" else folder.parent
+    cache = f"callbacks.trunk_cache.cache_dir={log_dir.parent / 'trunk_cache'}"
+    with job(folder, *SMALL, cache, *overrides, name=name) as config:
+        OmegaConf.update(config, "paths.log_dir", str(log_dir))
+        with task_run(config):
+            return task(config)
+
+
+class Probe(Callback):
+    """Keeps in `seen` what a run's files do not tell: weights before and after, val/loss of the sanity check.
+
+    stop_in_step: send this process SIGTERM in that optimizer step.
+    """
+
+    seen: dict[str, Any]
+
+    def __init__(self, stop_in_step: int | None = None) -> None:
+        self.stop_in_step = stop_in_step
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        Probe.seen = {"before": weights_of(pl_module), "trained": set(pl_module.trained_weights())}
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before any step."""
+        Probe.seen["sanity"] = float(trainer.callback_metrics["val/loss"])
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Where the run is told to stop."""
+        if trainer.global_step == self.stop_in_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last step."""
+        Probe.seen["after"] = weights_of(pl_module)
+
+
+def weights_of(module: Any) -> dict[str, torch.Tensor]:
+    """A copy of all weights and buffers."""
+    return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+
+
+def saved_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What a checkpoint file holds of the model."""
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether weights are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A csv file's rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def captions(folder: Path, column: str = "caption") -> dict[str, str]:
+    """A column of a run's predictions.csv by image."""
+    return {row["image_id"]: row[column] for row in rows(folder / "predictions.csv")}
+
+
+def validations(folder: Path) -> list[float]:
+    """val/loss of each epoch."""
+    return [float(row["val/loss"]) for row in rows(folder / "csv" / "metrics.csv") if row["val/loss"]]
+
+
+def same_pictures_thrice(pictures: Path, folder: Path) -> Path:
+    """Pictures with one caption each, the same in train, val and test: what was learned can be asked."""
+    (folder / "Images").mkdir(parents=True)
+    told = {row["image"]: row["caption"] for row in reversed(rows(pictures / "captions.txt"))}
+    images = []
+    for name, caption in told.items():
+        for part in ("train", "val", "test"):
+            shutil.copy(pictures / "Images" / name, folder / "Images" / f"{part}_{name}")
+            images.append({"filename": f"{part}_{name}", "split": part, "sentences": [{"raw": caption}]})
+    (folder / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+    return folder

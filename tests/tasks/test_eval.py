@@ -1,0 +1,143 @@
+"""What a run of `eval.py` does: the numbers of the training run again, from a file and nothing else."""
+
+import shutil
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.datamodule.synthetic import write_scenes
+from src.tasks.eval import with_training_config
+from src.utils.errors import UserError
+from tests.tasks.running import captions, rows, run_eval
+from tests.utils.composing import job
+
+
+def scores(metrics):
+    return {name: value for name, value in metrics.items() if name.startswith(("test/", "zero_shot/test/"))}
+
+
+@pytest.fixture(scope="module")
+def again(finished, tmp_path_factory):
+    """`eval.py ckpt_path=<run>` and nothing else: folder and metrics."""
+    folder = tmp_path_factory.mktemp("eval") / "logs" / "eval" / "runs" / "a"
+    return folder, run_eval(folder, f"ckpt_path={finished.folder}")
+
+
+def test_eval_after_training_gives_the_same_numbers_and_captions(finished, again):
+    folder, metrics = again
+    assert metrics["test/loss"] == pytest.approx(finished.metrics["test/loss"], abs=1e-4)
+    assert scores(metrics) == pytest.approx(scores(finished.metrics), abs=1e-4)
+    assert captions(folder) == captions(finished.folder)
+    assert captions(folder, "zero_shot_caption") == captions(finished.folder, "zero_shot_caption")
+
+
+def test_eval_leaves_the_files_of_a_run(again, finished):
+    folder, metrics = again
+    left = {path.name for path in folder.iterdir()}
+    assert {"config_resolved.yaml", "metrics.json", "predictions.csv", "splits.csv", "skipped.csv", "report.html",
+            "run.json", "attention.json"} <= left  # fmt: skip
+    assert rows(folder / "splits.csv") == rows(finished.folder / "splits.csv")
+    assert metrics["data/test_images"] == 4
+
+
+@pytest.mark.parametrize("named", ["file", "last"])
+def test_a_checkpoint_may_be_a_file_or_the_newest(finished, named, tmp_path):
+    """On two test images, without the base: quick, and other images than those of the run."""
+    file = finished.folder / "checkpoints" / "last.ckpt"
+    if named == "last":
+        newest = tmp_path / "logs" / "train" / "runs" / "2026-01-02_00-00-00"
+        shutil.copytree(finished.folder, newest)
+        shutil.copytree(finished.folder, newest.with_name("2025-01-02_00-00-00"))
+        (newest.with_name("2025-01-02_00-00-00") / "checkpoints" / "last.ckpt").write_bytes(b"an older one")
+    words = (
+        f"ckpt_path={file if named == 'file' else 'last'}",
+        "trainer.limit_test_batches=1",
+        "zero_shot=false",
+    )
+    metrics = run_eval(tmp_path / "logs" / "eval" / "runs" / "a", *words, "datamodule.batch_size=2")
+    assert len(captions(tmp_path / "logs" / "eval" / "runs" / "a")) == 2
+    assert not [name for name in metrics if name.startswith("zero_shot/")]
+
+
+def test_another_data_set_and_other_settings_from_the_command_line(finished, tmp_path):
+    """The model stays that of the run; a path may hold what Hydra's grammar wants escaped."""
+    folder = tmp_path / "other (1), drawn"
+    write_scenes(folder, 20, "plain", seed=3, size=32)
+    escaped = str(folder).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)").replace(",", "\\,")
+    words = (
+        f"datamodule.data_dir={escaped}",
+        "datamodule.split_ratios=[0.5,0.25,0.25]",
+        "model.max_length=5",
+    )
+    metrics = run_eval(tmp_path / "eval", f"ckpt_path={finished.folder}", *words)
+    assert metrics["data/test_images"] == 5
+    assert metrics["test/loss"] != finished.metrics["test/loss"]
+    assert {row["path"].rpartition("/Images/")[0] for row in rows(tmp_path / "eval" / "predictions.csv")} == {
+        str(folder)
+    }
+
+
+@pytest.fixture
+def trained():
+    """What a checkpoint says of its run."""
+    return {
+        "seed": 5, "datamodule": {"data_dir": "there", "batch_size": 3}, "model": {"num_beams": 1},
+        "trainer": {"precision": "32-true"}, "task_name": "train",
+    }  # fmt: skip
+
+
+def test_data_model_seed_and_precision_are_those_of_training(tmp_path, trained):
+    with job(tmp_path, name="eval") as config:
+        merged = with_training_config(config, trained)
+    assert OmegaConf.to_container(merged.datamodule) == trained["datamodule"]
+    assert OmegaConf.to_container(merged.model) == trained["model"]
+    assert (merged.seed, merged.trainer.precision, merged.task_name) == (5, "32-true", "eval")
+    assert merged.callbacks == config.callbacks
+
+
+def test_the_command_line_has_the_last_word(tmp_path, trained):
+    words = ("seed=6", "datamodule.batch_size=4", "model=vit_gpt2_tiny", "trainer.precision=bf16-mixed")
+    with job(tmp_path, *words, name="eval") as config:
+        merged = with_training_config(config, trained)
+        assert merged.model == config.model
+    assert (merged.seed, merged.trainer.precision) == (6, "bf16-mixed")
+    assert OmegaConf.to_container(merged.datamodule) == {"data_dir": "there", "batch_size": 4}
+
+
+def test_half_precision_of_a_gpu_is_left_there(tmp_path, trained):
+    with job(tmp_path, name="eval") as config:
+        merged = with_training_config(config, trained | {"trainer": {"precision": "16-mixed"}})
+    assert merged.trainer.precision == "auto"
+
+
+def test_a_predictions_file_is_scored_again_without_a_model(finished, tmp_path, monkeypatch):
+    def no_model(*args):
+        raise AssertionError("no model is needed")
+
+    monkeypatch.setattr("src.tasks.eval.build_model", no_model)
+    monkeypatch.setattr("src.tasks.eval.build_data", no_model)
+    metrics = run_eval(tmp_path / "eval", f"predictions={finished.folder / 'predictions.csv'}")
+    expected = {name: value for name, value in scores(finished.metrics).items() if not name.endswith("/loss")}
+    assert metrics == pytest.approx(expected, abs=1e-12)
+    assert rows(tmp_path / "eval" / "predictions.csv") == rows(finished.folder / "predictions.csv")
+    assert (tmp_path / "eval" / "report.html").is_file()
+
+
+def test_mistakes_are_told_in_one_line(tmp_path):
+    (tmp_path / "short.csv").write_text("image_id,caption\na.jpg,a dog\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "notes.ckpt").write_text("no checkpoint")
+    told = {
+        (
+            f"ckpt_path={tmp_path}/none.ckpt",
+        ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
+        (f"predictions={tmp_path}/none.csv",): "none.csv' does not exist; expected a predictions.csv",
+        (): "ckpt_path is not set; expected a checkpoint",
+        (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
+        (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",
+        (f"predictions={tmp_path}/empty.csv",): "has no rows; expected the columns",
+    }
+    for number, (words, message) in enumerate(told.items()):
+        with pytest.raises(UserError, match=message) as caught:
+            run_eval(tmp_path / str(number), *words)
+        assert "\n" not in str(caught.value)

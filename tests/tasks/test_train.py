@@ -1,0 +1,181 @@
+"""What a run of `train.py` does and leaves: files, weights, numbers that agree, the way back to it."""
+
+import json
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+from src.datamodule.synthetic import write_scenes
+from src.models.checkpoints import KEY
+from src.report.run_files import read_predictions
+from src.tasks.train import finish
+from src.utils.stopping import Stopped
+from tests.tasks.conftest import MAIN
+from tests.tasks.running import (
+    PROBE,
+    Probe,
+    captions,
+    rows,
+    run_train,
+    same,
+    same_pictures_thrice,
+    saved_weights,
+    validations,
+)
+
+LAST_BLOCKS = ("encoder.encoder.layer.2.", "decoder.transformer.h.2.")
+NO_LOGGER = ("~logger.csv", "~callbacks.lr_monitor")
+
+
+def test_the_run_folder_is_complete(finished):
+    names = {path.relative_to(finished.folder).as_posix() for path in finished.folder.rglob("*")}
+    assert {
+        "config_resolved.yaml", "metrics.json", "predictions.csv", "splits.csv", "skipped.csv", "report.html",
+        "checkpoints/best.ckpt", "checkpoints/last.ckpt", "csv/metrics.csv", "losses.png", "run.json", "attention.json",
+    } <= names  # fmt: skip
+    assert list((finished.folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert json.loads((finished.folder / "run.json").read_text())["status"] == "finished"
+    report = (finished.folder / "report.html").read_text(encoding="utf-8")
+    assert all(row.image_id in report for row in read_predictions(finished.folder / "predictions.csv"))
+
+
+def test_metrics_are_flat_finite_and_named_as_logged(finished):
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    assert metrics == finished.metrics
+    assert all(isinstance(value, int | float) and math.isfinite(value) for value in metrics.values())
+    both = ("loss", "cider_d", "cider_d_low", "cider_d_high", "bleu_4", "rouge_l", "distinct_share")
+    assert {"train/loss", "val/loss", "val/loss_best", "val/cider_d", "time/fit_seconds"} <= metrics.keys()
+    assert {f"{part}/{name}" for part in ("test", "zero_shot/test") for name in both} <= metrics.keys()
+    assert metrics["test/loss"] < metrics["zero_shot/test/loss"]
+    counts = {name: metrics[f"data/{name}"] for name in ("train_images", "val_images", "test_images")}
+    assert counts == {"train_images": 32, "val_images": 4, "test_images": 4}
+    assert (metrics["data/skipped_rows"], metrics["data/broken_images"]) == (0, 0)
+
+
+def test_every_image_is_in_one_part_and_each_test_image_has_a_prediction(finished, flickr_folder):
+    splits = {row["image_id"]: row["split"] for row in rows(finished.folder / "splits.csv")}
+    told: dict[str, list[str]] = {}
+    for row in rows(flickr_folder / "captions.txt"):
+        told.setdefault(row["image"], []).append(row["caption"])
+    assert splits.keys() == told.keys()
+    assert len(rows(finished.folder / "splits.csv")) == len(splits)
+    predictions = rows(finished.folder / "predictions.csv")
+    assert {row["image_id"] for row in predictions} == {n for n, part in splits.items() if part == "test"}
+    for row in predictions:
+        assert [row[f"reference_{k}"] for k in range(1, 6)] == told[row["image_id"]]
+        assert 0 <= float(row["bleu_4"]) <= 1
+        assert 0 <= float(row["zero_shot_cider_d"]) <= 10
+    assert list(predictions[0])[:4] == ["image_id", "path", "caption", "zero_shot_caption"]
+    header = (finished.folder / "skipped.csv").read_text().splitlines()
+    assert header == ["line,image_id,reason,detail"]
+
+
+def test_the_config_that_is_kept_is_resolved_and_is_that_of_the_checkpoint(finished):
+    text = (finished.folder / "config_resolved.yaml").read_text()
+    assert "${" not in text
+    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[KEY]["config"]
+    assert kept == OmegaConf.to_container(OmegaConf.create(text))
+
+
+def test_the_checkpoint_holds_what_trains_by_the_names_of_save_pretrained(finished, tiny_checkpoint):
+    saved = saved_weights(finished.folder / "checkpoints" / "best.ckpt")
+    with safe_open(tiny_checkpoint / "model.safetensors", "pt") as file:
+        names = list(file.keys())
+        last_blocks = {name for name in names if name.startswith(LAST_BLOCKS)}
+        shapes = {name: list(file.get_slice(name).get_shape()) for name in last_blocks}
+    assert saved.keys() == last_blocks
+    assert {name: list(weight.shape) for name, weight in saved.items()} == shapes
+
+
+def test_frozen_weights_stay_and_every_weight_that_trains_moves(finished):
+    before, after, trained = (finished.seen[name] for name in ("before", "after", "trained"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == trained
+
+
+def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folder, tmp_path):
+    """Beside the run that only scores: no weight has been touched in it."""
+    words = ("train=false", "zero_shot=false")
+    metrics = run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, *words)
+    trained = {name: value for name, value in finished.metrics.items() if name.startswith("zero_shot/test/")}
+    assert trained == {
+        f"zero_shot/{name}": value for name, value in metrics.items() if name.startswith("test/")
+    }
+    assert captions(tmp_path / "run") == captions(finished.folder, "zero_shot_caption")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_that_was_told_to_stop_goes_on_from_last_to_the_same_end(
+    finished, tiny_checkpoint, flickr_folder, tmp_path
+):
+    runs = tmp_path / "logs" / "train" / "runs"
+    cut, on = runs / "2026-01-01_00-00-00", runs / "2026-01-01_00-01-00"
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM after step 6; .*ckpt_path={cut}"):
+        run_train(cut, tiny_checkpoint, flickr_folder, *MAIN, PROBE, "+callbacks.probe.stop_in_step=5")
+    assert json.loads((cut / "run.json").read_text())["status"] == "stopped"
+    assert not (cut / "error.log").exists()
+    metrics = run_train(on, tiny_checkpoint, flickr_folder, *MAIN, "ckpt_path=last")
+    for name in ("best.ckpt", "last.ckpt"):
+        assert same(*(saved_weights(folder / "checkpoints" / name) for folder in (on, finished.folder)))
+    clock = "time/fit_seconds"
+    assert metrics | {clock: 0} == finished.metrics | {clock: 0}
+    assert captions(on) == captions(finished.folder)
+    earlier = rows(on / "csv" / "earlier" / "metrics.csv")
+    assert [float(row["val/loss"]) for row in earlier if row["val/loss"]] == validations(finished.folder)[:1]
+    assert validations(on) == validations(finished.folder)[1:]
+
+
+def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder, tmp_path):
+    """Adapters are drawn from the global generator, which stands elsewhere before each run; 0 is a seed too."""
+    found = []
+    for number, seed in enumerate((0, 0, 7)):
+        torch.manual_seed(100 + number)
+        words = (f"seed={seed}", "model.train=lora", "test=false", "logger=none", *NO_LOGGER)
+        run_train(tmp_path / f"run{number}", tiny_checkpoint, flickr_folder, *words)
+        found.append(saved_weights(tmp_path / f"run{number}" / "checkpoints" / "best.ckpt"))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+    left = {path.name for path in (tmp_path / "run0").iterdir()}
+    assert {"metrics.json", "checkpoints", "report.html"} <= left  # with no logger at all
+    assert not {"csv", "tensorboard", "losses.png"} & left
+
+
+def test_the_best_checkpoint_is_of_the_lowest_loss_and_the_sanity_check_is_not_counted(
+    tiny_checkpoint, flickr_folder, tmp_path
+):
+    """A rate so high that every epoch is worse than the base and the second worse than the first."""
+    words = ("model.train=full", "model.optimizer.lr=1", "model.lr_scheduler=null", "trainer.max_epochs=2")
+    limits = ("trainer.limit_train_batches=1", "trainer.num_sanity_val_steps=-1", "test=false")
+    run = tmp_path / "run"
+    metrics = run_train(run, tiny_checkpoint, flickr_folder, *words, *limits, PROBE)
+    first, second = validations(run)
+    assert Probe.seen["sanity"] < first < second
+    assert metrics["val/loss_best"] == pytest.approx(first)
+    epochs = {name: torch.load(run / "checkpoints" / name, weights_only=True)["epoch"]
+              for name in ("best.ckpt", "last.ckpt")}  # fmt: skip
+    assert epochs == {"best.ckpt": 0, "last.ckpt": 1}
+
+
+def test_eight_samples_are_learned_by_heart(root, tmp_path):
+    """The loss falls to nearly nothing, and asked for the same pictures the model says their captions."""
+    write_scenes(tmp_path / "scenes", 8, "night", size=64)
+    pictures = same_pictures_thrice(tmp_path / "scenes", tmp_path / "thrice")
+    learn = ("model.train=full", "model.optimizer.lr=3e-3", "model.lr_scheduler=null", "model.max_length=40")
+    learn += ("trainer.max_epochs=26", "trainer.check_val_every_n_epoch=99", "trainer.precision=32-true")
+    spare = ("zero_shot=false", "~callbacks.last_checkpoint", "logger=none")
+    metrics = run_train(tmp_path / "run", root / "src/demo/vit_gpt2_tiny", pictures, *learn, *spare)
+    assert metrics["train/loss"] < 0.05
+    assert metrics["test/loss"] < 0.05
+    assert metrics["val/loss"] < 0.05  # of the one validation that a run without any is given at its end
+    assert captions(tmp_path / "run") == captions(tmp_path / "run", "reference_1")
+
+
+def test_a_report_that_finds_no_room_does_not_cost_the_numbers(tmp_path, caplog):
+    (tmp_path / "report.html").mkdir()
+    finish(tmp_path, {"test/loss": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}
+    assert "the report cannot be written" in caplog.text
