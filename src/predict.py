@@ -12,8 +12,8 @@ precision=auto  auto (bf16 where the hardware has it), bf16, 32
 base=           where the base weights are now, when they were moved since training
 
 One row per picture: image_id (the path below the folder, when PATH is one folder; else the path) and caption.
-In csv, text that a spreadsheet would run as a formula has an apostrophe before it. Pictures that cannot be
-read are named on standard error and left out.
+Characters in file names that a terminal would obey are spelled out, and in csv text that a spreadsheet would run
+as a formula has an apostrophe before it. Pictures that cannot be read are named on standard error and left out.
 
 Exit status: 0 every picture was captioned; 1 none was, or a mistake in the command; 2 some could not be read;
 130 stopped.
@@ -32,6 +32,7 @@ from src.utils.command import parse_command, run_command
 from src.utils.csv_cells import safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
+from src.utils.logging import visible
 
 if TYPE_CHECKING:
     from src.captioner import Captioner
@@ -99,18 +100,15 @@ def open_table(out: str, form: str) -> Iterator[Write]:
 
 
 def _writer(file: IO[str], form: str) -> Write:
+    """Writes rows; a model may say what moves a cursor, which is spelled out where a terminal would obey."""
+    told = visible if file.isatty() else str
     if form == "jsonl":
         return lambda image_id, caption: file.write(
-            json.dumps({"image_id": _text(image_id), "caption": caption}, ensure_ascii=False) + "\n"
+            json.dumps({"image_id": visible(image_id), "caption": told(caption)}, ensure_ascii=False) + "\n"
         )
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(["image_id", "caption"])
-    return lambda image_id, caption: rows.writerow([safe_cell(_text(image_id)), safe_cell(caption)])
-
-
-def _text(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are spelled out."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return lambda image_id, caption: rows.writerow([safe_cell(visible(image_id)), safe_cell(told(caption))])
 
 
 def choose_format(form: str, out: str) -> str:

@@ -1,0 +1,206 @@
+"""Files from a stranger: nothing of theirs runs, whichever way they come in."""
+
+import csv
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from PIL import Image
+
+from src.callbacks.trunk_cache import TrunkCache
+from src.captioner import Captioner
+from src.models.checkpoints import KEY
+from src.models.restore import rebuilt_settings
+from src.predict import open_table
+from src.utils.csv_cells import FORMULA
+from src.utils.errors import UserError
+from tests.faults.tiny import Run, differences
+from tests.saved_run import save_run
+from tests.tasks.running import run_eval, run_train
+
+
+class Attack:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """Where the attack would leave its mark; that it can is shown first."""
+    path = tmp_path / "owned"
+    pickle.loads(pickle.dumps(Attack(path)))
+    path.rmdir()
+    yield path
+    assert not path.exists()
+
+
+def open_it(file: Path, base: Path, pictures: Path, folder: Path) -> None:
+    Captioner.from_checkpoint(file)
+
+
+def train_on(file: Path, base: Path, pictures: Path, folder: Path) -> None:
+    run_train(folder, base, pictures, f"ckpt_path={file}")
+
+
+def train_from(base: Path, _: Path, pictures: Path, folder: Path) -> None:
+    run_train(folder, base, pictures)
+
+
+def score(file: Path, base: Path, pictures: Path, folder: Path) -> None:
+    run_eval(folder, f"ckpt_path={file}")
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["in a whole file", "a bare pickle"])
+@pytest.mark.parametrize("entry", [open_it, train_on, score])
+def test_code_in_a_checkpoint_does_not_run(entry, plain, marker, tiny_checkpoint, flickr_folder, tmp_path):
+    file = tmp_path / "best.ckpt"
+    if plain:
+        file.write_bytes(pickle.dumps({"state_dict": Attack(marker)}))
+    else:
+        torch.save({"state_dict": {}, KEY: {"format": 1}, "extra": Attack(marker)}, file)
+    with pytest.raises(UserError, match=r"best\.ckpt' (holds more than tensors|is damaged)"):
+        entry(file, tiny_checkpoint, flickr_folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("part", ["model", "datamodule", "optimizer"])
+def test_a_checkpoint_cannot_name_what_scoring_builds(part, marker, tiny_checkpoint, flickr_folder, tmp_path):
+    save_run(tmp_path / "theirs", tiny_checkpoint)
+    file = tmp_path / "theirs" / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    attack = {"_target_": "os.mkdir", "path": str(marker)}
+    config = content[KEY]["config"]
+    if part == "optimizer":
+        config["datamodule"] = {**config["datamodule"], "data_dir": str(flickr_folder), "seed": {"x": attack}}
+    else:
+        config[part] = attack
+    torch.save(content, file)
+    with pytest.raises(UserError, match=r"os\.mkdir.*nothing of it was built"):
+        run_eval(tmp_path / "run", f"ckpt_path={file}")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "src.datamodule.images.os.mkdir",
+        "src.datamodule.images.Path",
+        "src.datamodule.nothing.FlickrDataModule",
+        "src.datamodule.flickr.Nothing",
+        "tests.datamodule.tiny.DrawnDataModule",
+    ],
+)
+def test_only_our_data_modules_are_built_from_a_file(target):
+    with pytest.raises(UserError, match="a data module of src/datamodule"):
+        rebuilt_settings({"datamodule": {"_target_": target}}, "theirs.ckpt")
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["in a whole file", "a bare pickle"])
+@pytest.mark.parametrize("entry", [open_it, train_from])
+def test_code_in_a_pytorch_model_bin_does_not_run(
+    entry, plain, marker, tiny_checkpoint, flickr_folder, tmp_path
+):
+    folder = tmp_path / "theirs"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+    if plain:
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"encoder.x": Attack(marker)}))
+    else:
+        torch.save({"encoder.x": Attack(marker)}, folder / "pytorch_model.bin")
+    with pytest.raises(
+        (UserError, InstantiationException), match="was not loaded, since that could run code"
+    ):
+        entry(folder, tiny_checkpoint, flickr_folder, tmp_path / "run")
+
+
+def test_a_pickle_in_the_trunk_cache_is_thrown_away(marker, tiny_checkpoint, flickr_folder, tmp_path, caplog):
+    def run(name):
+        cache = TrunkCache(str(tmp_path / "cache"), dtype="fp32")
+        return Run(tiny_checkpoint, flickr_folder, tmp_path / name, more=(cache,), max_epochs=1)
+
+    first = run("first")
+    (shard,) = (tmp_path / "cache").glob("*/*.safetensors")
+    whole = shard.read_bytes()
+    for name in (shard.name, "another.safetensors"):
+        shard.with_name(name).write_bytes(pickle.dumps(Attack(marker)))
+    second = run("second")
+    assert caplog.text.count("is damaged") == 2
+    assert differences(first.end(), second.end()) == []
+    assert {path.name: path.read_bytes() for path in shard.parent.iterdir()} == {shard.name: whole}
+
+
+FORMULA_NAME = "=cmd|' /C calc'!A0.png"
+HTML_NAME = "<img src=x onerror=alert(1)>.png"
+CAPTIONS = (
+    '=HYPERLINK("http://elsewhere","click")',
+    "+1+cmd|' /C calc'!A0",
+    "</script><script>alert(1)</script>",
+    "\x1b[2J\x1b]0;owned\x07 a dog",
+    "@SUM(A1) $(touch owned) `touch owned`",
+)
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tiny_checkpoint, tmp_path_factory):
+    """A run over pictures and captions whose names and texts attack all that shows them."""
+    data, run = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("logs") / "run"
+    (data / "Images").mkdir()
+    names = [FORMULA_NAME, HTML_NAME, *(f"-{number}.png" for number in range(10))]
+    file = io.StringIO()
+    rows = csv.writer(file)
+    rows.writerow(["image", "caption"])
+    for number, name in enumerate(names):
+        Image.new("RGB", (32, 32), (20 * number, 0, 99)).save(data / "Images" / name.replace("/", ""))
+        rows.writerows([name, caption] for caption in CAPTIONS)
+    rows.writerow(["\x1b[31mgone\n.png", "=1+1"])
+    (data / "captions.txt").write_text(file.getvalue())
+    run_train(run, tiny_checkpoint, data, "trainer.max_steps=1", "datamodule.max_skipped=0.5",
+              "datamodule.split_ratios=[0.4,0.2,0.4]", "zero_shot=false", "logger=csv")  # fmt: skip
+    return run
+
+
+def test_no_cell_of_a_run_is_a_formula(hostile_run):
+    for name in ("predictions.csv", "splits.csv", "skipped.csv"):
+        with (hostile_run / name).open(newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert cells
+        assert not [cell for cell in cells if FORMULA.match(cell) and not cell.startswith("'")], name
+    assert "'=HYPERLINK" in (hostile_run / "predictions.csv").read_text()
+    assert "'-" in (hostile_run / "splits.csv").read_text()
+
+
+def test_no_file_of_a_run_moves_a_terminals_cursor(hostile_run):
+    texts = {path: path.read_text(errors="replace") for path in hostile_run.rglob("*") if path.suffix in TEXT}
+    assert len(texts) > 5
+    assert not [path.name for path, text in texts.items() if "\x1b" in text]
+    assert r"\x1b[31mgone" in (hostile_run / "skipped.csv").read_text()
+
+
+TEXT = {".csv", ".json", ".html", ".log", ".yaml"}
+
+
+def test_the_report_holds_no_script_or_picture_of_theirs(hostile_run):
+    page = (hostile_run / "report.html").read_text()
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+
+
+def test_names_and_captions_do_nothing_to_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for form in ("csv", "jsonl"):
+        with open_table("", form) as write:
+            write("\x1b[2J\u202ea.png", "a dog\x9b2J")
+    _, row, line = capsys.readouterr().out.splitlines()
+    assert row == r"\x1b[2J\u202ea.png,a dog\x9b2J"
+    assert json.loads(line) == {"image_id": r"\x1b[2J\u202ea.png", "caption": r"a dog\x9b2J"}
