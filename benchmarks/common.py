@@ -77,9 +77,9 @@ def count_operations(run: Callable[[], Any]) -> int:
 
     aten = torch.ops.aten
     formulas = {
-        torch.ops.mkldnn._linear_pointwise.default: linear,
-        aten._scaled_dot_product_flash_attention_for_cpu.default: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
+        torch.ops.mkldnn._linear_pointwise: linear,
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run()
