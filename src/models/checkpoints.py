@@ -61,9 +61,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(path, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            fault = _of_the_disk(error)
+            if fault is None:
                 raise
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = fault.strerror or fault
             raise UserError(
                 f"{path} cannot be written ({reason}); expected room for it; an earlier file of that name is "
                 f"intact: free some space and go on with ckpt_path={path}"
@@ -74,6 +75,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint; see `read_checkpoint`."""
         return read_checkpoint(path, map_location)
+
+
+def _of_the_disk(error: BaseException | None) -> OSError | None:
+    """The disk's error behind an error: torch's writer, left in the middle of a file, puts one of its own on top."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Out of memory, out of disk: what these errors look like, and the settings that help."""
 
 import errno
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import UserError
+from src.utils.logging import get_logger
 
+log = get_logger(__name__)
 # What torch says on the CPU, on CUDA, on MPS, and inside cuBLAS and cuDNN.
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -27,6 +31,24 @@ def shortage(error: BaseException, config: DictConfig) -> UserError | None:
         if _is_memory(cause):
             return UserError(_memory_advice(cause, config))
     return None
+
+
+@contextmanager
+def threads_in_a_line() -> Iterator[None]:
+    """Inside, a thread that ends for want of disk (TensorBoard's writer) is told in a line, not in a traceback."""
+    before = threading.excepthook
+
+    def tell(fault: threading.ExceptHookArgs) -> None:
+        if isinstance(fault.exc_value, OSError) and fault.exc_value.errno in DISK_ERRORS:
+            log.warning("a logger writes no more: the disk is full (%s)", fault.exc_value.strerror)
+        else:
+            before(fault)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _is_memory(error: BaseException) -> bool:

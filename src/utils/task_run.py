@@ -22,7 +22,7 @@ from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import write_json
-from src.utils.shortages import shortage
+from src.utils.shortages import shortage, threads_in_a_line
 from src.utils.stopping import Stopped, StopSignal, how_to_go_on, listening, raise_stop
 
 log = get_logger(__name__)
@@ -56,7 +56,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     status = "finished"
     try:
         try:
-            with listening(raise_stop):
+            with listening(raise_stop), threads_in_a_line():
                 yield folder
         except StopSignal as signal:
             raise Stopped(signal.number, f"; {how_to_go_on(folder)}") from None

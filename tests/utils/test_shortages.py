@@ -1,13 +1,14 @@
 """A shortage is told with the settings that help; other errors are left as they are."""
 
 import errno
+import threading
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from src.utils.errors import UserError
-from src.utils.shortages import shortage
+from src.utils.shortages import shortage, threads_in_a_line
 
 CONFIG = OmegaConf.create(
     {
@@ -77,3 +78,25 @@ def test_a_full_disk_is_told_with_its_place(number):
 )
 def test_other_errors_are_not_shortages(error):
     assert shortage(error, CONFIG) is None
+
+
+def fail_in_a_thread(error):
+    def fail():
+        raise error
+
+    with threads_in_a_line():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+
+def test_a_thread_without_disk_is_told_in_a_line(monkeypatch, caplog):
+    others = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+    fail_in_a_thread(OSError(errno.ENOSPC, "No space left on device"))
+    assert caplog.messages == ["a logger writes no more: the disk is full (No space left on device)"]
+    assert others == []
+    fail_in_a_thread(OSError(errno.ENOENT, "no such file"))
+    fail_in_a_thread(ValueError("a fault"))
+    assert [fault.exc_type for fault in others] == [FileNotFoundError, ValueError]
+    assert threading.excepthook == others.append

@@ -1,0 +1,126 @@
+"""A disk that is really full: one clear line, and what was there before is whole."""
+
+import csv
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from src.callbacks.csv_history import CsvHistory
+from src.callbacks.trunk_cache import TrunkCache
+from src.datamodule.caption_table import CaptionedImage
+from src.evaluate import write_predictions
+from src.metrics.scoring import Scores
+from src.utils.errors import UserError
+from src.utils.run_folder import write_json
+from tests.faults.small_disk import fill, small_disk
+from tests.faults.tiny import Run, differences, with_dropout
+from tests.faults.whole_files import half_written, leftovers
+from tests.tasks.running import run_train
+
+
+class FillDisk(pl.Callback):
+    """Fills a disk in the middle of the training."""
+
+    def __init__(self, folder, step):
+        self.folder, self.step = folder, step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            fill(self.folder)
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, flickr_folder, tmp_path):
+    base = with_dropout(tiny_checkpoint, tmp_path / "base")
+    whole = Run(base, flickr_folder, tmp_path / "whole", max_epochs=2)
+    with small_disk(tmp_path / "disk", 20_000) as disk:
+        with pytest.raises(
+            UserError, match=r"last\.ckpt cannot be written \(.*free some space and go on"
+        ) as told:
+            Run(base, flickr_folder, disk / "cut", more=(FillDisk(disk, 6),), max_epochs=2)
+        assert "\n" not in str(told.value)
+        assert torch.load(disk / "cut" / "last.ckpt", weights_only=True)["global_step"] == 6
+        (disk / "filler").unlink()
+        assert (half_written(disk), leftovers(disk)) == ([], [])
+        resumed = Run(base, flickr_folder, disk / "on", disk / "cut" / "last.ckpt", max_epochs=2)
+        assert differences(whole.end(), resumed.end()) == []
+
+
+def test_a_cache_that_finds_no_room_gives_way_to_pixels(
+    tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog
+):
+    pixels = Run(tiny_checkpoint, flickr_folder, tmp_path / "pixels", max_epochs=1)
+    monkeypatch.setattr("src.callbacks.trunk_cache.SHARD_IMAGES", 16)
+    with small_disk(tmp_path / "disk", 1000) as disk:
+        write, shards = TrunkCache._features, []
+
+        def features(*arguments):
+            if len(shards) == 1:
+                fill(disk)
+            shards.append(write(*arguments))
+            return shards[-1]
+
+        monkeypatch.setattr(TrunkCache, "_features", features)
+        cache = TrunkCache(str(disk / "cache"), dtype="fp32")
+        run = Run(tiny_checkpoint, flickr_folder, tmp_path / "run", more=(cache,), max_epochs=1)
+        assert (
+            caplog.text.count("the trunk cache cannot be written (No space left on device); pixels are read")
+            == 1
+        )
+        assert len(list(disk.glob("cache/*/*.safetensors"))) == 1
+        assert (half_written(disk), leftovers(disk)) == ([], [])
+        assert differences(pixels.end(), run.end()) == []
+        caplog.clear()
+        Run(
+            tiny_checkpoint, flickr_folder, tmp_path / "again", more=(cache,), max_epochs=1
+        )  # seen before it begins
+        assert caplog.text.count("pixels are read instead") == 1
+
+
+def test_metrics_and_predictions_that_find_no_room_leave_those_before(tmp_path):
+    image = CaptionedImage("a.jpg", "/a.jpg", ("a dog",), "a.jpg")
+    scores = Scores({}, {}, [{"bleu_4": 0.5, "rouge_l": 0.5, "cider_d": 0.5}])
+    with small_disk(tmp_path / "disk", 200) as disk:
+        table, numbers = disk / "predictions.csv", disk / "metrics.json"
+        write_predictions(table, [image], {"a.jpg": "a dog"}, scores)
+        write_json(numbers, {"val/loss": 1.0})
+        before = table.read_bytes()
+        fill(disk)
+        with pytest.raises(
+            UserError, match=r"predictions\.csv cannot be written \(No space left on device\)"
+        ):
+            write_predictions(table, [image], {"a.jpg": "a cat " * 2000}, scores)
+        with pytest.raises(UserError, match=r"metrics\.json cannot be written \(No space left on device\)"):
+            write_json(numbers, {"val/loss": 2.0})
+        assert (table.read_bytes(), json.loads(numbers.read_text())) == (before, {"val/loss": 1.0})
+        assert leftovers(disk) == []
+
+
+def test_curves_that_find_no_room_wait_for_it(tmp_path, caplog):
+    with small_disk(tmp_path / "disk", 200) as disk:
+        logger = CsvHistory(str(disk), "csv", "", flush_logs_every_n_steps=10_000)
+        logger.log_metrics({"a": 0.0}, 0)
+        logger.save()
+        filler = fill(disk)
+        for step in range(1, 1000):
+            logger.log_metrics({"a": 0.5}, step)
+        logger.save()
+        assert "its rows are kept" in caplog.text
+        assert half_written(disk) == []
+        filler.unlink()
+        logger.save()
+        with (disk / "csv" / "metrics.csv").open() as file:
+            assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1000))
+
+
+@pytest.mark.parametrize("kilobytes", [100, 700, 1300])
+def test_a_run_on_a_full_disk_ends_in_a_line_and_leaves_no_half_file(
+    kilobytes, tiny_checkpoint, flickr_folder, tmp_path, capsys
+):
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        folder = disk / "logs" / "train" / "runs" / "one"
+        with pytest.raises(UserError, match=r"disk is full|cannot be written") as told:
+            run_train(folder, tiny_checkpoint, flickr_folder, "zero_shot=false")
+        assert "\n" not in str(told.value)
+        assert half_written(disk) == []
