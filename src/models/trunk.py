@@ -40,8 +40,9 @@ class EncoderHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features (B,P,D) to the encoder's last hidden states (B,P,D)."""
         entry: Any = self.encoder.embeddings
-        entry.features = features
         dtype = entry.patch_embeddings.projection.weight.dtype
+        # Autocast takes features of any precision; without it those kept in another one have to be turned.
+        entry.features = features if torch.is_autocast_enabled(features.device.type) else features.to(dtype)
         # Only the shape of the pixels is asked for: one zero, seen as (B,3,H,W).
         shape = torch.zeros((), dtype=dtype, device=features.device).expand(
             len(features), 3, *self.image_size

@@ -22,7 +22,7 @@ from src.models.checkpoints import (
     public_names,
     weight_digests,
 )
-from src.models.freezing import choose_trainable
+from src.models.freezing import choose_trainable, find_blocks
 from src.models.generation import generate_captions
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
@@ -34,7 +34,6 @@ from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-
 DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
 
 
@@ -45,6 +44,7 @@ class VitGpt2(LightningModule):
     train, num_layers_to_train: see `choose_trainable`. adapter="lora" is train="lora"; lora: see `LoraSettings`.
     max_length: tokens of a generated caption, start included; None takes the data set's, else 32.
     num_beams: beams of the search, 1 is greedy.
+    compile: let torch.compile fuse each block of the encoder.
     optimizer: called with parameter groups. lr_scheduler: {"scheduler": called with the optimizer and the
     total of optimizer steps, "interval", "frequency", "monitor"}, or None.
     """
@@ -62,6 +62,7 @@ class VitGpt2(LightningModule):
         lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         num_beams: int = 4,
+        compile: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         lr_scheduler: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -90,6 +91,9 @@ class VitGpt2(LightningModule):
         image = self.preprocessing.image
         parts = split_encoder(self.model.encoder, (image.height, image.width))
         whole = without_pooler(self.model.encoder)
+        if compile:
+            for block in find_blocks(self.model.encoder):  # one graph serves all of them
+                block.compile()
         self._parts = (parts, whole)  # in a tuple, so that torch does not register the shared weights twice
         self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
 
@@ -121,10 +125,8 @@ class VitGpt2(LightningModule):
         """Changes with any weight of the trunk, with where it ends and with the preprocessing of pixels."""
         trained = {self.names[name] for name in self.trained_weights()}
         encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
-        weights = (
-            f"{combine_digests(self.digests, encoder - trained)[:32]}-{frozen_blocks(self.model.encoder)}"
-        )
-        return f"{weights}-{self.preprocessing.image.fingerprint()}"
+        weights = combine_digests(self.digests, encoder - trained)[:32]
+        return f"{weights}-{frozen_blocks(self.model.encoder)}-{self.preprocessing.image.fingerprint()}"
 
     def encode(self, batch: CaptionBatch) -> Tensor:
         """Encoder states (B,P,D) of a batch of pixels or of cached features."""

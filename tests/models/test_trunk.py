@@ -32,6 +32,16 @@ def test_trunk_and_head_are_the_encoder(kind, num_last):
     assert head(trunk(pixels)).requires_grad == (num_last > 0)
 
 
+def test_the_head_takes_features_of_another_precision():
+    trunk, head = split_encoder(encoder("vit", 1), (SIZE, SIZE))
+    features = trunk(torch.randn(2, 3, SIZE, SIZE))
+    expected = head(features)
+    assert torch.equal(head(features.double()), expected)
+    torch.testing.assert_close(head(features.bfloat16()), expected, atol=0.05, rtol=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(head(features.bfloat16()), expected, atol=0.1, rtol=0.1, check_dtype=False)
+
+
 def test_a_picture_that_leaves_odd_grids_passes_swin():
     made = encoder("swin", 2, depths=[1, 1, 1], num_heads=[1, 2, 2], image_size=40, window_size=2)
     trunk, head = split_encoder(made, (40, 40))  # 10 x 10 patches, then 5 x 5, then 3 x 3

@@ -206,3 +206,20 @@ def test_training_needs_an_optimizer(make, tmp_path):
     module, data = make(optimizer=None)
     with pytest.raises(UserError, match=r"model\.optimizer=null"):
         trainer(tmp_path).fit(module, data)
+
+
+def test_compiled_blocks_give_the_same_loss_under_the_same_names(make, monkeypatch):
+    plain, data = make()
+    batch = next(iter(data.val_dataloader()))
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    module, _ = make(compile=True)
+    assert compiled == list(module.model.encoder.layers)
+    monkeypatch.undo()
+    for block in compiled:
+        block.compile(backend="aot_eager")  # all of torch.compile but the compiler of the machine
+    with torch.no_grad():
+        expected, _ = plain.eval().nats_and_tokens(batch)
+        found, _ = module.eval().nats_and_tokens(batch)
+    torch.testing.assert_close(found, expected)
+    assert module.names == plain.names
