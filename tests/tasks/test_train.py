@@ -94,7 +94,9 @@ def test_the_checkpoint_holds_what_trains_by_the_names_of_save_pretrained(finish
 def test_frozen_weights_stay_and_every_weight_that_trains_moves(finished):
     before, after, trained = (finished.seen[name] for name in ("before", "after", "trained"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == trained
+    assert moved <= trained
+    # Softmax does not change when all keys move alike: a key bias has no gradient but rounding.
+    assert all(name.endswith("k_proj.bias") or ".key.bias" in name for name in trained - moved)
 
 
 def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folder, tmp_path):

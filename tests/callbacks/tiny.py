@@ -1,0 +1,33 @@
+"""A tiny module, its data and a quiet trainer, for tests of what happens around training."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from src.datamodule.flickr import FlickrDataModule
+from src.models.vit_gpt2 import VitGpt2
+
+
+def make(
+    checkpoint: Path, pictures: Path, model: Any = None, **data: Any
+) -> tuple[VitGpt2, FlickrDataModule]:
+    """A module of given weights, and the data module connected to it."""
+    torch.manual_seed(0)
+    settings = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "max_length": 8, "num_beams": 1}
+    module = VitGpt2(str(checkpoint), **(settings | (model or {})))
+    datamodule = FlickrDataModule(pictures, **({"batch_size": 8, "num_workers": 0} | data))
+    datamodule.setup()
+    datamodule.connect(module.preprocessing)
+    return module, datamodule
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    """On the CPU in fp32, one epoch, nothing on the screen and no checkpoints."""
+    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "logger": False} | settings
+    return pl.Trainer(
+        accelerator="cpu", callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder, **settings,
+    )  # fmt: skip
