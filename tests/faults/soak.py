@@ -77,7 +77,7 @@ def soak(folder: Path, minutes: float, every: float) -> tuple[list[Sample], int]
     began = told = time.monotonic()
     while process.status() is None and time.monotonic() - began < 60 * minutes:
         samples.append(look(process.pid, time.monotonic() - began))
-        if time.monotonic() - told > 30:
+        if time.monotonic() - told > 60:
             told, last = time.monotonic(), samples[-1]
             print(
                 f"{last.seconds / 60:.0f} min: {last.memory / 1024:.1f} MB, {last.files} files open",
