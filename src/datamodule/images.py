@@ -31,6 +31,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.image_headers import read_header
+from src.datamodule.shard_members import read_member
 from src.utils.errors import UserError
 from src.utils.logging import visible
 
@@ -153,12 +154,25 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
 
 
 def _read(path: str | Path) -> bytes:
-    _check_file(path)
     try:
+        if _is_inside_a_file(path):
+            return read_member(path, BYTE_LIMIT)
+        _check_file(path)
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         raise _unreadable(str(path), error) from error
+
+
+def _is_inside_a_file(path: str | Path) -> bool:
+    """Whether a folder of the path is a file: a shard."""
+    try:
+        os.stat(path)
+    except NotADirectoryError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _check_file(path: str | Path) -> None:
