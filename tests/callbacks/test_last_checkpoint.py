@@ -56,6 +56,13 @@ def test_a_run_that_early_stopping_ended_does_not_train_on(checkpoint, flickr_fo
     assert differences(whole.end(), resumed.end()) == []
 
 
+def test_a_run_with_nothing_left_to_train_has_a_last_checkpoint_too(checkpoint, flickr_folder, tmp_path):
+    Run(checkpoint, flickr_folder, tmp_path / "whole", max_epochs=1)
+    last = tmp_path / "whole" / "last.ckpt"
+    Run(checkpoint, flickr_folder, tmp_path / "on", last, max_epochs=1)
+    assert (tmp_path / "on" / "last.ckpt").read_bytes() == last.read_bytes()
+
+
 class Signal(Callback):
     """Sends this process a signal in a hook, once the run is at a step."""
 

@@ -26,8 +26,10 @@ def make(
 
 def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
     """On the CPU in fp32, one epoch, nothing on the screen and no checkpoints."""
-    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "logger": False} | settings
-    return pl.Trainer(
-        accelerator="cpu", callbacks=list(callbacks), enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder, **settings,
-    )  # fmt: skip
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    settings = (
+        {"max_epochs": 1, "num_sanity_val_steps": 0, "use_distributed_sampler": False} | quiet | settings
+    )
+    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), default_root_dir=folder, **settings)
