@@ -254,4 +254,4 @@ def image_processor_of(base: str) -> Any:
 
     encoder = base if Path(base).is_dir() else base.split(" + ")[0]
     source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
-    return AutoImageProcessor.from_pretrained(source, revision=revision or None)
+    return AutoImageProcessor.from_pretrained(source, revision=revision or None, trust_remote_code=False)

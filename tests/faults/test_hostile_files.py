@@ -1,5 +1,6 @@
 """Files from a stranger: nothing of theirs runs, whichever way they come in."""
 
+import ast
 import csv
 import io
 import json
@@ -137,6 +138,50 @@ def test_a_pickle_in_the_trunk_cache_is_thrown_away(marker, tiny_checkpoint, fli
     assert caplog.text.count("is damaged") == 2
     assert differences(first.end(), second.end()) == []
     assert {path.name: path.read_bytes() for path in shard.parent.iterdir()} == {shard.name: whole}
+
+
+DANGEROUS = {"eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "numpy.load", "np.load",
+             "yaml.load", "joblib.load", "tarfile.extractall"}  # fmt: skip
+
+
+def calls(root: Path):
+    """Every call in the project's code, with its name as written."""
+    for path in [*(root / "src").rglob("*.py"), *root.glob("*.py"), *(root / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield f"{path.name}:{node.lineno}", ast.unparse(node.func), node
+
+
+def test_no_call_in_the_project_runs_what_a_file_holds(root):
+    seen = set()
+    for place, name, node in calls(root):
+        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        assert name not in DANGEROUS, place
+        assert given.get("shell") != "True", place
+        if name == "torch.load":
+            assert given["weights_only"] == "True", place
+        if name.endswith(".from_pretrained"):
+            assert given["trust_remote_code"] == "False", place
+        seen.add(name)
+    assert {
+        "torch.load",
+        "kind.from_pretrained",
+        "subprocess.run",
+    } <= seen  # that there is something to look at
+
+
+def test_a_model_that_brings_its_own_code_is_refused(marker, tiny_checkpoint, tmp_path):
+    folder = tmp_path / "theirs"
+    shutil.copytree(tiny_checkpoint, folder)
+    (folder / "theirs.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Model: pass\n")
+    for name, key in (("config.json", "AutoConfig"), ("preprocessor_config.json", "AutoImageProcessor")):
+        shutil.copy(tiny_checkpoint / name, folder / name)
+        content = json.loads((folder / name).read_text())
+        kind = {"model_type": "theirs"} if name == "config.json" else {"image_processor_type": "Theirs"}
+        (folder / name).write_text(json.dumps(content | kind | {"auto_map": {key: "theirs.Model"}}))
+        with pytest.raises(UserError, match="cannot be loaded"):
+            Captioner.from_checkpoint(folder)
+        shutil.copy(tiny_checkpoint / name, folder / name)
 
 
 FORMULA_NAME = "=cmd|' /C calc'!A0.png"

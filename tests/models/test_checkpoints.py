@@ -72,3 +72,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert torch.load(path, weights_only=True) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_fault_that_is_not_the_disks_is_not_told_as_one(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("cannot write this tensor")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="this tensor"):
+        AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
