@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage
 from src.metrics.scoring import CaptionScorer, Scores
 from src.models.vit_gpt2 import VitGpt2
+from src.report.run_files import read_box
 from src.report.word_maps import write_word_maps
 from src.utils.csv_cells import plain_cell, safe_cell
 from src.utils.errors import UserError
@@ -20,6 +22,7 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 WORD_MAPS = 60  # pictures of the report that show where each word looked
+REFERENCE = re.compile(r"reference_[1-9][0-9]*")
 PER_IMAGE = ("bleu_4", "rouge_l", "cider_d")
 
 
@@ -109,8 +112,10 @@ def write_predictions(
         UserError: the file cannot be written; one that was there stays as it was.
     """
     most = max(len(image.captions) for image in images)
-    header = ["image_id", "path", "caption", "zero_shot_caption", *(f"reference_{k + 1}" for k in range(most)),
-              "licence", *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
+    boxes = any(image.box for image in images)  # parts of pictures, which the report cuts out by them
+    header = ["image_id", "path", *(["box"] if boxes else []), "caption", "zero_shot_caption",
+              *(f"reference_{k + 1}" for k in range(most)), "licence",
+              *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
     try:
         with atomic_write(path) as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -118,14 +123,9 @@ def write_predictions(
             for index, image in enumerate(images):
                 references = [*image.captions, *[""] * (most - len(image.captions))]
                 base = base_captions[image.image_id] if base_captions is not None else ""
-                text = [
-                    image.image_id,
-                    image.path,
-                    captions[image.image_id],
-                    base,
-                    *references,
-                    image.licence,
-                ]
+                box = [" ".join(map(str, image.box or ()))] if boxes else []
+                said = [captions[image.image_id], base]
+                text = [image.image_id, image.path, *box, *said, *references, image.licence]
                 own = [scores.per_image[index][name] for name in PER_IMAGE]
                 other = [base_scores.per_image[index][name] if base_scores else "" for name in PER_IMAGE]
                 writer.writerow([*map(safe_cell, text), *own, *other])
@@ -139,31 +139,22 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     """Scores of a `predictions.csv` with no model; writes its copy with the scores into `folder`.
 
     Raises:
-        UserError: no such file, or columns missing.
+        UserError: no such file, not a csv file in UTF-8, or columns missing.
     """
     if not predictions.is_file():
         raise UserError(
             f"predictions={str(predictions)!r} does not exist; expected a predictions.csv; "
             "set predictions=<run>/predictions.csv"
         )
-    with predictions.open(encoding="utf-8-sig", newline="") as file:
-        rows = [
-            {key: plain_cell(value or "") for key, value in row.items() if key}
-            for row in csv.DictReader(file)
-        ]
-    if not rows or not {"image_id", "caption", "reference_1"} <= set(rows[0]):
-        found = ", ".join(rows[0]) if rows else "no rows"
-        raise UserError(
-            f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; "
-            "score a file that eval.py or train.py wrote"
-        )
+    rows = _read_rows(predictions)
     images = [
         CaptionedImage(
             row["image_id"],
             row.get("path", ""),
             _references(row),
             row["image_id"],
-            licence=row.get("licence", ""),
+            read_box(row.get("box", "")),
+            row.get("licence", ""),
         )
         for row in rows
     ]
@@ -179,8 +170,33 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     return metrics
 
 
+def _read_rows(predictions: Path) -> list[dict[str, str]]:
+    """The file's rows, what was guarded for spreadsheets as it was.
+
+    Raises:
+        UserError: not a csv file in UTF-8, or columns missing.
+    """
+    try:
+        with predictions.open(encoding="utf-8-sig", newline="") as file:
+            rows = [
+                {key: plain_cell(value or "") for key, value in row.items() if isinstance(key, str)}
+                for row in csv.DictReader(file)
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"predictions={str(predictions)!r} is no csv file in UTF-8 ({error}); expected one that eval.py or "
+            "train.py wrote; save it again as UTF-8"
+        ) from error
+    if not rows or not {"image_id", "caption", "reference_1"} <= set(rows[0]):
+        found = ", ".join(rows[0]) if rows else "no rows"
+        raise UserError(
+            f"predictions={str(predictions)!r} has {found}; expected the columns image_id, caption, reference_1, ...; "
+            "score a file that eval.py or train.py wrote"
+        )
+    return rows
+
+
 def _references(row: Mapping[str, str]) -> tuple[str, ...]:
-    keys = sorted(
-        (key for key in row if key.startswith("reference_")), key=lambda key: int(key.rpartition("_")[2])
-    )
-    return tuple(row[key] for key in keys if row[key])
+    """Those of the columns reference_1, reference_2, ... that hold text."""
+    numbers = sorted(int(key[len("reference_") :]) for key in row if REFERENCE.fullmatch(key))
+    return tuple(row[f"reference_{k}"] for k in numbers if row[f"reference_{k}"])

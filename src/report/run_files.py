@@ -113,12 +113,13 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
         zero_shot_caption=cells.get("zero_shot_caption") or ("" if asked else None),
         references=tuple(cells[name] for name in references if cells[name].strip()),
         licence=cells.get("licence", ""),
-        box=_box(cells.get("box", "")),
+        box=read_box(cells.get("box", "")),
         scores=scores,
     )
 
 
-def _box(cell: str) -> tuple[int, int, int, int] | None:
+def read_box(cell: str) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) of a cell `left top right bottom`, None where it holds no box."""
     numbers = cell.replace(",", " ").split()
     if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
         return None

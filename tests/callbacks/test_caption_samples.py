@@ -114,7 +114,7 @@ def test_without_scorer_and_logger_nothing_is_logged(tmp_path, tiny_checkpoint, 
 def test_a_picture_that_is_gone_when_it_is_to_be_drawn_is_passed_over(
     tmp_path, tiny_checkpoint, flickr_folder, caplog
 ):
-    module, data = make(tiny_checkpoint, flickr_folder)
+    _, data = make(tiny_checkpoint, flickr_folder)
     made, logger = CaptionSamples(), TensorBoardLogger(tmp_path, name="", version="")
     shown = trainer(tmp_path, made, logger=logger)
     found = {image.image_id: ("said", list(image.captions)) for image in data.splits["val"]}

@@ -1,0 +1,148 @@
+"""Predictions as a file: everything that was said comes back from it, with the same scores."""
+
+import csv
+
+import pytest
+import torch
+
+from src.datamodule.caption_table import CaptionedImage
+from src.evaluate import evaluate, flat, numbers, rescore, write_predictions
+from src.metrics.scoring import CaptionScorer
+from src.report.run_files import read_predictions
+from src.utils.errors import UserError
+
+SCORER = CaptionScorer(bootstrap_samples=20)
+CAPTIONS = {"a.jpg": "a dog runs on grass", "=b.jpg": "=a cat", "c.jpg": ""}
+BASE = {"a.jpg": "a dog", "=b.jpg": "", "c.jpg": "two birds"}
+
+
+def images(box=None):
+    """Three pictures, the first with twelve references, so that their columns have one digit and two."""
+    many = tuple(f"a dog runs on grass {'again ' * k}" for k in range(12))
+    found = {"a.jpg": many, "=b.jpg": ("-a cat sits", "a cat"), "c.jpg": ("two birds", "birds in the sky")}
+    return [
+        CaptionedImage(name, f"/pictures/{name}", texts, name, box if name == "c.jpg" else None, "CC0")
+        for name, texts in found.items()
+    ]
+
+
+def scored(captions):
+    return SCORER.score(
+        list(CAPTIONS), [captions[name] for name in CAPTIONS], [list(i.captions) for i in images()]
+    )
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A predictions.csv of model and base."""
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, images(), CAPTIONS, scored(CAPTIONS), BASE, scored(BASE))
+    return path
+
+
+def test_a_file_scored_again_gives_the_same_numbers_and_the_same_file(written, tmp_path):
+    metrics = rescore(written, tmp_path / "again", SCORER)
+    assert metrics == flat(scored(CAPTIONS), "test") | flat(scored(BASE), "zero_shot/test")
+    assert (tmp_path / "again" / "predictions.csv").read_bytes() == written.read_bytes()
+
+
+def test_text_that_a_spreadsheet_would_run_is_guarded_in_the_file_alone(written):
+    with written.open(encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))[1]
+    assert [cells[name] for name in ("image_id", "caption", "reference_1")] == [
+        "'=b.jpg",
+        "'=a cat",
+        "'-a cat sits",
+    ]
+    row = read_predictions(written)[1]
+    assert (row.image_id, row.caption, row.references[0]) == ("=b.jpg", "=a cat", "-a cat sits")
+    assert (row.zero_shot_caption, row.licence, row.box) == ("", "CC0", None)
+
+
+def test_a_base_that_was_not_asked_has_no_scores(tmp_path):
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, images(), CAPTIONS, scored(CAPTIONS))
+    assert all(row.zero_shot_caption is None for row in read_predictions(path))
+    metrics = rescore(path, tmp_path / "again", SCORER)
+    assert metrics == flat(scored(CAPTIONS), "test")
+
+
+def test_the_box_of_a_part_of_a_picture_reaches_the_report(tmp_path):
+    path, box = tmp_path / "predictions.csv", (10, 20, 110, 220)
+    write_predictions(path, images(box), CAPTIONS, scored(CAPTIONS))
+    assert [row.box for row in read_predictions(path)] == [None, None, box]
+    rescore(path, tmp_path / "again", SCORER)
+    assert (tmp_path / "again" / "predictions.csv").read_bytes() == path.read_bytes()
+
+
+def test_a_file_of_another_program_may_hold_other_columns(tmp_path):
+    lines = [
+        "\ufeffimage_id,caption,reference_1,reference_2,reference_text,note",
+        "a.jpg,a dog,a dog runs,,x,y",
+        "b.jpg,a cat,a cat sits,the cat,x,y,and,more",
+    ]
+    (tmp_path / "other.csv").write_text("\n".join(lines), encoding="utf-8")
+    metrics = rescore(tmp_path / "other.csv", tmp_path, SCORER)
+    expected = SCORER.score(
+        ["a.jpg", "b.jpg"], ["a dog", "a cat"], [["a dog runs"], ["a cat sits", "the cat"]]
+    )
+    assert metrics == flat(expected, "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "does not exist; expected a predictions.csv"),
+        (b"", "has no rows; expected the columns image_id, caption, reference_1"),
+        (b"image_id,caption\na,b\n", "has image_id, caption; expected the columns"),
+        ("image_id,caption,reference_1\na,é,b\n".encode("latin-1"), "is no csv file in UTF-8"),
+        (b"image_id,caption,reference_1\na,b,c\na,d,e\n", "image 'a' comes twice"),
+        (b"image_id,caption,reference_1\na,b,\n", "image 'a' has no list of references"),
+    ],
+)
+def test_a_file_that_cannot_be_scored_is_told_in_one_line(tmp_path, content, told):
+    path = tmp_path / "x.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=told) as caught:
+        rescore(path, tmp_path / "out", SCORER)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(written, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    before = written.read_bytes()
+    monkeypatch.setattr("src.utils.files.os.replace", full)
+    with pytest.raises(UserError, match=r"predictions.csv cannot be written \(No space left on device\)"):
+        write_predictions(written, images(), BASE, scored(BASE))
+    assert written.read_bytes() == before
+
+
+def test_logged_values_become_plain_finite_numbers():
+    logged = {"a": torch.tensor(1.5), "b": torch.tensor(float("nan")), "c": float("inf"), "d": 2}
+    assert numbers(logged) == {"a": 1.5, "d": 2.0}
+
+
+def test_without_a_readable_test_image_there_is_no_score(tmp_path):
+    class Model:
+        captions = None
+
+    class Data:
+        splits = {"test": images()}  # noqa: RUF012
+
+        def broken_everywhere(self):
+            return {image.image_id: "broken" for image in images()}
+
+    class Trainer:
+        is_global_zero = True
+        callback_metrics = {"test/loss": torch.tensor(1.0)}  # noqa: RUF012
+
+        def test(self, *args, **settings):
+            """No batch had an image."""
+
+    with pytest.raises(UserError, match="no test image could be read; expected at least one"):
+        evaluate(Model(), Data(), Trainer(), tmp_path, SCORER, zero_shot=False)
+    assert list(tmp_path.iterdir()) == []
