@@ -147,6 +147,7 @@ class LastCheckpoint(Checkpoint):
                 number,
                 f" after step {trainer.global_step}; all is kept; go on with the same command and "
                 f"ckpt_path={self.path}",
+                everywhere=True,
             )
 
     def _save(self, trainer: Trainer) -> None:

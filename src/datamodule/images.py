@@ -168,10 +168,8 @@ def _is_inside_a_file(path: str | Path) -> bool:
     """Whether a folder of the path is a file: a shard."""
     try:
         os.stat(path)
-    except NotADirectoryError:
-        return True
-    except (OSError, ValueError):
-        pass
+    except (OSError, ValueError) as error:
+        return isinstance(error, NotADirectoryError)
     return False
 
 

@@ -14,6 +14,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.metrics.scoring import CaptionScorer
 from src.models.checkpoints import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
+from src.tasks.processes import share_one_fate
 from src.utils.errors import UserError
 from src.utils.hardware import choose_precision
 
@@ -79,6 +80,7 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
     # What a signal means is decided in src/utils/stopping.py. Lightning would note a SIGTERM and go on scoring, and
     # answers it with a collective call that hangs where one process alone was told.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    share_one_fate(trainer)
     return trainer
 
 

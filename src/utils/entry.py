@@ -52,10 +52,11 @@ def leave(error: BaseException, whole: bool = False) -> None:
 
 
 def report(error: BaseException) -> int:
-    """Tell the error on standard error; the exit status."""
+    """Tell the error on standard error, rank 0 alone where all processes have the same; the exit status."""
     if os.environ.get(OURS) == "traceback":
         traceback.print_exception(error)
-    _say(message(error) or "".join(traceback.format_exception(error)).rstrip())
+    if not (rank() and any(getattr(cause, "everywhere", False) for cause in _causes(error))):
+        _say(message(error) or "".join(traceback.format_exception(error)).rstrip())
     status = 130 if isinstance(error, KeyboardInterrupt) else 1
     return next((cause.exit_status for cause in _causes(error) if hasattr(cause, "exit_status")), status)
 

@@ -8,15 +8,19 @@ from typing import Any
 
 # Control characters, half characters, and what ends or turns round a line: a terminal would obey file names.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
-RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+# Of SLURM; of the processes that Lightning starts; of a machine whose first process was started by hand.
+RANK_VARIABLES = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 
 
 def rank() -> int:
-    """This process's place among the processes of the run, 0 when there is one."""
-    for name in RANK_VARIABLES:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+    """This process's place among the processes of the run; 0 is the one that speaks and writes.
+
+    Where no launcher tells it, another number than 0 means no more than that this is another process: within a
+    SLURM job of one task the processes that Lightning starts all have SLURM_PROCID=0.
+    """
+    if os.environ.get("RANK", "").isdigit():
+        return int(os.environ["RANK"])
+    return max(int(os.environ[name]) if os.environ.get(name, "").isdigit() else 0 for name in RANK_VARIABLES)
 
 
 def visible(text: str, keep: str = "") -> str:

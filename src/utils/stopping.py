@@ -26,12 +26,14 @@ class StopSignal(BaseException):
 class Stopped(UserError):
     """The run was told to stop by a signal; all that was complete is kept.
 
+    everywhere: each process of the run stops here, so that one of them is enough to say so.
     exit_status: 128 + the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
-    def __init__(self, number: int, text: str) -> None:
+    def __init__(self, number: int, text: str, everywhere: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{text}")
         self.exit_status = 128 + number
+        self.everywhere = everywhere
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from src.utils.errors import UserError
 from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
+from src.utils.lost_process import lost_process
 from src.utils.run_folder import write_json
 from src.utils.shortages import shortage, threads_in_a_line
 from src.utils.stopping import Stopped, StopSignal, how_to_go_on, listening, raise_stop
@@ -63,7 +64,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     except BaseException as error:
         status = "stopped" if _is_stop(error) else "failed"
         _keep(error, folder)
-        told = shortage(error, config)
+        told = shortage(error, config) or lost_process(error)
         leave(told or error, whole=status == "stopped")
         if told:
             raise told from error

@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigKeyError
 from src.utils import entry
 from src.utils.entry import FULL_ERROR, leave, message, run_entry
 from src.utils.errors import UserError
+from src.utils.stopping import Stopped
 from tests.utils.composing import job
 
 
@@ -45,10 +46,16 @@ def test_a_mistake_inside_a_target_is_found(capsys):
 
 
 def test_a_kind_of_error_may_have_its_own_status(capsys):
-    class Stopped(UserError):
-        exit_status = 130
+    assert ending(Stopped(2, "; go on with ckpt_path=last")) == 130
+    assert capsys.readouterr().err == "error: stopped by SIGINT; go on with ckpt_path=last\n"
 
-    assert ending(Stopped("stopped by SIGINT; go on with ckpt_path=last")) == 130
+
+def test_a_stop_of_all_processes_is_told_by_the_first(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert ending(Stopped(15, " after step 3", everywhere=True)) == 143
+    assert capsys.readouterr().err == ""
+    assert ending(Stopped(15, " alone")) == 143
+    assert capsys.readouterr().err == "[rank 1] error: stopped by SIGTERM alone\n"
 
 
 def test_ctrl_c(capsys):

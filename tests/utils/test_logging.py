@@ -12,7 +12,7 @@ HOSTILE = "a\x1b[2J\r\nINFO all is well\x00\u202egpj.exe\u2028"
 TOLD = r"a\x1b[2J\r\nINFO all is well\x00\u202egpj.exe\u2028"
 
 
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"])
 def test_other_ranks_are_silent(monkeypatch, caplog, variable):
     log = get_logger("a.test")
     monkeypatch.setenv(variable, "1")
@@ -21,6 +21,20 @@ def test_other_ranks_are_silent(monkeypatch, caplog, variable):
     monkeypatch.setenv(variable, "none")
     log.error("from rank %d", rank())
     assert caplog.messages == ["from rank 0"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, 0),  # torchrun within a job of SLURM
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1", "NODE_RANK": "0"}, 1),  # started by Lightning within one
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, 1),  # by hand on the second of two machines
+    ],
+)
+def test_the_launcher_that_is_nearest_tells_the_rank(monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert rank() == expected
 
 
 def test_file_names_and_captions_cannot_forge_lines_or_move_the_cursor(caplog):
