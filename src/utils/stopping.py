@@ -1,7 +1,9 @@
 """Ctrl-C, SIGTERM and SIGUSR1 end a run in order: what they mean is decided here, in one place."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from src.utils.errors import UserError
 
 # SIGTERM: a scheduler's time limit, `kill`. SIGUSR1: what many SLURM scripts ask to be sent before the limit.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+ECHO = 1.0  # seconds
+HEAD_START = 2.0  # seconds
 
 
 class StopSignal(BaseException):
@@ -40,12 +44,16 @@ class Stopped(UserError):
 def listening(heard: Callable[[int], None]) -> Iterator[None]:
     """Inside, the first signal of `SIGNALS` calls `heard(number)`; a second one does what it did before.
 
+    Signals within `ECHO` seconds of the first are its echoes: SLURM signals every process of a job step, and
+    torchrun, which is one of them, passes on what it got.
+
     Outside of the main thread, where Python allows no handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
+    first: list[float] = []  # when it came
 
     def restore() -> None:
         for number, handler in before.items():
@@ -53,8 +61,12 @@ def listening(heard: Callable[[int], None]) -> Iterator[None]:
         before.clear()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        restore()
-        heard(number)
+        if not first:
+            first.append(time.monotonic())
+            heard(number)
+        elif time.monotonic() - first[0] > ECHO:
+            restore()
+            signal.raise_signal(number)
 
     before.update({number: signal.signal(number, handle) for number in SIGNALS})
     try:
@@ -66,6 +78,17 @@ def listening(heard: Callable[[int], None]) -> Iterator[None]:
 def raise_stop(number: int) -> None:
     """Raise `StopSignal`: what a task does with a signal outside of training."""
     raise StopSignal(number)
+
+
+def let_rank_0_leave_first(error: BaseException) -> None:
+    """Wait a little, on other ranks than 0, where all stop.
+
+    torchrun and srun end all processes as soon as one has ended, and rank 0 still writes and says how the run
+    ended. The processes that Lightning starts are waited for, and need not wait.
+    """
+    by_launcher = any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "SLURM_PROCID"))
+    if by_launcher and getattr(error, "everywhere", False):
+        time.sleep(HEAD_START)
 
 
 def how_to_go_on(folder: Path) -> str:

@@ -24,7 +24,14 @@ from src.utils.logging import get_logger, rank
 from src.utils.lost_process import lost_process
 from src.utils.run_folder import write_json
 from src.utils.shortages import shortage, threads_in_a_line
-from src.utils.stopping import Stopped, StopSignal, how_to_go_on, listening, raise_stop
+from src.utils.stopping import (
+    Stopped,
+    StopSignal,
+    how_to_go_on,
+    let_rank_0_leave_first,
+    listening,
+    raise_stop,
+)
 
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +71,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     except BaseException as error:
         status = "stopped" if _is_stop(error) else "failed"
         _keep(error, folder)
+        let_rank_0_leave_first(error)
         told = shortage(error, config) or lost_process(error)
         leave(told or error, whole=status == "stopped")
         if told:

@@ -7,21 +7,26 @@ import threading
 import pytest
 
 from src.utils.stopping import (
+    HEAD_START,
     SIGNALS,
     Stopped,
     StopSignal,
     how_to_go_on,
+    let_rank_0_leave_first,
     listening,
     raise_stop,
 )
 
 
-def test_the_first_signal_is_heard_and_the_second_does_what_it_did_before():
+def test_the_first_signal_is_heard_its_echo_is_not_and_the_second_does_what_it_did_before(monkeypatch):
     heard, outer = [], []
     before = signal.signal(signal.SIGTERM, lambda number, frame: outer.append(number))
     try:
         with listening(heard.append):
             os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (heard, outer) == ([signal.SIGTERM], [])
+            monkeypatch.setattr("src.utils.stopping.ECHO", 0.0)
             os.kill(os.getpid(), signal.SIGTERM)
         assert (heard, outer) == ([signal.SIGTERM], [signal.SIGTERM])
     finally:
@@ -53,6 +58,27 @@ def test_outside_of_the_main_thread_nothing_changes():
     thread.start()
     thread.join()
     assert found == [before]
+
+
+@pytest.mark.parametrize(
+    ("environment", "everywhere", "waits"),
+    [
+        ({"RANK": "1"}, True, True),
+        ({"SLURM_PROCID": "3"}, True, True),
+        ({"RANK": "1"}, False, False),
+        ({"RANK": "0"}, True, False),
+        ({"LOCAL_RANK": "1"}, True, False),
+    ],
+)
+def test_rank_0_leaves_first(monkeypatch, environment, everywhere, waits):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    let_rank_0_leave_first(Stopped(15, "", everywhere))
+    assert slept == [HEAD_START] * waits
 
 
 def test_how_to_go_on(tmp_path):
