@@ -12,7 +12,7 @@ precision=auto     auto (bf16 where the hardware has it), bf16, 32
 base=              where the base weights are now, when they were moved since training
 
 Upload, drop or paste a picture: its caption, the other captions that the beams ended with, and where in the
-picture the model looked at each word. Pictures stay in this process and are deleted; the page fetches nothing
+picture the model looked at each word. Pictures stay here and are deleted within two minutes; the page fetches nothing
 from elsewhere and sends nothing. Needs the extra `app`. Ctrl-C ends it.
 
 Exit status: 1 a mistake in the command; 130 stopped.

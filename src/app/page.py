@@ -127,7 +127,10 @@ def build_page(captioner: Captioner, about: str, limits: Limits, uploads: Path) 
                     placeholder="Drop or paste a picture, or press to choose one",
                 )  # fmt: skip
                 Door(uploads).guard(place)
-                gr.HTML(f"<p>{limit}Pictures are read on this machine and deleted.</p>", elem_id="limits")
+                gr.HTML(
+                    f"<p>{limit}Pictures stay with this page and are deleted within two minutes.</p>",
+                    elem_id="limits",
+                )
             with gr.Column(scale=3, min_width=280):
                 shown = gr.HTML(
                     html_template='<div class="answer" aria-live="polite"></div>', js_on_load=script(),

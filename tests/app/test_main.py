@@ -10,6 +10,8 @@ import urllib.request
 
 import pytest
 
+pytest.importorskip("gradio")
+
 from src.app import __main__ as command
 from src.app.__main__ import main
 from src.utils.errors import UserError
