@@ -19,6 +19,12 @@ PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024,
 
 def print_report(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], result: Mapping) -> None:
     """A table for people, then one line of JSON for machines."""
+    print_table(title, header, rows)
+    print(json.dumps(result), flush=True)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns as wide as what stands in them."""
     cells = [list(map(str, header)), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     print(f"\n{title}")
@@ -26,7 +32,6 @@ def print_report(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]
         print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
         if number == 0:
             print("  ".join("-" * width for width in widths))
-    print(json.dumps(result), flush=True)
 
 
 def _cell(value: Any) -> str:

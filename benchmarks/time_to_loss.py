@@ -20,9 +20,9 @@ Runs take turns, each repetition with a seed of its own for the order of the dat
     checkpoint=   a VisionEncoderDecoder folder; the shipped tiny model
     data=drawn,flickr8k   drawn scenes, and photographs with five captions each
     data_dir=     the photographs, in a Flickr layout
-    drawn_images=1000
+    drawn_images=600
     batch_size=16 images in a step of ours; the Trainer gets as many captions in rows
-    epochs=5
+    epochs=4
     measurements=25   validation losses of a run
     lr=0.001      the tiny model's own
     repetitions=3
@@ -44,7 +44,7 @@ from src.utils.errors import UserError
 
 DEFAULTS = {
     "checkpoint": str(ROOT / "src" / "demo" / "vit_gpt2_tiny"), "data": "drawn,flickr8k",
-    "data_dir": str(FLICKR), "drawn_images": 1000, "batch_size": 16, "epochs": 5, "measurements": 25,
+    "data_dir": str(FLICKR), "drawn_images": 600, "batch_size": 16, "epochs": 4, "measurements": 25,
     "lr": 1e-3, "repetitions": 3, "only": "",
 }  # fmt: skip
 DATA = ("drawn", "flickr8k")
