@@ -1,10 +1,11 @@
-"""A model comes from the hub once; without one, a line says what to fetch. Each run is a process of its own."""
+"""A model comes from the hub once; without one, a line says what to fetch. Runs are processes of their own."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,24 +15,29 @@ from transformers import VisionEncoderDecoderModel
 from tests.models.loopback_hub import LoopbackHub, commit
 
 ROOT = Path(__file__).parents[2]
-REPO = "someone/a-captioner"
+REPO, CUT = "someone/a-captioner", "someone/a-cut-one"
 LOAD = """
 import sys
+from src.models import hub
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
-for line in sys.argv[1:]:
-    checkpoint, _, revision = line.partition("@")
+for line in sys.stdin:
+    checkpoint, _, revision = line.strip().partition("@")
+    hub.hub_answers.cache_clear()  # as in a run that begins now
     try:
         found = load_captioner(checkpoint, revision or None)
-        print("loaded", found.base_id, found.model.encoder.layernorm.bias[0].item())
+        print("loaded", found.base_id, found.model.encoder.layernorm.bias[0].item(), flush=True)
     except UserError as error:
-        print("error:", error)
+        print("error:", error, flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def hub(tiny_checkpoint, tmp_path_factory):
-    """Two revisions of a captioner in the layout of 2022: a pickled file and buffers that no model has today."""
+    """Two revisions of a captioner in the layout of 2022: a pickled file and buffers that no model has today.
+
+    Beside it another one as it is saved today.
+    """
     folders = {}
     for number, revision in enumerate(("main", "v2"), 1):
         folder = shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("hub") / revision)
@@ -41,55 +47,75 @@ def hub(tiny_checkpoint, tmp_path_factory):
         buffers = {"decoder.transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
         torch.save(model.state_dict() | buffers, folder / "pytorch_model.bin")
         folders[revision] = folder
-    return LoopbackHub({REPO: folders})
+    return LoopbackHub({REPO: folders, CUT: {"main": tiny_checkpoint}})
 
 
-def run(hub, home, *checkpoints, **variables):
-    """Load checkpoints in a new process whose hub is `hub` and whose cache is `home`."""
+@contextmanager
+def loading(hub, home, **variables):
+    """A process whose hub is `hub` and whose cache is `home`: `load(checkpoint)` gives the line that it says.
+
+    It says nothing else, neither a load report nor a progress bar.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | variables
-    command = [sys.executable, "-c", LOAD, *checkpoints]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), done.stderr
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", LOAD]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+
+        def load(checkpoint):
+            process.stdin.write(f"{checkpoint}\n")
+            process.stdin.flush()
+            return process.stdout.readline().rstrip("\n")
+
+        try:
+            yield load
+            said, noise = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (said, noise, process.returncode) == ("", "", 0)
 
 
-def test_the_first_run_downloads_and_the_second_needs_no_hub(hub, tmp_path):
-    with hub.running():
-        said, noise = run(hub, tmp_path, REPO, f"{REPO}@v2", f"{REPO}@v3", "someone/else")
-        assert said[:2] == [f"loaded {REPO} 1.0", f"loaded {REPO}@v2 2.0"]
-        assert re.match(f"error: .*{REPO}' at revision 'v3' has no such revision on {hub.url};", said[2])
-        assert re.match(f"error: .*'someone/else' is not there on {hub.url};", said[3])
-        assert len(said) == 4
-        assert noise == ""  # neither a load report nor a progress bar
-        assert f"GET /{REPO}/resolve/{commit('main')}/pytorch_model.bin" in hub.requests
-        asked = {line.split("/resolve/")[0].split("/", 1)[1] for line in hub.requests if "/resolve/" in line}
-        assert asked <= {REPO, "someone/else"}
-        assert not any("POST" in line or "discussions" in line for line in hub.requests)
-    said, noise = run(hub, tmp_path, REPO, f"{REPO}@v2", HF_HUB_OFFLINE="1")
-    assert said == [f"loaded {REPO} 1.0", f"loaded {REPO}@v2 2.0"]
-    assert noise == ""
+def test_a_model_comes_from_the_hub_once_and_every_shortage_is_told(hub, tmp_path):
+    with loading(hub, tmp_path) as load:
+        with hub.running():
+            downloads(hub, load)
+            breaks_off_and_goes_on(hub, load, tmp_path)
+        nobody_answers(hub, load)
+    with loading(hub, tmp_path, HF_HUB_OFFLINE="1") as load:
+        assert load(REPO) == f"loaded {REPO} 1.0"
+        assert load(f"{REPO}@v2") == f"loaded {REPO}@v2 2.0"
 
 
-def test_a_run_without_a_hub_says_what_to_fetch_from_where(hub, tmp_path):
-    said, noise = run(hub, tmp_path, REPO)  # nobody answers at its address any more
-    (line,) = said
-    assert line.startswith(f"error: model.checkpoint='{REPO}': its config is neither in the local cache nor")
-    assert f"hf download {REPO} --local-dir <folder>" in line
-    assert f"{hub.url}/{REPO}" in line
+def nobody_answers(hub, load):
+    """The line says what to fetch from where."""
+    line = load("someone/a-third")
+    assert line.startswith(
+        "error: model.checkpoint='someone/a-third': its config is neither in the local cache nor"
+    )
+    assert "hf download someone/a-third --local-dir <folder>" in line
+    assert f"{hub.url}/someone/a-third" in line
     assert line.endswith("set model.checkpoint=<folder>")
-    assert noise == ""
 
 
-def test_a_cut_connection_ends_in_one_line_and_the_next_run_mends_it(tiny_checkpoint, tmp_path):
-    hub = LoopbackHub({REPO: {"main": tiny_checkpoint}})
-    with hub.running():
-        hub.cut = {"model.safetensors"}
-        (line,), noise = run(hub, tmp_path, REPO)
-        assert line.startswith(
-            f"error: model.checkpoint='{REPO}': its model is neither in the local cache nor"
-        )
-        assert noise == ""
-        hub.cut = set()
-        assert run(hub, tmp_path, REPO)[0] == [f"loaded {REPO} 0.0"]
-    assert (tmp_path / "hub" / "models--someone--a-captioner" / "snapshots" / commit("main")).is_dir()
+def downloads(hub, load):
+    """What is there comes, what is not is told, and nothing else is asked for."""
+    assert load(REPO) == f"loaded {REPO} 1.0"
+    assert load(f"{REPO}@v2") == f"loaded {REPO}@v2 2.0"
+    assert re.match(
+        f"error: .*{REPO}' at revision 'v3' has no such revision on {hub.url};", load(f"{REPO}@v3")
+    )
+    assert re.match(f"error: .*'someone/else' is not there on {hub.url};", load("someone/else"))
+    assert f"GET /{REPO}/resolve/{commit('main')}/pytorch_model.bin" in hub.requests
+    asked = {line.split("/resolve/")[0].split("/", 1)[1] for line in hub.requests if "/resolve/" in line}
+    assert asked <= {REPO, "someone/else"}
+    assert not any("POST" in line or "discussions" in line for line in hub.requests)
+
+
+def breaks_off_and_goes_on(hub, load, home):
+    """A cut connection ends in one line, and the next call mends it."""
+    hub.cut = {"model.safetensors"}
+    line = load(CUT)
+    assert line.startswith(f"error: model.checkpoint='{CUT}': its model is neither in the local cache nor")
+    hub.cut = set()
+    assert load(CUT) == f"loaded {CUT} 0.0"
+    assert (home / "hub" / "models--someone--a-cut-one" / "snapshots" / commit("main")).is_dir()
