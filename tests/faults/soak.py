@@ -5,7 +5,8 @@
 A real `train.py` reads pictures anew in every epoch, crops, trains, validates, writes captions, checkpoints, curves
 and TensorBoard files, until the time is up; then it is told to stop by SIGTERM. Memory is what its pages take
 (`RssAnon`: pages of files that are mapped may come and go as the system likes). The first third is warm-up; of the
-rest, the last half is compared with the first. The last line is JSON; the exit status is 0 only when memory grew by
+rest, the last half is compared with the first. What is kept on purpose is bounded, so that it is full by then: oneDNN
+keeps a compiled kernel for each of the last 1,024 shapes, and the C library a heap for each thread. The last line is JSON; the exit status is 0 only when memory grew by
 less than 1%, no more files were open, and the training left in order.
 """
 
@@ -28,6 +29,7 @@ LONG = ("trainer.max_epochs=1000000", "datamodule.augment=true", "datamodule.num
         "callbacks.last_checkpoint.every_n_steps=20", "test=false", "~callbacks.early_stopping",
         "+callbacks.weight_histograms._target_=src.callbacks.weight_histograms.WeightHistograms",
         "+callbacks.weight_histograms.gradients_every_n_steps=100")  # fmt: skip
+BOUNDED = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 GROWTH_LIMIT = 0.01
 STOPPED = 128 + signal.SIGTERM
 
@@ -70,7 +72,7 @@ def judge(samples: list[Sample]) -> dict[str, float]:
 def soak(folder: Path, minutes: float, every: float) -> tuple[list[Sample], int]:
     """Samples of a training of so many minutes, one each `every` seconds after its first step; its exit status."""
     place = Place(folder / "run")
-    process = Process(place, [*SETTINGS, *LONG, *make_world(folder)], {"OMP_NUM_THREADS": "1"}, warm=False)
+    process = Process(place, [*SETTINGS, *LONG, *make_world(folder)], BOUNDED, warm=False)
     while process.status() is None and not place.has_checkpoint():
         time.sleep(0.2)
     samples: list[Sample] = []
