@@ -10,7 +10,7 @@ Measured, with the trunk's features served as from the cache:
                 for its captions with 4 beams in every step
 
 A step runs from one batch's start to the next one's; the median of the steps counts. The features are those of
-64 images, repeated: their number changes neither what is read nor what is computed.
+some 60 images, repeated: their number changes neither what is read nor what is computed.
 
 Projected, every pair counted as trained on, validation and the scoring of test images left out:
 
