@@ -14,6 +14,7 @@ import pytest
 from src import predict as command
 from src.captioner import Captioner
 from src.predict import choose_format, main, open_table
+from src.utils.command import run_command
 from src.utils.errors import UserError
 
 
@@ -143,22 +144,22 @@ def test_help_tells_every_argument(capsys):
 
 def test_as_a_command(root, photos, tiny_checkpoint, expected):
     """In a process of its own: the table alone on standard output, the status of some that were broken."""
-    words = [
-        sys.executable,
-        "-m",
-        "src.predict",
-        str(photos),
-        f"checkpoint={tiny_checkpoint}",
-        "max_length=8",
-    ]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300)
+    words = [f"checkpoint={tiny_checkpoint}", "max_length=8"]
+    command = [sys.executable, "-m", "src.predict", str(photos), *words]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert rows(done.stdout) == expected
     assert "Traceback" not in done.stderr
     assert "attention mask" not in done.stderr
-    words[3] = str(photos / "gone.jpg")
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        f"error: {words[3]!r} does not exist; expected a picture, a folder or a pattern; mend the path"
-    ]
+
+
+def test_a_mistake_ends_the_command_with_one_line_and_nothing_on_standard_output(
+    photos, tiny_checkpoint, capsys
+):
+    gone = str(photos / "gone.jpg")
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, [gone, f"checkpoint={tiny_checkpoint}"])
+    assert caught.value.code == (
+        f"error: {gone!r} does not exist; expected a picture, a folder or a pattern; mend the path"
+    )
+    assert capsys.readouterr().out == ""
