@@ -3,9 +3,12 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from src.datamodule.caption_table import CaptionedImage
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -31,3 +34,17 @@ def write_shard(path: Path, numbers: range, broken: tuple[int, ...] = ()) -> Pat
             record = {"caption": f"picture {number}", "key": f"{number:09}", "status": "success"}
             add(tar, f"{number:09}.json", json.dumps(record).encode())
     return path
+
+
+def write_captioned(path: Path, images: Sequence[CaptionedImage]) -> None:
+    """A shard of jpg, txt with the first caption, json with all of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, image in enumerate(images):
+            add(tar, f"{number:09}.jpg", Path(image.path).read_bytes())
+            add(tar, f"{number:09}.txt", image.captions[0].encode())
+            add(
+                tar,
+                f"{number:09}.json",
+                json.dumps({"captions": image.captions, "status": "success"}).encode(),
+            )

@@ -62,17 +62,22 @@ class Place:
 
 
 class Process:
-    """`train.py` with `settings`, started and watched.
+    """`train.py`, or another entry, with `settings`, started and watched.
 
     warm: fork this process, which has imported torch already, instead of starting Python anew: the same code in
     a process of its own, without the seconds of the imports. This process must not have used several threads.
     """
 
     def __init__(
-        self, place: Place, settings: Sequence[str], environment: dict[str, str], warm: bool
+        self,
+        place: Place,
+        settings: Sequence[str],
+        environment: dict[str, str],
+        warm: bool,
+        entry: str = "train.py",
     ) -> None:
         place.folder.mkdir(parents=True, exist_ok=True)
-        words = ["train.py", *settings, *place.settings()]
+        words = [entry, *settings, *place.settings()]
         self._status: int | None = None
         sys.stdout.flush()
         with place.output.open("ab") as output:
