@@ -5,12 +5,18 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they save, twice so under `-n 2`
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tiny tensors threads cost more than they save
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["PROJECT_ROOT"] = str(ROOT)  # as train.py and eval.py set it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test come first, so that no worker of `-n 2` is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

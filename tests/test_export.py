@@ -48,6 +48,7 @@ def exported(run, tmp_path_factory) -> Path:
     return export(run, tmp_path_factory.mktemp("out") / "captioner")
 
 
+@pytest.mark.slow
 def test_plain_transformers_captions_a_hundred_pictures_alike(run, exported, tmp_path):
     """In a process that has no part of this project on its path."""
     write_scenes(tmp_path / "scenes", 100, "plain", seed=5, size=32)

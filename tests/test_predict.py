@@ -142,6 +142,7 @@ def test_help_tells_every_argument(capsys):
     assert all(f"{name}=" in told for name in command.DEFAULTS)
 
 
+@pytest.mark.slow
 def test_as_a_command(root, photos, tiny_checkpoint, expected):
     """In a process of its own: the table alone on standard output, the status of some that were broken."""
     words = [f"checkpoint={tiny_checkpoint}", "max_length=8"]

@@ -75,6 +75,7 @@ def loading(hub, home, **variables):
     assert (said, noise, process.returncode) == ("", "", 0)
 
 
+@pytest.mark.slow
 def test_a_model_comes_from_the_hub_once_and_every_shortage_is_told(hub, tmp_path):
     with loading(hub, tmp_path) as load:
         with hub.running():

@@ -29,6 +29,7 @@ def exported(run, tmp_path_factory) -> Path:
     return export(run, tmp_path_factory.mktemp("out") / "captioner", onnx=True)
 
 
+@pytest.mark.slow
 def test_the_graphs_say_torchs_tokens_one_by_one(exported, flickr_folder):
     """On pictures that the export's own check did not draw, in a batch of another size than the example's."""
     captioner = Captioner.from_checkpoint(exported, precision="32", num_beams=1)
