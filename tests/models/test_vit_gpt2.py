@@ -9,6 +9,7 @@ from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.flickr import FlickrDataModule
 from src.models.checkpoints import KEY, AtomicCheckpointIO, read_checkpoint
+from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 
@@ -206,6 +207,13 @@ def test_training_needs_an_optimizer(make, tmp_path):
     module, data = make(optimizer=None)
     with pytest.raises(UserError, match=r"model\.optimizer=null"):
         trainer(tmp_path).fit(module, data)
+
+
+def test_a_schedule_needs_an_end(make, tmp_path):
+    schedule = {"scheduler": linear_with_warmup, "interval": "step", "frequency": 1, "monitor": "val/loss"}
+    module, data = make(lr_scheduler=schedule)
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=-1 with a schedule; expected an end"):
+        trainer(tmp_path, max_epochs=-1).fit(module, data)
 
 
 def test_compiled_blocks_give_the_same_loss_under_the_same_names(make, monkeypatch):
