@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 RUN := .venv/bin/python
+SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder # a worker per core takes about 1.5 GB
 
 .PHONY: help setup demo train test lint audit clean
 
@@ -18,7 +19,7 @@ train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.dat
 	$(RUN) train.py $(ARGS)
 
 test: .venv/.captioner-dev  ## Run the tests, offline: make test ARGS="-k packing" runs some
-	$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),--cov)
+	$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),--cov $(SPREAD))
 
 lint: .venv/.captioner-dev  ## Check format, style, spelling and types
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m codespell_lib && $(RUN) -m mypy
