@@ -7,9 +7,9 @@ README, then one line of JSON.
 
     experiment=demo
     last_blocks=0.003      peak learning rate of each way; 0 leaves the way out
-    cross_attention=0.003
+    cross_attention=0.01
     lora=0.01
-    full=0.001
+    full=0.002
     log_dir=logs/train_ways
     full_size=    a VisionEncoderDecoder folder: instead of whole runs one step of each way with that model,
                   and no scores: its trained weights, checkpoint and memory
@@ -26,7 +26,7 @@ from benchmarks.finished_runs import ROOT, FinishedRun, cider_cell, markdown, ru
 from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
 
-RATES = {"last_blocks": 3e-3, "cross_attention": 3e-3, "lora": 1e-2, "full": 1e-3}
+RATES = {"last_blocks": 3e-3, "cross_attention": 1e-2, "lora": 1e-2, "full": 2e-3}
 DEFAULTS: dict[str, Any] = {
     "experiment": "demo", **RATES, "log_dir": "logs/train_ways", "full_size": "",
 }  # fmt: skip
