@@ -1,7 +1,12 @@
 """What every test may ask for."""
 
 import os
+import sys
 from pathlib import Path
+
+# Where Python is told to keep no bytecode, each process that a test starts compiles torch and transformers anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
