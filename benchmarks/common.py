@@ -46,8 +46,8 @@ def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
     Square and layer-shaped products, through torch and through oneDNN with the weight laid out beforehand;
     the best of all repetitions within `seconds`.
     """
-    best, end = 0.0, time.perf_counter() + seconds
     ways = [way for shape in PEAK_SHAPES for way in _products(*shape, dtype)]
+    best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         for operations, multiply in ways:
             start = time.perf_counter()
