@@ -46,7 +46,7 @@ def install_poetry() -> None:
     except subprocess.CalledProcessError:
         venv.create(TOOLS, with_pip=False, clear=True)
         pip = [sys.executable, "-m", "pip", "--python", PYTHON]
-    run([*pip, "install", "--quiet", *WANTED])
+    run([*pip, "install", "-qq", *WANTED])  # errors alone, not the index's warnings
 
 
 def package_index() -> str:
