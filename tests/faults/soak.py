@@ -6,7 +6,8 @@ A real `train.py` reads pictures anew in every epoch, crops, trains, validates, 
 and TensorBoard files, until the time is up; then it is told to stop by SIGTERM. Memory is what its pages take
 (`RssAnon`: pages of files that are mapped may come and go as the system likes). What is kept on purpose is bounded,
 so that it is full after the warm-up: oneDNN keeps a compiled kernel for each of the last 1,024 shapes, and the C
-library a heap for each thread; `--as-shipped` leaves both as they are, which takes longer to fill. The first third is warm-up; of the rest, the last half is compared with the first.
+library a heap for each thread; `--as-shipped` leaves both as they are, which takes longer to fill. The first third
+is warm-up; of the rest, the last half is compared with the first.
 
 The last line is JSON; the exit status is 0 only when memory grew by less than 1%, no more files were open, and the
 training left in order.
