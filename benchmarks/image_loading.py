@@ -28,6 +28,7 @@ from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import load_image
 from src.datamodule.loading import BatchLoader, choose_workers
 from src.datamodule.preprocessing import ImageTransform, Preprocessing
+from src.utils.hardware import keep_freed_memory
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k" / "Images"
 SETTINGS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the published checkpoint's
@@ -119,6 +120,7 @@ def main() -> None:
         sys.exit(
             f"{len(paths)} .jpg files in {arguments.images}, {arguments.rounds} rounds; expected 1 and 3"
         )
+    keep_freed_memory()  # as training does
     result: dict[str, Any] = {"images": len(paths), "threads": choose_workers(None, pixels=True)}
     with tempfile.TemporaryDirectory() as folder:
         for name, chosen in (("as they are", paths), ("at 500 pixels", enlarge(paths, Path(folder)))):

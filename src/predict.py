@@ -159,8 +159,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _captioner(settings: dict[str, Any]) -> "Captioner":
     from src.captioner import Captioner
+    from src.utils.hardware import keep_freed_memory
 
-    return Captioner.from_checkpoint(
+    captioner = Captioner.from_checkpoint(
         settings["checkpoint"],
         base=settings["base"] or None,
         max_length=settings["max_length"] or None,
@@ -168,6 +169,8 @@ def _captioner(settings: dict[str, Any]) -> "Captioner":
         device=settings["device"],
         precision=settings["precision"],
     )
+    keep_freed_memory()
+    return captioner
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from src.models.checkpoints import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.processes import share_one_fate
 from src.utils.errors import UserError
-from src.utils.hardware import choose_precision
+from src.utils.hardware import choose_precision, keep_freed_memory
 
 NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
@@ -81,6 +81,7 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
     # answers it with a collective call that hangs where one process alone was told.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     share_one_fate(trainer)
+    keep_freed_memory()  # not before: what reading a checkpoint took has gone back to the system
     return trainer
 
 

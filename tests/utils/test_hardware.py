@@ -1,9 +1,13 @@
 """bf16 where the hardware multiplies it, fp32 elsewhere."""
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from src.utils.hardware import choose_precision, has_native_bf16
+from src.utils.hardware import choose_precision, has_native_bf16, keep_freed_memory
 
 
 @pytest.fixture
@@ -53,3 +57,31 @@ def test_a_torch_that_tells_nothing_gets_fp32(machine, monkeypatch):
     machine()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert choose_precision("auto", "cpu") == "32-true"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_is_freed_is_used_again_without_the_system(root):
+    script = """
+import resource, sys
+from src.utils.hardware import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+bytes(bytearray(2**26))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    bytearray(2**26)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", script, word], cwd=root))
+        for word in ("keep", "no")
+    ]
+    assert faults[0] < 100 < faults[1]
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    def fail(name):
+        raise OSError("no such library")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    assert keep_freed_memory() is False
