@@ -51,20 +51,17 @@ def packed_hidden(
     body, device = decoder.transformer, states.device.type
     dtype = compute_dtype(decoder, device)
     with torch.autocast(device, enabled=False):
-        merged = merge_prefixes(input_ids, caption_index)
-        layout, places = merged.rows, merged.first
         random_from = _first_random_block(decoder)
-        if random_from < 0:
-            layout, places = token_rows(caption_index), (caption_index >= 0).flatten().nonzero()[:, 0]
-        x = body.wte(input_ids.flatten()[places]) + body.wpe(position_ids.flatten()[places])  # (N,D)
+        now = token_rows(caption_index) if random_from < 0 else merge_prefixes(input_ids, caption_index)
+        x = body.wte(input_ids.flatten()[now.first]) + body.wpe(position_ids.flatten()[now.first])  # (N,D)
         x = body.drop(x)
         states_now = states.to(dtype)
         for number, block in enumerate(body.h):
             if number == random_from:
-                layout, x = token_rows(caption_index), x.index_select(0, merged.row_of_token)
-            x = _block(block, x, states_now, layout, dtype)
-        if random_from == len(body.h):
-            x = x.index_select(0, merged.row_of_token)
+                merged, now = now, token_rows(caption_index)
+                x = x.index_select(0, merged.row_of_place[now.first])
+            x = _block(block, x, states_now, now.rows, dtype)
+        x = x.index_select(0, now.row_of_place[(caption_index >= 0).flatten()])
         return norm(body.ln_f, x, dtype)
 
 

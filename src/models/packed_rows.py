@@ -15,6 +15,10 @@ from torch.autograd.function import once_differentiable
 
 from src.models.packed_attention import packing_mask
 
+# oneDNN compiles a kernel for each shape and keeps it. With a shape of its own for every batch, a small model spent
+# a fourth of its step on that, and memory grew for an hour: so shapes are few.
+ROWS, WIDTHS = 16, 8  # of what the number of rows, and the width of a merged grid, are multiples
+
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -78,26 +82,28 @@ class _Flatten(torch.autograd.Function):
         return ctx.layout.pad_with_zeros(grad).flatten(0, 1), None
 
 
-def token_rows(caption_index: Tensor) -> PackedRows:
-    """One row per token of a batch; caption_index: i64 (B,T), -1 on padding."""
-    return _rows(packing_mask(caption_index), caption_index >= 0)
-
-
 @dataclass(frozen=True)
-class MergedRows:
-    """Rows of captions whose common beginnings are held once.
+class TokenRows:
+    """Which row stands for which token of a (B,T) grid.
 
-    rows: the grid of the N rows.
-    first: i64 (N), the place in the flattened (B,T) grid of the token that a row holds.
-    row_of_token: i64 (number of tokens), the row that stands for each token, in order of the tokens' places.
+    rows: the grid of the N rows. It may have a few spare rows, which nobody reads.
+    first: i64 (N), the place in the flattened (B,T) grid of the token that a row holds (0 for a spare row).
+    row_of_place: i64 (B*T), the row that stands for the token at each place; some row on padding.
     """
 
     rows: PackedRows
     first: Tensor
-    row_of_token: Tensor
+    row_of_place: Tensor
 
 
-def merge_prefixes(input_ids: Tensor, caption_index: Tensor) -> MergedRows:
+def token_rows(caption_index: Tensor) -> TokenRows:
+    """One row per token of a batch; caption_index: i64 (B,T), -1 on padding."""
+    real = (caption_index >= 0).flatten()
+    places = real.nonzero()[:, 0]
+    return _rows(packing_mask(caption_index), places, places, torch.arange(len(real), device=real.device))
+
+
+def merge_prefixes(input_ids: Tensor, caption_index: Tensor) -> TokenRows:
     """Give tokens of one image one row where all tokens up to them are the same.
 
     A token's hidden state depends on the image and on the tokens before it. Captions of an image all begin
@@ -115,22 +121,29 @@ def merge_prefixes(input_ids: Tensor, caption_index: Tensor) -> MergedRows:
     shared = behind @ equal.float() @ behind.mT  # (B,T,T): at how many positions two beginnings agree
     first = (equal & (shared == depth[:, :, None])).int().argmax(2)  # (B,T): the earliest of the equal ones
     kept = real & (first == torch.arange(width, device=first.device))
-    slot = (kept.cumsum(1) - 1).gather(1, first)  # (B,T): place of a token's row in the row's own grid
-    merged_width = int(kept.sum(1).max())
-    sees = behind @ torch.nn.functional.one_hot(slot.clamp_min(0), merged_width).float()  # (B,T,merged)
+    merged_width = -(-int(kept.sum(1).max()) // WIDTHS) * WIDTHS
+    slot = (kept.cumsum(1) - 1).gather(1, first).clamp_min(0)  # (B,T): place of its row in its image's grid
+    sees = behind @ torch.nn.functional.one_hot(slot, merged_width).float()  # (B,T,merged)
     kept_places = kept.flatten().nonzero()[:, 0]
     image = kept_places // width
     mask = torch.eye(merged_width, dtype=torch.bool, device=first.device).repeat(images, 1, 1)
     mask[image, slot.flatten()[kept_places]] = sees.flatten(0, 1)[kept_places] > 0
-    filled = torch.arange(merged_width, device=first.device) < kept.sum(1, keepdim=True)
-    row = (kept.flatten().cumsum(0) - 1).view(images, width).gather(1, first)
-    return MergedRows(_rows(mask[:, None], filled), kept_places, row[real])
+    cells = (slot + merged_width * torch.arange(images, device=slot.device)[:, None]).flatten()  # (B*T)
+    return _rows(mask[:, None], cells[kept_places], kept_places, cells)
 
 
-def _rows(mask: Tensor, filled: Tensor) -> PackedRows:
-    """Places of the filled cells of a grid; filled: bool (B,T)."""
-    places = filled.flatten().nonzero()[:, 0]
-    if len(places) == filled.numel():
-        return PackedRows(mask, None, None)
-    rows = (filled.flatten().cumsum(0) - 1).clamp_min(0)
-    return PackedRows(mask, places, rows)
+def _rows(mask: Tensor, filled: Tensor, first: Tensor, cells: Tensor) -> TokenRows:
+    """Number the filled cells of a flattened grid, and with them as many empty ones as make a multiple of `ROWS`.
+
+    filled: i64, the cells that hold a token, in order; first: i64, the place of the token of each;
+    cells: i64 (B*T), the cell of each place.
+    """
+    count = mask.shape[0] * mask.shape[2]
+    place = torch.full((count,), -1, device=mask.device).index_copy_(0, filled, first)  # of each cell's token
+    spare = (place < 0).nonzero()[: -len(filled) % ROWS, 0]
+    if len(filled) + len(spare) == count:
+        return TokenRows(PackedRows(mask, None, None), place.clamp_min(0), cells)
+    place[spare] = 0
+    places = (place >= 0).nonzero()[:, 0]
+    rows = ((place >= 0).cumsum(0) - 1).clamp_min(0)
+    return TokenRows(PackedRows(mask, places, rows), place[places], rows[cells])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from src.models.packed_linear import FrozenWeight, frozen_weight, product
+from src.models.packed_rows import ROWS
 
 CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vocabulary
 
@@ -36,14 +37,16 @@ class _ChunkedNats(torch.autograd.Function):
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = product(hidden[part], ready.forward, bias)
             label = labels[part, None]
-            log_probabilities = torch.log_softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
+            spare = -len(label) % ROWS
+            logits = product(nn.functional.pad(hidden[part], (0, 0, 0, spare)), ready.forward, bias)
+            log_probabilities = torch.log_softmax(logits[: len(label)], 1, dtype=torch.float32)  # (<=CHUNK,V)
             nats -= log_probabilities.gather(1, label).sum()
             if dhidden is not None:
                 dlogits = log_probabilities.exp_()
                 dlogits.scatter_add_(1, label, dlogits.new_full(label.shape, -1.0))
-                dhidden[part] = product(logits.copy_(dlogits), ready.backward)
+                logits[: len(label)] = dlogits
+                dhidden[part] = product(logits, ready.backward)[: len(label)]
         ctx.save_for_backward(dhidden)
         return nats
 

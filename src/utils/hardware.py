@@ -24,17 +24,19 @@ def has_native_bf16(accelerator: str) -> bool:
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
     """Let the C library keep what is freed, for the next tensor of that size; whether it can.
 
     By itself glibc gives every large block back to the system, which has to clear each page anew when the next
-    step asks for it: a tenth of a training step. The process holds on to its peak instead.
+    step asks for it: a tenth of a training step. The process holds on to its peak instead, and all threads share one
+    heap, so that what one has freed another can take.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
+    return all([mallopt(name, value) == 1 for name, value in wanted.items()])

@@ -12,7 +12,7 @@ from src.models.packed_attention import (
     self_attention,
     use_plain_products,
 )
-from src.models.packed_rows import token_rows
+from src.models.packed_rows import PackedRows
 
 HEADS, WIDTH = 2, 8
 CAPTIONS = torch.tensor([[0, 0, 0, 1, 1, -1], [0, 1, 1, 1, 1, 2]])
@@ -23,6 +23,14 @@ def test_mask_by_hand():
     assert mask.shape == (1, 1, 4, 4)
     assert mask.dtype == torch.bool
     assert mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def layout_of(index):
+    """A row for each token; index: i64 (B,T), -1 on padding."""
+    filled = (index >= 0).flatten()
+    if filled.all():
+        return PackedRows(packing_mask(index), None, None)
+    return PackedRows(packing_mask(index), filled.nonzero()[:, 0], (filled.cumsum(0) - 1).clamp_min(0))
 
 
 def heads(x):
@@ -52,7 +60,7 @@ def padded(flat, index):
 def test_self_attention_is_torchs(index, dtype):
     """bf16 goes through our products, fp32 through torch's attention; the second grid has no padding."""
     qkv = torch.randn(int((index >= 0).sum()), 3 * WIDTH, requires_grad=True)
-    found = self_attention(qkv.to(dtype), token_rows(index), HEADS, 0.3)
+    found = self_attention(qkv.to(dtype), layout_of(index), HEADS, 0.3)
     q, k, v = (heads(part) for part in padded(qkv, index).chunk(3, -1))
     expected = scaled_dot_product_attention(q, k, v, packing_mask(index), scale=0.3)
     expected = expected.transpose(1, 2).flatten(2)[index >= 0]
@@ -64,7 +72,7 @@ def test_self_attention_is_torchs(index, dtype):
 def test_cross_attention_is_torchs(index, dtype):
     q = torch.randn(int((index >= 0).sum()), WIDTH, requires_grad=True)
     kv = torch.randn(len(index), 5, 2 * WIDTH, requires_grad=True)
-    found = cross_attention(q.to(dtype), kv.to(dtype), token_rows(index), HEADS, 0.3)
+    found = cross_attention(q.to(dtype), kv.to(dtype), layout_of(index), HEADS, 0.3)
     k, v = (heads(part) for part in kv.chunk(2, -1))
     expected = scaled_dot_product_attention(heads(padded(q, index)), k, v, scale=0.3)
     expected = expected.transpose(1, 2).flatten(2)[index >= 0]
@@ -74,7 +82,7 @@ def test_cross_attention_is_torchs(index, dtype):
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_dropped_weights_keep_the_mean_and_their_gradient(kind):
     """Attention is linear in the values: with the same draw, its gradient must give the output back."""
-    layout = token_rows(CAPTIONS)
+    layout = layout_of(CAPTIONS)
     q, kv = torch.randn(11, WIDTH), torch.randn(2, 5, 2 * WIDTH, requires_grad=True)
     qkv = torch.randn(11, 3 * WIDTH, requires_grad=True)
 
