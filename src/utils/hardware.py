@@ -39,4 +39,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
-    return all([mallopt(name, value) == 1 for name, value in wanted.items()])
+    return all(mallopt(name, value) == 1 for name, value in wanted.items())
