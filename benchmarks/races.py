@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import AutoImageProcessor, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
 from benchmarks import baselines, product
 from src.callbacks.trunk_cache import TrunkCache
@@ -50,11 +50,15 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Point:
-    """Validation loss in nats per token behind an optimizer step, and the clock then."""
+    """Validation loss in nats per token behind an optimizer step, and the clock then.
+
+    seconds: in all. pictures: of these, what reading and preparing pictures again after the first time took.
+    """
 
     step: int
     seconds: float
     loss: float
+    pictures: float = 0.0
 
 
 class Judge:
@@ -91,13 +95,15 @@ class Watch:
         self.clock = Stopwatch()
         self.points: list[Point] = []
 
-    def look(self, step: int, weights: Mapping[str, Tensor], last: bool = False) -> None:
+    def look(
+        self, step: int, weights: Mapping[str, Tensor], last: bool = False, pictures: float = 0.0
+    ) -> None:
         """Note the loss if it is time to; the clock stands still meanwhile."""
         if step % self.every and not last:
             return
         seconds = self.clock.seconds
         with self.clock.paused():
-            self.points.append(Point(step, seconds, self.judge.loss(weights)))
+            self.points.append(Point(step, seconds, self.judge.loss(weights), pictures))
 
 
 class _WatchOurs(pl.Callback):
@@ -113,14 +119,16 @@ class _WatchOurs(pl.Callback):
 
 
 class _WatchTheirs(TrainerCallback):
-    def __init__(self, watch: Watch, weights: Mapping[str, Tensor]) -> None:
-        self.watch, self.weights = watch, weights
+    def __init__(self, watch: Watch, weights: Mapping[str, Tensor], rows: baselines.ReadRows) -> None:
+        self.watch, self.weights, self.rows = watch, weights, rows
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.watch.look(0, self.weights)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.watch.look(state.global_step, self.weights, last=state.global_step == state.max_steps)
+        step = state.global_step
+        last = step == state.max_steps
+        self.watch.look(step, self.weights, last, self.rows.seconds_again)
 
 
 class Race:
@@ -182,10 +190,11 @@ class Race:
             report_to=[], disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip
         watch = Watch(self.judge, every)
-        rows = baselines.caption_rows(datamodule.splits["train"], words)
+        processor = AutoImageProcessor.from_pretrained(settings["checkpoint"])
+        rows = baselines.ReadRows(datamodule.splits["train"], processor, words)
         trainer = Seq2SeqTrainer(
             model, arguments, data_collator=baselines.collate_rows, train_dataset=rows,
-            callbacks=[_WatchTheirs(watch, weights)],
+            callbacks=[_WatchTheirs(watch, weights, rows)],
         )  # fmt: skip
         trainer.log = lambda logs, *_, **__: None  # nothing on the screen
         trainer.train()

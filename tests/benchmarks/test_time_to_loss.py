@@ -34,6 +34,32 @@ def test_the_median_of_the_repetitions_counts():
     assert judge_runs({"ours_fp32": [slow, OURS, OURS]}).seconds["ours_fp32"] == 11.0
 
 
+def test_pixels_kept_take_the_time_of_pictures_read_again_away():
+    reads = [Point(0, 2.0, 5.0), Point(10, 80.0, 2.0, pictures=30.0)]
+    found = judge_runs({"seq2seq_trainer_fp32": [reads], "ours_fp32": [OURS]})
+    assert found.kept == {"seq2seq_trainer_fp32": 50.0, "ours_fp32": 11.0}
+
+
+def test_rows_read_their_picture_each_time_and_know_what_that_took(tiny_checkpoint, flickr_folder):
+    from transformers import AutoImageProcessor
+
+    from benchmarks.baselines import ReadRows, caption_rows
+    from src.datamodule.flickr import FlickrDataModule
+    from src.models.pretrained import load_captioner
+
+    data, words = FlickrDataModule(flickr_folder), load_captioner(str(tiny_checkpoint)).preprocessing
+    data.setup()
+    images = data.splits["train"][:2]
+    rows = ReadRows(images, AutoImageProcessor.from_pretrained(tiny_checkpoint), words)
+    ready = caption_rows(images, words)
+    assert len(rows) == len(ready) > len(images)
+    for row, expected in zip((rows[index] for index in range(len(rows))), ready, strict=True):
+        torch.testing.assert_close(row["pixel_values"], expected["pixel_values"], atol=4 / 255, rtol=0)
+        assert torch.equal(row["labels"], expected["labels"])
+    assert rows.taken == len(rows)
+    assert rows.seconds_again == pytest.approx(rows.seconds * (1 - len(images) / len(rows)))
+
+
 def test_the_ratio_is_fastest_over_fastest_or_of_one_precision():
     seconds = {
         "seq2seq_trainer_fp32": 90.0, "seq2seq_trainer_bf16": 60.0, "ours_fp32": 15.0, "ours_bf16": 10.0,
