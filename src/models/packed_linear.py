@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from src.utils.hardware import set_aside
+
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (N,I) times weight (O,I) transposed, plus bias (O); on a CPU through oneDNN, in fp32 too.
@@ -63,6 +65,8 @@ def frozen_weight(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> Froz
     if found is None or found[0] != state:
         with torch.inference_mode(False):  # what validation prepares, training may use
             found = kept[dtype] = (state, FrozenWeight(weight.detach(), dtype))
+        if weight.dtype != dtype:
+            set_aside(weight)  # the copy serves
     return found[1]
 
 

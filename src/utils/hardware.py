@@ -1,6 +1,12 @@
 """What this machine multiplies fast, and how its memory is used again."""
 
 import ctypes
+import mmap
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 
@@ -40,3 +46,20 @@ def keep_freed_memory() -> bool:
         return False
     wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
     return all(mallopt(name, value) == 1 for name, value in wanted.items())
+
+
+MADV_PAGEOUT = 21  # of Linux's mman.h
+
+
+def set_aside(tensor: "Tensor") -> None:
+    """Let the system have the memory of a CPU tensor that is not needed for long; its numbers stay.
+
+    Weights are mapped from their file: those pages are freed at once, and read again if they are used after all.
+    """
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    page, start = mmap.PAGESIZE, tensor.data_ptr()
+    first = -(-start // page) * page
+    size = (start + tensor.nbytes) // page * page - first
+    if size > 0:  # a system that does not know the advice refuses it
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), MADV_PAGEOUT)

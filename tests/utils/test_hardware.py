@@ -1,13 +1,15 @@
 """bf16 where the hardware multiplies it, fp32 elsewhere."""
 
 import ctypes
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from src.utils.hardware import choose_precision, has_native_bf16, keep_freed_memory
+from src.utils.hardware import choose_precision, has_native_bf16, keep_freed_memory, set_aside
 
 
 @pytest.fixture
@@ -85,3 +87,24 @@ def test_another_c_library_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
     assert keep_freed_memory() is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_set_aside_takes_no_memory_and_comes_back(tmp_path):
+    def mapped():
+        return int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+    count = 2**23  # 32 MB
+    torch.arange(count, dtype=torch.float32).numpy().tofile(tmp_path / "weights")
+    weights = torch.from_file(str(tmp_path / "weights"), shared=False, size=count)
+    weights[0] = 7  # a page that is no longer the file's
+    total = weights.sum()
+    before = mapped()
+    set_aside(weights[1:-1])  # begins and ends within a page
+    assert mapped() < before - 24
+    assert weights[0] == 7
+    assert weights.sum() == total
+
+
+def test_an_empty_tensor_is_set_aside():
+    set_aside(torch.empty(0))
