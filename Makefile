@@ -10,9 +10,10 @@ help:  ## Print this help
 	@echo "Targets; each sets up .venv by itself. PYTHON=python3.12 chooses the Python it is made with."
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
 
-setup: .venv/.captioner  ## Make .venv and install what the lock names
+setup: .venv/.captioner  ## Make .venv and install what the lock names: make setup EXTRAS="app onnx" adds these
+	$(if $(EXTRAS),$(PYTHON) scripts/install.py --only main $(foreach extra,$(EXTRAS),--extras $(extra)),@:)
 
-demo: .venv/.captioner  ## Fine-tune the shipped tiny model on drawn pictures: about a minute, no download
+demo: .venv/.captioner  ## Fine-tune the shipped tiny model on drawn pictures: a minute or two, no download
 	$(RUN) train.py experiment=demo $(ARGS)
 
 train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.data_dir=FOLDER"

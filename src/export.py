@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
+from src.utils.run_folder import find_file
 
 if TYPE_CHECKING:
     from src.models.restore import Restored
@@ -96,6 +97,14 @@ def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def check_new(out: Path) -> None:
+    """Raises UserError where there is something at `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out={str(out)!r} is there and not empty; expected a new folder; set out=<another folder>"
+        )
+
+
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when the block ends without an error.
@@ -103,16 +112,15 @@ def _new_folder(out: Path) -> Iterator[Path]:
     Raises:
         UserError: there is something at `out`, or it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out={str(out)!r} is there and not empty; expected a new folder; set out=<another folder>"
-        )
+    check_new(out)
     folder = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         yield folder
         folder.chmod(0o755)
+        for file in folder.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes for its owner alone
         if out.exists():
             out.rmdir()
         folder.rename(out)
@@ -157,6 +165,8 @@ def main(arguments: Sequence[str]) -> None:
         print(__doc__)
         return
     settings = parse_command(arguments, DEFAULTS)
+    check_new(Path(settings["out"]))  # before what takes seconds to import
+    find_file(settings["checkpoint"])
     folder = export(**settings)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")

@@ -7,6 +7,7 @@ out=runs.csv             also write all metrics of all runs to this file
 """
 
 import csv
+import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,9 @@ def sort_runs(runs: Sequence[Run], metric: str) -> list[Run]:
     having = [run for run in runs if name in run.metrics]
     if not having:
         known = sorted({key for run in runs for key in run.metrics})
-        raise UserError(f"sort={metric} is in no run; expected one of {', '.join(known)}; set sort=METRIC")
+        near = difflib.get_close_matches(name, known, n=3)
+        expected = f"did you mean {' or '.join(near)}" if near else f"expected one of {', '.join(known)}"
+        raise UserError(f"sort={metric} is in no run; {expected}; set sort=METRIC")
     falling = (not any(word in name for word in LOWER_IS_BETTER)) ^ turned
     having.sort(key=lambda run: run.metrics[name], reverse=falling)
     return having + [run for run in runs if name not in run.metrics]
@@ -100,7 +103,8 @@ def print_table(runs: Sequence[Run], columns: Sequence[str]) -> None:
     from rich.text import Text
 
     folder = commonpath([Path(run.name).parent for run in runs])
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(runs)} runs in {folder}", title_justify="left")
+    title = f"{len(runs)} runs" + (f" in {folder}" if folder else "")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("run", overflow="fold")
     for column in columns:
         table.add_column(column.replace("/", "/\n"), justify="right", no_wrap=True)

@@ -74,6 +74,10 @@ def test_the_folder_holds_what_transformers_asks_for_and_no_pickle(exported):
     assert (how["max_length"], how["num_beams"], how["do_sample"]) == (12, 3, False)
 
 
+def test_others_may_read_the_files(exported):
+    assert {path.stat().st_mode & 0o777 for path in exported.iterdir()} == {0o644}
+
+
 def test_adapters_become_part_of_the_weights(tiny_checkpoint, tmp_path, flickr_folder):
     module = save_run(tmp_path / "run", tiny_checkpoint, train="lora")
     export(tmp_path / "run", tmp_path / "out")

@@ -111,6 +111,7 @@ def test_a_spreadsheet_sees_text_and_odd_names_are_spelled_out(tmp_path):
         (["format=xml"], "format='xml'"),
         (["beams=2"], "'beams=2' is no argument; did you mean num_beams"),
         (["batch_size=0"], "batch_size=0; expected 1 or more"),
+        (["checkpoint=./nothing"], "checkpoint='./nothing' does not exist"),
     ],
 )
 def test_mistakes_are_told(photos, tiny_checkpoint, words, told):

@@ -51,6 +51,21 @@ def test_a_metric_that_is_sorted_by_is_shown(logs, capsys):
     assert "cider_d" in capsys.readouterr().out
 
 
+def test_the_title_names_the_folder_that_all_have_in_common(logs, capsys):
+    main([f"dir={logs}"])
+    assert "3 runs in train/runs" in capsys.readouterr().out
+    other = logs / "evaluation"
+    other.mkdir()
+    (other / "metrics.json").write_text('{"test/cider_d": 1}')
+    main([f"dir={logs}"])
+    assert capsys.readouterr().out.split("\n")[0].rstrip() == "4 runs"
+
+
+def test_a_misspelt_metric_is_told_the_nearest(logs):
+    with pytest.raises(UserError, match="sort=test/cidr is in no run; did you mean test/cider_d"):
+        main([f"dir={logs}", "sort=test/cidr"])
+
+
 def test_all_metrics_as_csv(logs, capsys):
     (logs / "=1+1").mkdir()
     (logs / "=1+1" / "metrics.json").write_text('{"test/cider_d": 9}')
@@ -89,4 +104,4 @@ def test_nothing_there(tmp_path):
 
 def test_a_metric_of_no_run(logs):
     with pytest.raises(UserError, match="expected one of test/cider_d, test/loss"):
-        sort_runs(read_runs(logs), "test/cidre")
+        sort_runs(read_runs(logs), "accuracy")

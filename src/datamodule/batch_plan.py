@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from src.datamodule.caption_dataset import drawn
 
-BUCKET = 32  # global batches that are sorted by length together
+BUCKET = 8  # global batches that are sorted by length together: more would make each batch of one kind
 
 
 @dataclass(frozen=True)

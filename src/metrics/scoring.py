@@ -98,6 +98,8 @@ class CaptionScorer:
                 something else than text is among them.
         """
         _check(image_ids, candidates, references)
+        if intervals:
+            _warn_of_few(len(image_ids))
         found, expected = self._tokens(candidates, references)
         scores = coco_scores(found, expected)
         if self.original:
@@ -142,7 +144,7 @@ def score(
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Raises UserError for input that has no score; warns once where CIDEr-D says little."""
+    """Raises UserError for input that has no score."""
     if not len(image_ids) == len(candidates) == len(references):
         raise UserError(
             f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references; "
@@ -161,11 +163,15 @@ def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequ
             )
         if not isinstance(candidate, str) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"image {image_id!r} has a caption or reference that is no text; expected text")
-    if len(seen) < FEW_IMAGES and "few" not in _warned:
+
+
+def _warn_of_few(images: int) -> None:
+    """Say once that CIDEr-D of so few images says little."""
+    if images < FEW_IMAGES and "few" not in _warned:
         _warned.add("few")
         log.warning(
             "CIDEr-D of %d images, under %d: its word weights come from the references of these images, so "
             "it compares with scores on the same images only, and its intervals are wide",
-            len(seen),
+            images,
             FEW_IMAGES,
         )

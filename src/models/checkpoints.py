@@ -99,8 +99,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"ckpt_path={str(path)!r} holds more than tensors and plain values; expected a checkpoint written by "
-            "train.py; it was not loaded, since loading could run code from it"
+            f"ckpt_path={str(path)!r} holds more than tensors and plain values, or none; expected a checkpoint "
+            "written by train.py; it was not loaded, since loading could run code from it"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise UserError(

@@ -14,7 +14,7 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.preprocessing import Preprocessing
 from src.models.pretrained import find_source, load_captioner
 from src.utils.errors import UserError
-from src.utils.run_folder import newest_checkpoint
+from src.utils.run_folder import find_file
 
 if TYPE_CHECKING:
     from src.models.vit_gpt2 import VitGpt2
@@ -98,29 +98,6 @@ def restore(checkpoint: str | Path, base: str | None = None) -> "VitGpt2":
             "set checkpoint=<run>/checkpoints/best.ckpt"
         )
     return _module(read_checkpoint(file), file, base)
-
-
-def find_file(checkpoint: str) -> Path | None:
-    """The `.ckpt` that is meant, or None for a `save_pretrained` folder and for what may be a hub id.
-
-    Raises:
-        UserError: a `.ckpt` that is not there, or a run folder without one.
-    """
-    if checkpoint == "last":
-        return newest_checkpoint("logs").resolve()
-    path = Path(checkpoint).expanduser()
-    if path.is_file():
-        return path.resolve()
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
-        if (path / name).is_file():
-            return (path / name).resolve()
-    if path.suffix == ".ckpt" or ((path / "run.json").is_file() and not (path / "config.json").is_file()):
-        what = "does not exist" if path.suffix == ".ckpt" else "holds no checkpoint"
-        raise UserError(
-            f"checkpoint={checkpoint!r} {what}; expected a .ckpt, a run folder, a saved folder or a hub id; "
-            "set checkpoint=<run>/checkpoints/best.ckpt"
-        )
-    return None
 
 
 def _open_saved(checkpoint: str) -> Restored:

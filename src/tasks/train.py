@@ -35,6 +35,7 @@ def train(config: DictConfig) -> dict[str, float]:
         steps = read_checkpoint(ckpt_path)["global_step"]
         if rank() == 0:
             carry_history(Path(ckpt_path).parents[1], folder, steps)
+            log.info("going on from step %d of %s", steps, ckpt_path)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)

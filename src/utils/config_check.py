@@ -152,6 +152,11 @@ def _about_paths(values: Mapping[str, Any]) -> Iterator[str]:
     if reads and isinstance(folder, str) and not values.get("datamodule.download") and not _is_folder(folder):
         expected = "expected a folder with a captions file and images"
         yield f"datamodule.data_dir={folder} does not exist; {expected}; {_beside(folder)}"
+    if "predictions" in values and values.get("ckpt_path") is None and values["predictions"] is None:
+        yield (
+            "ckpt_path is not set; expected a checkpoint to score; set ckpt_path=<run>/checkpoints/best.ckpt, "
+            "ckpt_path=last or predictions=<csv>"
+        )
     if values.get("ckpt_path") is not None and "paths.log_dir" in values:
         try:
             find_checkpoint(str(values["ckpt_path"]), values["paths.log_dir"])

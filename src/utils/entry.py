@@ -65,7 +65,7 @@ def message(error: BaseException) -> str | None:
     """The lines to show, or None where only the traceback tells."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
-            return f"error: {cause}"
+            return f"{cause.label}{cause}"
     if isinstance(error, KeyboardInterrupt):
         return "stopped"
     from hydra.errors import HydraException, InstantiationException

@@ -7,8 +7,10 @@ class UserError(Exception):
     """A mistake in a path, a setting or a file, in one line: what was found; what was expected; what to do.
 
     Entries print the message without a traceback and exit with status 1, or with `exit_status` where a kind
-    of error has one.
+    of error has one. label: what the message begins with.
     """
+
+    label = "error: "
 
 
 class ConfigErrors(UserError):

@@ -68,3 +68,29 @@ def find_checkpoint(ckpt_path: str | None, log_dir: str | Path) -> str | None:
             "set ckpt_path=<run>/checkpoints/best.ckpt"
         )
     return str(path.resolve())
+
+
+def find_file(checkpoint: str) -> Path | None:
+    """The `.ckpt` that is meant, or None for a `save_pretrained` folder and for what may be a hub id.
+
+    Raises:
+        UserError: a file or folder that is not there, or a run folder without a checkpoint.
+    """
+    if checkpoint == "last":
+        return newest_checkpoint("logs").resolve()
+    path = Path(checkpoint).expanduser()
+    if path.is_file():
+        return path.resolve()
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
+        if (path / name).is_file():
+            return (path / name).resolve()
+    local = path.suffix == ".ckpt" or checkpoint.startswith((".", "~", "/")) or checkpoint.count("/") > 1
+    if (local and not path.exists()) or (
+        (path / "run.json").is_file() and not (path / "config.json").is_file()
+    ):
+        what = "holds no checkpoint" if path.exists() else "does not exist"
+        raise UserError(
+            f"checkpoint={checkpoint!r} {what}; expected a .ckpt, a run folder, a saved folder or a hub id; "
+            "set checkpoint=<run>/checkpoints/best.ckpt"
+        )
+    return None

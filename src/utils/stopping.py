@@ -30,9 +30,12 @@ class StopSignal(BaseException):
 class Stopped(UserError):
     """The run was told to stop by a signal; all that was complete is kept.
 
-    everywhere: each process of the run stops here, so that one of them is enough to say so.
+    everywhere: each process of the run stops here, so that one of them is enough to say so. It was asked for, and
+    is told as such, not as an error.
     exit_status: 128 + the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
     """
+
+    label = ""
 
     def __init__(self, number: int, text: str, everywhere: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{text}")

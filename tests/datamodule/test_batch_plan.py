@@ -70,7 +70,7 @@ def test_images_of_like_length_come_together_in_no_order_of_length() -> None:
     batches = BatchPlan(lengths, 16, 0).batches(0)
     longest = [max(lengths[index] for index in batch) for batch in batches]
     padded = sum(longest_one * len(batch) for longest_one, batch in zip(longest, batches, strict=True))
-    assert padded < 1.1 * sum(lengths)
+    assert padded < 1.15 * sum(lengths)
     assert longest != sorted(longest)
 
 

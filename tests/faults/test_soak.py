@@ -36,7 +36,7 @@ def test_a_process_is_looked_at_from_outside(tmp_path):
 
 def test_steps_are_those_that_the_training_told(tmp_path):
     place = Place(tmp_path)
-    place.output.write_text("error: stopped by SIGTERM after step 164; all is kept\n")
+    place.output.write_text("stopped by SIGTERM after step 164; all is kept\n")
     assert steps_of(place) == 164
     place.output.write_text("")
     assert steps_of(place) == 0

@@ -8,7 +8,7 @@ import torch
 
 from src.models import restore as restoring
 from src.models.checkpoints import KEY
-from src.models.restore import find_file, image_processor_of, open_captioner, restore
+from src.models.restore import image_processor_of, open_captioner, restore
 from src.utils.errors import UserError
 from tests.saved_run import save_run
 
@@ -50,15 +50,6 @@ def test_a_saved_folder_is_asked_as_its_generation_config_says(tiny_checkpoint, 
     (folder / "generation_config.json").write_text('{"max_length": 9, "num_beams": 2}')
     found = open_captioner(folder)
     assert (found.max_length, found.num_beams) == (9, 2)
-
-
-def test_last_is_the_newest_run(run, tmp_path, monkeypatch):
-    newest = tmp_path / "logs/train/runs/2026-01-01_00-00-00"
-    shutil.copytree(run, newest)
-    (newest / "checkpoints" / "best.ckpt").rename(newest / "checkpoints" / "last.ckpt")
-    monkeypatch.chdir(tmp_path)
-    assert find_file("last") == newest / "checkpoints" / "last.ckpt"
-    assert find_file(str(newest)) == newest / "checkpoints" / "last.ckpt"
 
 
 def test_the_length_of_the_data_set_is_kept(run, tmp_path):

@@ -132,7 +132,7 @@ def test_mistakes_are_told_in_one_line(tmp_path):
             f"ckpt_path={tmp_path}/none.ckpt",
         ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
         (f"predictions={tmp_path}/none.csv",): "none.csv' does not exist; expected a predictions.csv",
-        (): "ckpt_path is not set; expected a checkpoint",
+        (): "ckpt_path is not set; expected a checkpoint to score",
         (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
         (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",
         (f"predictions={tmp_path}/empty.csv",): "has no rows; expected the columns",

@@ -177,7 +177,7 @@ def test_all_build_the_cache(folder: Path, name: str) -> None:
             ["[rank 1] error: ValueError: the wheel came off", "another process of this run is gone"],
         ),
         ("killed", [-9, 1], ["[rank 1] error: another process of this run is gone"]),
-        ("told", [143, 143], ["error: stopped by SIGTERM after step 3; all is kept; go on with"]),
+        ("told", [143, 143], ["stopped by SIGTERM after step 3; all is kept; go on with"]),
         ("launched", [1], ["error: ValueError: the wheel came off"]),
     ],
 )

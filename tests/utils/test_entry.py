@@ -47,7 +47,7 @@ def test_a_mistake_inside_a_target_is_found(capsys):
 
 def test_a_kind_of_error_may_have_its_own_status(capsys):
     assert ending(Stopped(2, "; go on with ckpt_path=last")) == 130
-    assert capsys.readouterr().err == "error: stopped by SIGINT; go on with ckpt_path=last\n"
+    assert capsys.readouterr().err == "stopped by SIGINT; go on with ckpt_path=last\n"
 
 
 def test_a_stop_of_all_processes_is_told_by_the_first(capsys, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_stop_of_all_processes_is_told_by_the_first(capsys, monkeypatch):
     assert ending(Stopped(15, " after step 3", everywhere=True)) == 143
     assert capsys.readouterr().err == ""
     assert ending(Stopped(15, " alone")) == 143
-    assert capsys.readouterr().err == "[rank 1] error: stopped by SIGTERM alone\n"
+    assert capsys.readouterr().err == "[rank 1] stopped by SIGTERM alone\n"
 
 
 def test_ctrl_c(capsys):
