@@ -12,7 +12,6 @@ from src.models.checkpoints import KEY, read_checkpoint
 from src.models.restore import rebuilt_settings
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.tasks.train import datamodule_metrics, finish
-from src.utils.errors import UserError
 from src.utils.logging import rank
 from src.utils.run_folder import find_checkpoint
 
@@ -23,7 +22,7 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     """Score `ckpt_path` on test images beside its untouched base, or score `predictions` alone.
 
     Raises:
-        UserError: neither is given, or a mistake in either.
+        UserError: a mistake in either.
     """
     quiet(config)
     folder = run_dir(config)
@@ -32,11 +31,7 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         finish(folder, metrics)
         return metrics
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
-    if ckpt_path is None:
-        raise UserError(
-            "ckpt_path is not set; expected a checkpoint; set ckpt_path=<run>/checkpoints/best.ckpt or "
-            "predictions=<csv>"
-        )
+    assert ckpt_path is not None  # the check of the config asks for it
     trained = read_checkpoint(ckpt_path)[KEY]["config"]
     config = with_training_config(config, {**trained, **rebuilt_settings(trained, ckpt_path)})
     if config.get("seed") is not None:
