@@ -93,7 +93,7 @@ def count_operations(run: Callable[[], Any]) -> int:
 
 def peak_memory() -> float:
     """Most resident memory that this process has had, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
 
 
 def medians(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:

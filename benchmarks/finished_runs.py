@@ -39,7 +39,9 @@ def run_train(words: Sequence[str], log_dir: Path) -> FinishedRun:
     (folder,) = set(log_dir.glob("train/runs/*")) - before
     best = folder / "checkpoints" / "best.ckpt"
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return FinishedRun(metrics, trained_weights(best), best.stat().st_size / 1e6, usage.ru_maxrss / 1e6)
+    return FinishedRun(
+        metrics, trained_weights(best), best.stat().st_size / 1e6, usage.ru_maxrss * 1024 / 1e9
+    )
 
 
 def trained_weights(checkpoint: Path) -> int:
