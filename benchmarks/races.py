@@ -136,6 +136,7 @@ class Race:
 
     def __init__(self, settings: Mapping[str, Any], data: str, folder: str) -> None:
         self.settings, self.data, self.folder = settings, data, folder
+        Path(folder).mkdir(parents=True, exist_ok=True)
         datamodule, module = product.build(self.config(seed=0))
         self.judge = Judge(module, list(datamodule.val_dataloader()))
         self.captions = sum(len(image.captions) for image in datamodule.splits["train"])

@@ -16,7 +16,8 @@ and the same code, in fp32 (`Judge`).
 
 The target is one number for a data set: the highest of all runs' lowest validation losses, so the lowest that
 every run of every way reached within the epochs. A run's time is that of its first measurement at or below it.
-Runs take turns, each repetition with a seed of its own for the order of the data; the median counts.
+Runs take turns, each repetition with a seed of its own for the order of the data, ours in one process and the
+Trainer in a second one; the median counts.
 `ratio` is the faster Seq2SeqTrainer over the faster of ours, `ratio_pixels_kept` the same with pixels kept.
 
     checkpoint=   a VisionEncoderDecoder folder; the shipped tiny model
@@ -38,6 +39,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.apart import Apart
 from benchmarks.common import FLICKR, print_report, quiet
 from benchmarks.product import ROOT
 from benchmarks.races import WAYS, Point, Race
@@ -96,13 +98,15 @@ def measure(settings: dict[str, Any], data: str, ways: Sequence[str]) -> Outcome
     """All runs on one data set, in turn."""
     runs: dict[str, list[list[Point]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        race = Race(settings, data, folder)
+        races = {side: Apart(Race, settings, data, f"{folder}/{side}") for side in ("seq2seq", "ours")}
         for turn in range(settings["repetitions"]):
             for way in ways:
-                run = race.run(way, seed=turn)
+                run = races[way.partition("_")[0]].call("run", way, turn)
                 runs[way].append(run)
                 text = f"{len(run)} losses from {run[0].loss:.4f}, {run[-1].seconds:.1f} s in all"
                 print(f"{data} {turn + 1}  {way}: {text}", file=sys.stderr, flush=True)
+        for race in races.values():
+            race.close()
     return judge_runs(runs)
 
 

@@ -7,9 +7,9 @@ Compared on the same images, captions and starting weights, with the same blocks
     ours_*_pixels      this project from pixels, fp32 and bf16
     ours_*             this project with the trunk cache, fp32 and bf16
 
-Every round runs each of them once, one after the other, in one process; the median of the rounds counts. Ours
-reads its pictures or its cache from disk while it trains; the others have their pixels in memory. The losses
-are those of the first images under the starting weights, without dropout.
+Every round runs each of them once, one after the other, ours in one process and the others in a second one; the
+median of the rounds counts. Ours reads its pictures or its cache from disk while it trains; the others have their
+pixels in memory. The losses are those of the first images under the starting weights, without dropout.
 
     checkpoint=   a VisionEncoderDecoder folder
     data_dir=     images and captions in a Flickr layout
@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks import baselines, product
+from benchmarks.apart import Apart
 from benchmarks.common import (
     FLICKR,
     count_operations,
@@ -94,6 +95,10 @@ class Contest:
             return baselines.train_published(self.theirs, self.rows, words, size, 1)[0]
         return baselines.train_seq2seq(self.theirs, self.rows, len(self.rows), 1, way.endswith("bf16"))[0]
 
+    def peak_memory(self) -> float:
+        """Most resident memory that this process has had, in GB."""
+        return peak_memory()
+
     def fit(self, way: str, steps: int) -> product.StepClock:
         """Make steps with this project's model."""
         _, kind, *pixels = way.split("_")
@@ -129,21 +134,27 @@ def _autocast(way: str) -> torch.autocast:
 
 def measure(settings: dict[str, Any], ways: list[str]) -> dict[str, Any]:
     """Run the rounds; returns what the last line holds."""
-    contest = Contest(settings)
     peaks = {kind: machine_peak(dtype) for kind, dtype in DTYPES.items()}
+    sides = {side: Apart(Contest, settings) for side in dict.fromkeys(way in OURS for way in ways)}
     rounds: dict[str, list[float]] = defaultdict(list)
     for turn in range(settings["rounds"]):
         for way in ways:
-            rounds[way].append(contest.run(way))
+            rounds[way].append(sides[way in OURS].call("run", way))
             print(f"round {turn + 1}  {way}: {rounds[way][-1]:.2f} captions/s", file=sys.stderr, flush=True)
-    memory = peak_memory()
+    memory = max(side.call("peak_memory") for side in sides.values())
+    losses, operations = (
+        {way: value for side in sides.values() for way, value in side.call(name).items()}
+        for name in ("losses", "operations")
+    )
+    for side in sides.values():
+        side.close()
     speed, shares = medians(rounds), {}
     for way in (way for way in ways if way in OURS):
         peak = 1e9 * peaks[way.split("_")[1]]
-        shares[way] = speed[way] * contest.operations[way] / peak
+        shares[way] = speed[way] * operations[way] / peak
     return {
         "captions_per_second": speed,
-        "loss": {way: contest.losses[way] for way in ways},
+        "loss": {way: losses[way] for way in ways},
         "ratio": ratios(speed),
         "peak_gflops": peaks,
         "share_of_peak": shares,
