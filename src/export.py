@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
-from src.utils.run_folder import find_file
+from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.models.restore import Restored
@@ -119,8 +119,9 @@ def _new_folder(out: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         yield folder
         folder.chmod(0o755)
-        for file in folder.rglob("*"):
-            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes for its owner alone
+        usual = (folder / "config.json").stat().st_mode
+        for file in folder.glob("*.safetensors"):  # written for their owner alone
+            file.chmod(usual)
         if out.exists():
             out.rmdir()
         folder.rename(out)
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     settings = parse_command(arguments, DEFAULTS)
     check_new(Path(settings["out"]))  # before what takes seconds to import
-    find_file(settings["checkpoint"])
+    checkpoint_file(settings["checkpoint"])
     folder = export(**settings)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")

@@ -33,7 +33,7 @@ from src.utils.csv_cells import safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import visible
-from src.utils.run_folder import find_file
+from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.captioner import Captioner
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     paths = [word for word in arguments if "=" not in word or os.path.exists(word)]
     settings = parse_command([word for word in arguments if word not in paths], DEFAULTS)
     form = choose_format(settings["format"], settings["out"])
-    find_file(settings["checkpoint"])  # before what takes seconds to import
+    checkpoint_file(settings["checkpoint"])  # before what takes seconds to import
     from src.datamodule.picture_paths import find_pictures
 
     pictures, others = find_pictures(paths)

@@ -14,7 +14,7 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.preprocessing import Preprocessing
 from src.models.pretrained import find_source, load_captioner
 from src.utils.errors import UserError
-from src.utils.run_folder import find_file
+from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.models.vit_gpt2 import VitGpt2
@@ -65,7 +65,7 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     from src.models.adapters import merge_adapter
     from src.models.checkpoints import KEY, read_checkpoint
 
-    file = find_file(str(checkpoint))
+    file = checkpoint_file(str(checkpoint))
     try:
         if file is None:
             return _open_saved(str(checkpoint))
@@ -91,7 +91,7 @@ def restore(checkpoint: str | Path, base: str | None = None) -> "VitGpt2":
     """
     from src.models.checkpoints import read_checkpoint
 
-    file = find_file(str(checkpoint))
+    file = checkpoint_file(str(checkpoint))
     if file is None:
         raise UserError(
             f"checkpoint={str(checkpoint)!r} is not of a run; expected a .ckpt or a run folder; "

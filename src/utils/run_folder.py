@@ -70,7 +70,7 @@ def find_checkpoint(ckpt_path: str | None, log_dir: str | Path) -> str | None:
     return str(path.resolve())
 
 
-def find_file(checkpoint: str) -> Path | None:
+def checkpoint_file(checkpoint: str) -> Path | None:
     """The `.ckpt` that is meant, or None for a `save_pretrained` folder and for what may be a hub id.
 
     Raises:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from src.utils.errors import UserError
-from src.utils.run_folder import find_checkpoint, find_file, newest_checkpoint, write_json
+from src.utils.run_folder import checkpoint_file, find_checkpoint, newest_checkpoint, write_json
 
 
 def make_run(logs, name, *files):
@@ -65,15 +65,15 @@ def test_last_is_the_newest_run_and_a_folder_its_best(tmp_path, monkeypatch):
     checkpoints.mkdir(parents=True)
     (checkpoints / "last.ckpt").touch()
     monkeypatch.chdir(tmp_path)
-    assert find_file("last") == checkpoints / "last.ckpt"
-    assert find_file(str(checkpoints.parent)) == checkpoints / "last.ckpt"
+    assert checkpoint_file("last") == checkpoints / "last.ckpt"
+    assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "last.ckpt"
     (checkpoints / "best.ckpt").touch()
-    assert find_file(str(checkpoints.parent)) == checkpoints / "best.ckpt"
+    assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "best.ckpt"
 
 
 @pytest.mark.parametrize("name", ["captioner", "nlpconnect/vit-gpt2-image-captioning"])
 def test_what_may_be_on_the_hub_is_not_refused(name):
-    assert find_file(name) is None
+    assert checkpoint_file(name) is None
 
 
 @pytest.mark.parametrize("name", ["./nothing", "~/nothing/here", "/nothing", "a/b/c", "nothing.ckpt"])
@@ -81,4 +81,4 @@ def test_a_path_to_nothing_is_refused(name):
     with pytest.raises(
         UserError, match=r"does not exist; expected a \.ckpt, a run folder, a saved folder or a hub id"
     ):
-        find_file(name)
+        checkpoint_file(name)
