@@ -221,7 +221,7 @@ class Captioner:
                 errors.append(None)
             except UnreadableImage as error:
                 errors.append(error)
-        return Loaded(transform.normalize(torch.stack(fitted)) if fitted else None, errors)
+        return Loaded(transform.normalize(fitted) if fitted else None, errors)
 
     def _caption(self, pixels: Tensor) -> list[str]:
         """Captions of pixels f32 (B,3,h,w)."""

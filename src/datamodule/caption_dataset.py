@@ -145,7 +145,7 @@ class CaptionDataset:
         """
         index, epoch = key
         broken: dict[str, str] = {}
-        chance = drawn(self.seed, epoch, self.images[index].image_id, "replacement")
+        chance: random.Random | None = None
         for _ in range(MAX_REPLACEMENTS):
             try:
                 return self._item(index, epoch, broken)
@@ -153,6 +153,7 @@ class CaptionDataset:
                 broken[self.images[index].image_id] = str(error)
             if not self.train:
                 return CaptionItem("", [], [], broken=broken)
+            chance = chance or drawn(self.seed, epoch, self.images[index].image_id, "replacement")
             index = chance.randrange(len(self.images))
         raise UserError(
             f"{MAX_REPLACEMENTS} pictures in a row cannot be read, the last: {list(broken.values())[-1]}; "

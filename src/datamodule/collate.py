@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,15 +130,8 @@ def collate(
     return CaptionBatch(
         image_ids=[item.image_id for item in items],
         references=[item.references for item in items],
-        pixel_values=transform.normalize(_stack_pixels(pixels)) if pixels else None,
+        pixel_values=transform.normalize(pixels) if pixels else None,
         features=torch.stack(features) if features else None,
         broken=broken,
         **packed,
     )
-
-
-def _stack_pixels(pixels: Sequence[Tensor]) -> Tensor:
-    """uint8 B x (3,H,W) to (B,3,H,W), a pixel's colours side by side in memory, as decoders leave them."""
-    # numpy's stack copies in the thread that calls it; torch's would wake others for each batch.
-    rows = np.stack([image.movedim(0, -1).numpy() for image in pixels])
-    return torch.from_numpy(rows).movedim(-1, 1)

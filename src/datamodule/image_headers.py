@@ -24,7 +24,7 @@ class Header:
     plain: bool
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: bytes | bytearray) -> Header | None:
     """The header of a JPEG or PNG; None for any other file and for one that breaks off before its size."""
     if data.startswith(JPEG_MAGIC):
         return _jpeg(data)
@@ -33,7 +33,7 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def _jpeg(data: bytes) -> Header | None:
+def _jpeg(data: bytes | bytearray) -> Header | None:
     place = 2
     while place + 9 < len(data):
         if data[place] != 0xFF:
@@ -57,7 +57,7 @@ def _jpeg(data: bytes) -> Header | None:
     return None
 
 
-def _png(data: bytes) -> Header | None:
+def _png(data: bytes | bytearray) -> Header | None:
     if data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])

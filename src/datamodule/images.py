@@ -87,7 +87,7 @@ def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -
     return part
 
 
-def decode_picture(data: bytes, name: str, pixel_limit: int | None = None) -> Tensor:
+def decode_picture(data: bytes | bytearray, name: str, pixel_limit: int | None = None) -> Tensor:
     """The pixels of a file's bytes, as `load_image` gives them; `name` stands in the error.
 
     pixel_limit: height times width, None for PIXEL_LIMIT.
@@ -153,13 +153,14 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
     return {image.image_id: reason for image in images if (reason := found[image.path])}
 
 
-def _read(path: str | Path) -> bytes:
+def _read(path: str | Path) -> bytes | bytearray:
     try:
         if _is_inside_a_file(path):
             return read_member(path, BYTE_LIMIT)
-        _check_file(path)
-        with open(path, "rb") as file:
-            return file.read()
+        data = bytearray(_check_file(path))
+        with open(path, "rb", buffering=0) as file:  # few calls: threads hand Python's lock over at each
+            del data[file.readinto(data) :]
+        return data
     except OSError as error:
         raise _unreadable(str(path), error) from error
 
@@ -173,7 +174,12 @@ def _is_inside_a_file(path: str | Path) -> bool:
     return False
 
 
-def _check_file(path: str | Path) -> None:
+def _check_file(path: str | Path) -> int:
+    """Size in bytes of a regular file.
+
+    Raises:
+        UnreadableImage: it is missing, something else, empty or over the limit.
+    """
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
@@ -183,6 +189,7 @@ def _check_file(path: str | Path) -> None:
         raise UnreadableImage(
             f"{path}: {what}; expected a picture of 1 to {BYTE_LIMIT:,} bytes; mend or remove it"
         )
+    return found.st_size
 
 
 def _check_pixels(width: int, height: int, name: str, limit: int | None = None) -> None:
@@ -208,9 +215,9 @@ def _unreadable(name: str, error: BaseException) -> UnreadableImage:
     )
 
 
-def _as_tensor(data: bytes) -> Tensor:
+def _as_tensor(data: bytes | bytearray) -> Tensor:
     # Of a bytearray: torch warns of memory that it may not write to.
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
 
 
 def from_pillow(picture: Image.Image) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,8 +26,6 @@ FILTERS = {
     2: InterpolationMode.BILINEAR,
     3: InterpolationMode.BICUBIC,
 }
-# Numbers below which torch's element-wise operations stay in the thread that calls them.
-SINGLE_THREAD = 32767
 # Processors through Pillow and through torchvision are that near; another crop or filter is far off.
 PROBE_TOLERANCE = 4 / 255
 
@@ -99,26 +98,26 @@ class ImageTransform:
             )
         return image if self.crop is None else _centre(image, *self.crop)
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Rescale and normalize: uint8 (B,3,H,W) to f32 of the same shape, colours innermost in memory.
+    def normalize(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Rescale and normalize: B pictures uint8 (3,H,W) of one size to f32 (B,3,H,W).
 
-        Decoders leave the colours of a pixel side by side. Kept so, whole rows of 3W numbers meet the scale
-        and the offset of their colours; and a few rows at a time stay in the processor's cache and below the
-        size from which torch wakes other threads, which loader threads have to do without.
+        Colours stay innermost in memory, as decoders leave them. numpy computes a picture in the thread that
+        calls and leaves Python's lock alone; torch would wake other threads, which loader threads do without.
         """
-        width = pixels.shape[-1]
-        rows = pixels.movedim(1, -1).contiguous().view(-1, 3 * width)  # (BH,3W)
-        scale = (self.rescale / torch.tensor(self.std, dtype=torch.float64)).float().repeat(width)
-        offset = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).repeat(width)
-        values = torch.empty(rows.shape)
-        few = max(1, SINGLE_THREAD // (3 * width))
-        for some, value in zip(rows.split(few), values.split(few), strict=True):
-            torch.sub(some.float().mul_(scale), offset, out=value)
-        return values.view(len(pixels), -1, width, 3).movedim(-1, 1)
+        colours_last = [picture.movedim(0, -1).numpy() for picture in pictures]
+        shape = colours_last[0].shape
+        scale = np.full(shape, self.rescale / np.array(self.std), np.float32)
+        offset = np.full(shape, np.array(self.mean) / np.array(self.std), np.float32)
+        values = np.empty((len(pictures), *shape), np.float32)
+        for picture, value in zip(colours_last, values, strict=True):
+            value[...] = picture
+            np.multiply(value, scale, out=value)
+            np.subtract(value, offset, out=value)
+        return torch.from_numpy(values).movedim(-1, 1)
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3,H,W) to f32 (3,height,width), ready for the encoder."""
-        return self.normalize(self.fit(image)[None])[0]
+        return self.normalize([self.fit(image)])[0]
 
     def fingerprint(self) -> str:
         """A short hash that changes when any setting does."""

@@ -228,7 +228,7 @@ def test_folder_and_impossible_names_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> None:
     noise().save(tmp_path / "a.png")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **settings: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
