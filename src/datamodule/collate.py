@@ -4,10 +4,11 @@ Legend: B images, K captions of an image, T tokens of all packed captions of an 
 token, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,24 +77,20 @@ def pack_captions(
         caption_index  0  0  0  1  1 -1
         labels         7  8  2  9  2 -100
     """
-    lengths = [sum(len(caption) + 1 for caption in row) for row in rows]
-    width = max(-(-max(lengths, default=0) // multiple), 1) * multiple
-    shape = (len(rows), width)
-    input_ids = torch.full(shape, pad_id)
-    position_ids = torch.zeros(shape, dtype=torch.int64)
-    caption_index = torch.full(shape, NO_CAPTION)
-    labels = torch.full(shape, NO_LABEL)
-    for place, row in enumerate(rows):
-        end = lengths[place]
-        input_ids[place, :end] = torch.tensor([t for caption in row for t in (start_id, *caption)])
-        labels[place, :end] = torch.tensor([t for caption in row for t in (*caption, eos_id)])
-        position_ids[place, :end] = torch.tensor([p for caption in row for p in range(len(caption) + 1)])
-        caption_index[place, :end] = torch.tensor([k for k, caption in enumerate(row) for _ in (0, *caption)])
+    longest = max((sum(len(caption) + 1 for caption in row) for row in rows), default=0)
+    width = max(-(-longest // multiple), 1) * multiple
+
+    def grid(fill: int, lists: Iterable[list[int]]) -> Tensor:
+        padded = [numbers + [fill] * (width - len(numbers)) for numbers in lists]
+        return torch.from_numpy(np.array(padded, dtype=np.int64).reshape(len(rows), width))
+
     return {
-        "input_ids": input_ids,
-        "position_ids": position_ids,
-        "caption_index": caption_index,
-        "labels": labels,
+        "input_ids": grid(pad_id, ([t for caption in row for t in (start_id, *caption)] for row in rows)),
+        "position_ids": grid(0, ([p for caption in row for p in range(len(caption) + 1)] for row in rows)),
+        "caption_index": grid(
+            NO_CAPTION, ([k for k, caption in enumerate(row) for _ in (0, *caption)] for row in rows)
+        ),
+        "labels": grid(NO_LABEL, ([t for caption in row for t in (*caption, eos_id)] for row in rows)),
     }
 
 
