@@ -27,6 +27,7 @@ from src.models.generation import generate_captions
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
 from src.models.packed_attention import use_plain_products
+from src.models.packed_linear import use_product
 from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
 from src.models.trunk import frozen_blocks, split_encoder, without_pooler
@@ -72,6 +73,7 @@ class VitGpt2(LightningModule):
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
         self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
         use_plain_products(self.model.encoder)
+        use_product(self.model.encoder)
         self.base_id = pretrained.base_id
         self.names = public_names(self.model)
         self.digests = weight_digests(self.model, self.names)

@@ -40,13 +40,13 @@ class _ChunkedNats(torch.autograd.Function):
             label = labels[part, None]
             spare = -len(label) % ROWS
             logits = product(nn.functional.pad(hidden[part], (0, 0, 0, spare)), ready.forward, bias)
-            log_probabilities = torch.log_softmax(logits[: len(label)], 1, dtype=torch.float32)  # (<=CHUNK,V)
-            nats -= log_probabilities.gather(1, label).sum()
+            probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
+            # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
+            log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
+            nats += (log_sum[: len(label)] - logits[: len(label)].gather(1, label)).sum()
             if dhidden is not None:
-                dlogits = log_probabilities.exp_()
-                dlogits.scatter_add_(1, label, dlogits.new_full(label.shape, -1.0))
-                logits[: len(label)] = dlogits
-                dhidden[part] = product(logits, ready.backward)[: len(label)]
+                probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, -1.0))
+                dhidden[part] = product(probabilities.to(logits.dtype), ready.backward)[: len(label)]
         ctx.save_for_backward(dhidden)
         return nats
 

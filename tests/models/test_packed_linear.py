@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.packed_linear import frozen_weight, linear
+from src.models import packed_linear
+from src.models.packed_linear import ProductLinear, frozen_weight, linear, use_product
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -57,3 +58,32 @@ def test_what_inference_mode_made_ready_serves_in_training():
     x = torch.randn(2, 8, requires_grad=True)
     linear(x, layer, layer.weight, layer.bias).sum().backward()
     torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, -1))
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_product_linear_is_the_linear_it_was(trains):
+    layer = nn.Linear(6, 5).requires_grad_(trains)
+    model = nn.Sequential(layer)
+    names = list(model.state_dict())
+    x = torch.randn(2, 3, 6, requires_grad=True)
+    wanted = [x, *layer.parameters()] if trains else [x]
+    expected = layer(x)
+    weighting = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, wanted, weighting)
+    use_product(model)
+    assert isinstance(model[0], ProductLinear) and list(model.state_dict()) == names
+    found = model(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, wanted, weighting), gradients)
+
+
+def test_a_product_linear_leaves_other_precisions_to_torch(monkeypatch):
+    def never(*_):
+        raise AssertionError("went through the product")
+
+    model = nn.Sequential(nn.Linear(6, 5))
+    use_product(model)
+    monkeypatch.setattr(packed_linear, "linear", never)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(2, 6)).dtype == torch.bfloat16
+    assert model.double()(torch.randn(2, 6).double()).dtype == torch.float64
