@@ -3,6 +3,7 @@
 import json
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from src.models.packed_linear import onednn_multiplies
+from src.utils.errors import UserError
+from src.utils.hardware import has_native_bf16
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 FLICKR = SHARED / "data" / "flickr8k"
@@ -40,6 +45,25 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def chosen(key: str, value: str, known: Sequence[str]) -> list[str]:
+    """The names of a comma list, which may be any of `known`; where it is empty, all that this machine can run.
+
+    bf16 is left out, and that said, where the processor has no such products: in software they take a hundred
+    times as long.
+
+    Raises:
+        UserError: one is not known.
+    """
+    names = [name for name in value.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise UserError(f"{key}={name}; expected some of {', '.join(known)}; mend the argument")
+    able = [name for name in known if "bf16" not in name or has_native_bf16("cpu")]
+    if not names and len(able) < len(known):
+        print("this processor has no bf16 products: measuring fp32 alone", file=sys.stderr)
+    return names or able
+
+
 def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
     """Most operations per second that any way of multiplying two matrices reaches here, in GFLOP/s.
 
@@ -61,7 +85,7 @@ def _products(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterat
     operations = 2 * rows * inner * columns
     turned = right.t().contiguous()
     yield operations, lambda: left @ turned
-    if torch.backends.mkldnn.is_available():
+    if onednn_multiplies(dtype):
         blocked = torch.ops.mkldnn._reorder_linear_weight(right)
         yield operations, lambda: torch.ops.mkldnn._linear_pointwise(left, blocked, None, "none", [], "")
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import FLICKR, medians, print_report, quiet
+from benchmarks.common import FLICKR, chosen, medians, print_report, quiet
 from src.datamodule.flickr import FlickrDataModule
 from src.datamodule.images import load_image
 from src.models.generation import generate_ids
@@ -84,6 +84,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     images = islice(datamodule.splits["test"], settings["images"])
     pixels = torch.stack([transform(load_image(image.path)) for image in images])
     every = ways(module, pixels, settings)
+    every = {name: every[name] for name in chosen("ways", "", list(every))}
     speeds, ids = defaultdict(list), {}
     for turn in range(settings["rounds"] + 1):
         for name, way in every.items():
@@ -95,14 +96,23 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     speed = medians(speeds)
     return {
         "captions_per_second": speed,
-        "ratio": {
-            "as_called": max(speed["ours_fp32"], speed["ours_bf16"]) / speed["generate_fp32"],
-            "fp32": speed["ours_fp32"] / speed["generate_fp32"],
-            "bf16": speed["ours_bf16"] / max(speed["generate_bf16"], speed["generate_bf16_autocast"]),
-        },
+        "ratio": ratios(speed),
         "same_tokens": torch.equal(ids["ours_fp32"], ids["generate_fp32"]),
         "tokens": int(ids["ours_fp32"].shape[1]),
     }
+
+
+def ratios(speed: dict[str, float]) -> dict[str, float]:
+    """Ours over `generate()`: as a user calls it, which is in fp32, and at equal precision, where measured."""
+    ours = {name: value for name, value in speed.items() if name.startswith("ours")}
+    found = {
+        "as_called": max(ours.values()) / speed["generate_fp32"],
+        "fp32": speed["ours_fp32"] / speed["generate_fp32"],
+    }
+    in_bf16 = [value for name, value in speed.items() if name.startswith("generate_bf16")]
+    if in_bf16 and "ours_bf16" in speed:
+        found["bf16"] = speed["ours_bf16"] / max(in_bf16)
+    return found
 
 
 def main(arguments: list[str]) -> None:

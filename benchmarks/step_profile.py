@@ -10,7 +10,7 @@ time is in the shares, not in `ms`, which is the median of steps without it.
     data_dir=     images and captions in a Flickr layout
     images=16     per step, with all their captions
     steps=5       measured of each
-    precision=bf16   or fp32
+    precision=auto   bf16 where the processor has it, else fp32; or either of them
 """
 
 import statistics
@@ -29,10 +29,10 @@ from benchmarks.common import FLICKR, print_report, quiet
 from src.datamodule.collate import CaptionBatch
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.command import parse_command, run_command
-from src.utils.hardware import keep_freed_memory
+from src.utils.hardware import has_native_bf16, keep_freed_memory
 
 DEFAULTS = {
-    "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 5, "precision": "bf16",
+    "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 5, "precision": "auto",
 }  # fmt: skip
 KINDS = {  # words in an operator's name, the first kind that fits
     "softmax over the vocabulary": ("log_softmax", "nll_loss", "exp_", "scatter_add", "gather"),
@@ -110,6 +110,8 @@ def main(arguments: list[str]) -> None:
         UserError: an unknown argument or a checkpoint that is not there.
     """
     settings = parse_command(arguments, DEFAULTS)
+    if settings["precision"] == "auto":
+        settings["precision"] = "bf16" if has_native_bf16("cpu") else "fp32"
     with quiet():
         module, batch = cached_batch(settings)
         step = make_step(module, batch, settings["precision"] == "bf16")

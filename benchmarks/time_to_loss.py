@@ -40,11 +40,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.apart import Apart
-from benchmarks.common import FLICKR, print_report, quiet
+from benchmarks.common import FLICKR, chosen, print_report, quiet
 from benchmarks.product import ROOT
 from benchmarks.races import WAYS, Point, Race
 from src.utils.command import parse_command, run_command
-from src.utils.errors import UserError
 
 DEFAULTS = {
     "checkpoint": str(ROOT / "src" / "demo" / "vit_gpt2_tiny"), "data": "drawn,flickr8k",
@@ -154,19 +153,6 @@ def report(outcomes: Mapping[str, Outcome]) -> None:
             "steps": {data: found.steps for data, found in outcomes.items()},
         },
     )
-
-
-def chosen(key: str, value: str, known: Sequence[str]) -> list[str]:
-    """The names of a comma list, all of `known` where it is empty.
-
-    Raises:
-        UserError: one is not known.
-    """
-    names = [name for name in value.split(",") if name] or list(known)
-    for name in names:
-        if name not in known:
-            raise UserError(f"{key}={name}; expected some of {', '.join(known)}; mend the argument")
-    return names
 
 
 def main(arguments: list[str]) -> None:

@@ -34,6 +34,7 @@ from benchmarks import baselines, product
 from benchmarks.apart import Apart
 from benchmarks.common import (
     FLICKR,
+    chosen,
     count_operations,
     machine_peak,
     medians,
@@ -44,7 +45,6 @@ from benchmarks.common import (
 from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
 from src.utils.command import parse_command, run_command
-from src.utils.errors import UserError
 
 DEFAULTS = {
     "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 4, "rounds": 3, "published": 16,
@@ -134,13 +134,15 @@ def _autocast(way: str) -> torch.autocast:
 
 def measure(settings: dict[str, Any], ways: list[str]) -> dict[str, Any]:
     """Run the rounds; returns what the last line holds."""
-    peaks = {kind: machine_peak(dtype) for kind, dtype in DTYPES.items()}
+    kinds = {kind: dtype for kind, dtype in DTYPES.items() if any(kind in way for way in ways)}
+    peaks = {kind: machine_peak(dtype) for kind, dtype in kinds.items()}
     sides = {side: Apart(Contest, settings) for side in dict.fromkeys(way in OURS for way in ways)}
     rounds: dict[str, list[float]] = defaultdict(list)
     for turn in range(settings["rounds"]):
         for way in ways:
             rounds[way].append(sides[way in OURS].call("run", way))
             print(f"round {turn + 1}  {way}: {rounds[way][-1]:.2f} captions/s", file=sys.stderr, flush=True)
+        peaks = {kind: max(peak, machine_peak(kinds[kind])) for kind, peak in peaks.items()}
     memory = max(side.call("peak_memory") for side in sides.values())
     losses, operations = (
         {way: value for side in sides.values() for way, value in side.call(name).items()}
@@ -224,9 +226,7 @@ def main(arguments: list[str]) -> None:
         UserError: an unknown argument or way.
     """
     settings = parse_command(arguments, DEFAULTS)
-    ways = [way for way in settings["only"].split(",") if way] or list(WAYS)
-    if unknown := set(ways) - set(WAYS):
-        raise UserError(f"only={','.join(unknown)}; expected some of {', '.join(WAYS)}; mend the argument")
+    ways = chosen("only", settings["only"], WAYS)
     with quiet():
         result = measure(settings, ways)
         if settings["equal_steps"]:

@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 
 from src.utils.hardware import set_aside
 
-
 WIDE = 16_384  # output features from which on a layer is as wide as a vocabulary
 
 
@@ -23,18 +22,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     torch sends fp32 products to MKL. With AVX-512 oneDNN is 5 to 15% faster; without, MKL is, but for a weight with
     a vocabulary's rows, where it reaches half to three quarters of its speed.
     """
-    if x.device.type == "cpu" and _multiplies(x.dtype) and (_prefers_onednn(x.dtype) or len(weight) >= WIDE):
+    wanted = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
+    if wanted and onednn_multiplies(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 
 
 @cache
-def _multiplies(dtype: torch.dtype) -> bool:
+def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Whether oneDNN has products of this precision for this processor, found by making one."""
     try:
         weight = _blocked(torch.zeros(16, 16, dtype=dtype))
         torch.ops.mkldnn._linear_pointwise(torch.zeros(1, 16, dtype=dtype), weight, None, "none", [], "")
-    except (AttributeError, RuntimeError):  # a build of torch without oneDNN; bf16 on a processor of before 2018
+    except (
+        AttributeError,
+        RuntimeError,
+    ):  # a build of torch without oneDNN; bf16 on a processor of before 2018
         return False
     return True
 
@@ -57,7 +60,7 @@ class FrozenWeight:
         if weight.dtype != dtype:
             self.forward = weight.to(dtype)
             self.backward = self.forward.t()
-        if weight.device.type == "cpu" and dtype == torch.bfloat16 and _multiplies(dtype):
+        if weight.device.type == "cpu" and dtype == torch.bfloat16 and onednn_multiplies(dtype):
             self.backward = _blocked(self.backward.contiguous())
             self.forward = _blocked(self.forward.contiguous())
 

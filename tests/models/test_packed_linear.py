@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from src.models import packed_linear
-from src.models.packed_linear import ProductLinear, frozen_weight, linear, use_product
+from src.models.packed_linear import (
+    ProductLinear,
+    frozen_weight,
+    linear,
+    onednn_multiplies,
+    product,
+    use_product,
+)
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -29,6 +36,27 @@ def test_bf16_products_of_fp32_weights():
     torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
     (grad,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(grad.float(), layer.weight.sum(0).expand(9, -1), atol=0.03, rtol=0.03)
+
+
+def test_bf16_on_a_processor_that_onednn_has_no_bf16_for(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(packed_linear, "_blocked", refuse)
+    onednn_multiplies.cache_clear()
+    layer = nn.Linear(64, 32).requires_grad_(False)
+    x = torch.randn(9, 64, dtype=torch.bfloat16)
+    found = linear(x, layer, layer.weight, layer.bias)
+    onednn_multiplies.cache_clear()
+    torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("width", [32, packed_linear.WIDE])
+@pytest.mark.parametrize("preferred", [True, False])
+def test_either_library_gives_the_same_product(width, preferred, monkeypatch):
+    monkeypatch.setattr(packed_linear, "_prefers_onednn", lambda _: preferred)
+    x, weight, bias = torch.randn(5, 8), torch.randn(width, 8), torch.randn(width)
+    torch.testing.assert_close(product(x, weight, bias), nn.functional.linear(x, weight, bias))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -71,7 +99,8 @@ def test_a_product_linear_is_the_linear_it_was(trains):
     weighting = torch.randn_like(expected)
     gradients = torch.autograd.grad(expected, wanted, weighting)
     use_product(model)
-    assert isinstance(model[0], ProductLinear) and list(model.state_dict()) == names
+    assert isinstance(model[0], ProductLinear)
+    assert list(model.state_dict()) == names
     found = model(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, wanted, weighting), gradients)
