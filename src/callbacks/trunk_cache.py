@@ -77,6 +77,8 @@ class TrunkCache(Callback):
             missing += store.add_images(data.splits[part], self.views if part == "train" else 1)
         trainer.strategy.barrier("trunk_cache")  # all have seen the same shards before anyone writes another
         data.features = store if self._fill(trainer, data, pl_module, store, missing) else None
+        if data.features is not None:
+            pl_module.set_trunk_aside()
 
     def _fill(
         self,

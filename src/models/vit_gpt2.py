@@ -32,6 +32,7 @@ from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
 from src.models.trunk import frozen_blocks, split_encoder, without_pooler
 from src.utils.errors import UserError
+from src.utils.hardware import set_aside
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -122,6 +123,12 @@ class VitGpt2(LightningModule):
         """Pixels f32 (B,3,H,W) to the frozen trunk's output (B,P,D)."""
         assert self._parts[0] is not None
         return self._parts[0][0](pixel_values)
+
+    def set_trunk_aside(self) -> None:
+        """Let the system have the trunk's memory while its features serve; pixels read its weights again."""
+        assert self._parts[0] is not None
+        for weight in self._parts[0][0].parameters():
+            set_aside(weight)
 
     def trunk_fingerprint(self) -> str:
         """Changes with any weight of the trunk, with where it ends and with the preprocessing of pixels."""

@@ -65,6 +65,17 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert torch.equal(data.features.get(image), again.features.get(image))
 
 
+def test_frozen_trunk_weights_and_no_others_are_set_aside_once_their_features_serve(run, monkeypatch):
+    aside = []
+    monkeypatch.setattr("src.models.vit_gpt2.set_aside", aside.append)
+    run(enabled=False)
+    assert aside == []
+    data, _ = run()
+    assert data.features is not None
+    assert aside
+    assert not any(weight.requires_grad for weight in aside)
+
+
 def test_each_stage_adds_the_part_that_it_reads(tmp_path, tiny_checkpoint, flickr_folder, computed):
     module, data = make(tiny_checkpoint, flickr_folder)
     scored = trainer(tmp_path, TrunkCache(str(tmp_path / "cache")))
