@@ -28,7 +28,7 @@ from src.models.pretrained import quiet_transformers
 from src.models.restore import Restored, open_captioner
 from src.models.trunk import without_pooler
 from src.utils.errors import UserError
-from src.utils.hardware import has_native_bf16
+from src.utils.hardware import has_native_bf16, warn_of_software_bf16
 
 Picture = str | Path | Image.Image | Tensor
 PRECISIONS = ("auto", "bf16", "32")
@@ -260,6 +260,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}; expected {', '.join(PRECISIONS)}; set precision=auto")
+    warn_of_software_bf16(precision, device.type)
     native = precision == "auto" and has_native_bf16(device.type)
     return torch.bfloat16 if precision == "bf16" or native else torch.float32
 

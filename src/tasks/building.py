@@ -16,7 +16,7 @@ from src.models.checkpoints import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.processes import share_one_fate
 from src.utils.errors import UserError
-from src.utils.hardware import choose_precision, keep_freed_memory
+from src.utils.hardware import choose_precision, keep_freed_memory, warn_of_software_bf16
 
 NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
@@ -65,6 +65,7 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
         raise UserError(
             f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
         )
+    warn_of_software_bf16(precision, config.trainer.accelerator)
     callbacks = _built(config.get("callbacks"))
     for callback in callbacks:
         if isinstance(callback, CaptionSamples):

@@ -5,8 +5,12 @@ import mmap
 import sys
 from typing import TYPE_CHECKING
 
+from src.utils.logging import get_logger
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = get_logger(__name__)
 
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 
@@ -28,6 +32,16 @@ def has_native_bf16(accelerator: str) -> bool:
         return False
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+
+
+def warn_of_software_bf16(precision: str | int, device: str) -> None:
+    """Tell once when bf16 is asked of a CPU that makes its products in software, up to a hundred times slower."""
+    if device == "cpu" and str(precision).startswith("bf16") and not has_native_bf16("cpu"):
+        log.warning(
+            "precision=%s: this processor has no bf16 products; in software they take many times as long as fp32; "
+            "precision=auto takes the fastest",
+            precision,
+        )
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h

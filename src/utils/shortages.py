@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import UserError
+from src.utils.hardware import has_native_bf16
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -77,7 +78,9 @@ def _memory_advice(error: BaseException, config: DictConfig) -> str:
         advice.append("datamodule.max_caption_tokens=64")
     if (now("model.num_beams") or 1) > 1:
         advice.append("model.num_beams=1 (captions)")
-    if str(now("trainer.precision")) in ("32", "32-true"):
+    if str(now("trainer.precision")) in ("32", "32-true") and has_native_bf16(
+        str(now("trainer.accelerator"))
+    ):
         advice.append("trainer.precision=bf16-mixed")
     said = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
     return f"out of memory at datamodule.batch_size={size} ({said}); expected it to fit; set " + ", or ".join(

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.utils.hardware import choose_precision, has_native_bf16, keep_freed_memory, set_aside
+from src.utils.hardware import (
+    choose_precision,
+    has_native_bf16,
+    keep_freed_memory,
+    set_aside,
+    warn_of_software_bf16,
+)
 
 
 @pytest.fixture
@@ -53,6 +59,25 @@ def test_auto_chooses_and_all_else_stays_as_set(machine):
     assert choose_precision("auto", "cpu") == "32-true"
     assert choose_precision("bf16-mixed", "cpu") == "bf16-mixed"
     assert choose_precision(16, "gpu") == 16
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "told"),
+    [
+        ("bf16-mixed", "cpu", True),
+        ("bf16", "cpu", True),
+        ("32-true", "cpu", False),
+        ("bf16-mixed", "cuda", False),
+    ],
+)
+def test_bf16_in_software_is_told(machine, caplog, precision, device, told):
+    machine(avx2=True)
+    warn_of_software_bf16(precision, device)
+    assert ("this processor has no bf16 products" in caplog.text) == told
+    caplog.clear()
+    machine(avx512_bf16=True)
+    warn_of_software_bf16(precision, device)
+    assert caplog.text == ""
 
 
 def test_a_torch_that_tells_nothing_gets_fp32(machine, monkeypatch):

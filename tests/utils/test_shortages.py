@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src.utils import shortages
 from src.utils.errors import UserError
 from src.utils.shortages import shortage, threads_in_a_line
 
@@ -42,13 +43,19 @@ def really_too_much():
         MemoryError(),
     ],
 )
-def test_memory_names_settings_with_their_values(error):
+def test_memory_names_settings_with_their_values(error, monkeypatch):
+    monkeypatch.setattr(shortages, "has_native_bf16", lambda _: True)
     text = str(shortage(error, CONFIG))
     assert text.startswith("out of memory at datamodule.batch_size=16 (")
     assert "datamodule.batch_size=8 trainer.accumulate_grad_batches=2" in text
     for setting in ("captions_per_image=1", "max_caption_tokens=64", "num_beams=1", "precision=bf16-mixed"):
         assert setting in text
     assert "\n" not in text
+
+
+def test_bf16_is_not_advised_where_it_is_slow(monkeypatch):
+    monkeypatch.setattr(shortages, "has_native_bf16", lambda _: False)
+    assert "bf16" not in str(shortage(MemoryError(), CONFIG))
 
 
 def test_what_torch_raises_here_is_known():
