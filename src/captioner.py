@@ -23,7 +23,6 @@ from src.datamodule.preprocessing import Preprocessing
 from src.models.attention_maps import WordAttention, seen_region, word_attention
 from src.models.generation import Alternative, generate_alternatives, generate_captions
 from src.models.packed_attention import use_plain_products
-from src.models.packed_linear import use_product
 from src.models.pretrained import quiet_transformers
 from src.models.restore import Restored, open_captioner
 from src.models.trunk import without_pooler
@@ -76,7 +75,6 @@ class Captioner:
         self.preprocessing = preprocessing
         self.max_length, self.num_beams = max_length, num_beams
         use_plain_products(self.model.encoder)
-        use_product(self.model.encoder)
         self._encoder = without_pooler(self.model.encoder)
 
     @classmethod

@@ -77,8 +77,8 @@ class TrunkCache(Callback):
             missing += store.add_images(data.splits[part], self.views if part == "train" else 1)
         trainer.strategy.barrier("trunk_cache")  # all have seen the same shards before anyone writes another
         data.features = store if self._fill(trainer, data, pl_module, store, missing) else None
-        if data.features is not None:
-            pl_module.set_trunk_aside()
+        if data.features is not None and pl_module.trunk is not None:
+            pl_module.trunk.set_aside()
 
     def _fill(
         self,
@@ -112,7 +112,7 @@ class TrunkCache(Callback):
     def _serves(self, data: Any, module: LightningModule) -> bool:
         if not self.enabled or not isinstance(data, CaptionDataModule) or not isinstance(module, VitGpt2):
             return False
-        if not module.has_trunk or not data.cacheable:
+        if module.trunk is None or not data.cacheable:
             return False
         if data.augment:
             log.info(

@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from src.models.packed_linear import use_product
+
 if TYPE_CHECKING:
     from src.models.packed_rows import PackedRows
 
@@ -69,10 +71,11 @@ def cross_attention(
 
 
 def use_plain_products(model: PreTrainedModel) -> None:
-    """Let a model of transformers, an encoder say, attend through `plain_attention`; no other number changes.
+    """Let a model of transformers, an encoder say, attend through `plain_attention` and multiply by `product`.
 
-    A model whose attention cannot be exchanged stays as it is.
+    Attention that cannot be exchanged stays as it is.
     """
+    use_product(model)
     if model._can_set_attn_implementation() and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(PLAIN_PRODUCTS, plain_attention)
         AttentionMaskInterface.register(PLAIN_PRODUCTS, sdpa_mask)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.freezing import find_blocks
+from src.utils.hardware import set_aside
 
 
 class FeatureInput(nn.Module):
@@ -64,6 +65,11 @@ class EncoderTrunk(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels (B,3,H,W) to features (B,P,D)."""
         return self.encoder(pixel_values).last_hidden_state
+
+    def set_aside(self) -> None:
+        """Let the system have the weights' memory while kept features serve; pixels would read them again."""
+        for weight in self.parameters():
+            set_aside(weight)
 
 
 def frozen_blocks(encoder: nn.Module) -> int:

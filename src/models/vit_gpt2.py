@@ -27,12 +27,10 @@ from src.models.generation import generate_captions
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
 from src.models.packed_attention import use_plain_products
-from src.models.packed_linear import use_product
 from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
-from src.models.trunk import frozen_blocks, split_encoder, without_pooler
+from src.models.trunk import EncoderTrunk, frozen_blocks, split_encoder, without_pooler
 from src.utils.errors import UserError
-from src.utils.hardware import set_aside
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -74,7 +72,6 @@ class VitGpt2(LightningModule):
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
         self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
         use_plain_products(self.model.encoder)
-        use_product(self.model.encoder)
         self.base_id = pretrained.base_id
         self.names = public_names(self.model)
         self.digests = weight_digests(self.model, self.names)
@@ -115,20 +112,14 @@ class VitGpt2(LightningModule):
     # --- encode ---------------------------------------------------------------------------------------------
 
     @property
-    def has_trunk(self) -> bool:
-        """Whether the encoder has frozen blocks whose output can be kept."""
-        return self._parts[0] is not None
+    def trunk(self) -> EncoderTrunk | None:
+        """The frozen blocks whose output can be kept; None where the encoder has none at its beginning."""
+        return self._parts[0] and self._parts[0][0]
 
     def trunk_features(self, pixel_values: Tensor) -> Tensor:
         """Pixels f32 (B,3,H,W) to the frozen trunk's output (B,P,D)."""
-        assert self._parts[0] is not None
-        return self._parts[0][0](pixel_values)
-
-    def set_trunk_aside(self) -> None:
-        """Let the system have the trunk's memory while its features serve; pixels read its weights again."""
-        assert self._parts[0] is not None
-        for weight in self._parts[0][0].parameters():
-            set_aside(weight)
+        assert self.trunk is not None
+        return self.trunk(pixel_values)
 
     def trunk_fingerprint(self) -> str:
         """Changes with any weight of the trunk, with where it ends and with the preprocessing of pixels."""

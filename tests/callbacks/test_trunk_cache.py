@@ -67,7 +67,7 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
 
 def test_frozen_trunk_weights_and_no_others_are_set_aside_once_their_features_serve(run, monkeypatch):
     aside = []
-    monkeypatch.setattr("src.models.vit_gpt2.set_aside", aside.append)
+    monkeypatch.setattr("src.models.trunk.set_aside", aside.append)
     run(enabled=False)
     assert aside == []
     data, _ = run()

@@ -96,7 +96,7 @@ def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_fol
     training = {name for name, part in module.model.named_modules() if part.training}
     assert training
     assert all(".lora_" in name or name == "enc_to_dec_proj" for name in training)
-    assert not module.has_trunk
+    assert module.trunk is None
     before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
     for _ in range(2):  # A moves once B is no longer zero
         trainer = fit(module, data, tmp_path)
@@ -143,7 +143,7 @@ def test_the_base_shows_beneath_its_adapters(flickr_folder, tmp_path):
 def test_captions_are_those_of_the_merged_model(flickr_folder, tmp_path):
     folder = save_captioner(tmp_path / "base", "deit", "gpt2")
     module, data = make(str(folder), flickr_folder, train="lora", lora={"num_layers": 1})
-    assert module.has_trunk
+    assert module.trunk is not None
     batch = next(iter(data.val_dataloader()))
     stir(module.model, 1.0)
     captions = module.generate(batch)

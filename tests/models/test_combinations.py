@@ -61,7 +61,7 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
     with torch.no_grad():
         whole = module.model.encoder(batch.pixel_values).last_hidden_state
-        assert module.has_trunk
+        assert module.trunk is not None
         features = module.trunk_features(batch.pixel_values)
         torch.testing.assert_close(module._parts[0][1](features), whole)
 
