@@ -34,8 +34,9 @@ from src.utils.hardware import has_native_bf16, keep_freed_memory
 DEFAULTS = {
     "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 5, "precision": "auto",
 }  # fmt: skip
+VOCABULARY = "softmax over the vocabulary"
 KINDS = {  # words in an operator's name, the first kind that fits
-    "softmax over the vocabulary": ("log_softmax", "nll_loss", "exp_", "scatter_add", "gather"),
+    VOCABULARY: ("log_softmax", "nll_loss", "exp_", "scatter_add", "gather", "amax"),
     "attention": ("bmm", "softmax", "scaled_dot_product", "masked_fill"),
     "matrix products": ("linear_pointwise", "aten::mm", "addmm", "aten::linear", "mkldnn_linear"),
     "copies and fills": ("copy_", "zero", "fill", "empty", "cat", "index", "clone", "expand", "reorder"),
@@ -46,8 +47,10 @@ KINDS = {  # words in an operator's name, the first kind that fits
 OTHER = "other"
 
 
-def kind_of(operator: str) -> str:
-    """Which of `KINDS` an operator's time belongs to."""
+def kind_of(operator: str, shape: list[int]) -> str:
+    """Which of `KINDS` an operator's time belongs to; shape: its first input's."""
+    if "softmax" in operator and len(shape) == 2:  # attention's has the heads in front
+        return VOCABULARY
     return next(
         (kind for kind, words in KINDS.items() if any(word in operator.lower() for word in words)), OTHER
     )
@@ -79,11 +82,11 @@ def measure(step: Callable[[], float], steps: int) -> dict[str, Any]:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
         step()
     spent: Counter[str] = Counter()
-    for event in recorded.key_averages():
-        spent[kind_of(event.key)] += event.self_cpu_time_total
+    for event in recorded.key_averages(group_by_input_shape=True):
+        spent[kind_of(event.key, (event.input_shapes or [[]])[0])] += event.self_cpu_time_total
     shares = {kind: spent[kind] / spent.total() for kind in (*KINDS, OTHER)}
     return {"ms": 1000 * statistics.median(seconds), "loss": loss, "shares": shares}
 

@@ -7,22 +7,24 @@ from benchmarks.step_profile import KINDS, OTHER, cached_batch, kind_of, make_st
 
 
 @pytest.mark.parametrize(
-    ("operator", "kind"),
+    ("operator", "shape", "kind"),
     [
-        ("mkldnn::_linear_pointwise", "matrix products"),
-        ("aten::addmm", "matrix products"),
-        ("aten::bmm", "attention"),
-        ("aten::_softmax_backward_data", "attention"),
-        ("aten::_log_softmax", "softmax over the vocabulary"),
-        ("aten::copy_", "copies and fills"),
-        ("aten::native_layer_norm", "norms and activations"),
-        ("aten::add_", "sums"),
-        ("aten::_fused_adamw_", "optimizer"),
-        ("_FrozenLinear", OTHER),
+        ("mkldnn::_linear_pointwise", [8, 16], "matrix products"),
+        ("aten::addmm", [8, 16], "matrix products"),
+        ("aten::bmm", [8, 16], "attention"),
+        ("aten::_softmax_backward_data", [96, 20, 197], "attention"),
+        ("aten::_softmax", [96, 20, 197], "attention"),
+        ("aten::_softmax", [128, 50257], "softmax over the vocabulary"),
+        ("aten::_log_softmax", [950, 50257], "softmax over the vocabulary"),
+        ("aten::copy_", [8, 16], "copies and fills"),
+        ("aten::native_layer_norm", [8, 16], "norms and activations"),
+        ("aten::add_", [8, 16], "sums"),
+        ("aten::_fused_adamw_", [8, 16], "optimizer"),
+        ("_FrozenLinear", [8, 16], OTHER),
     ],
 )
-def test_an_operator_has_one_kind(operator, kind):
-    assert kind_of(operator) == kind
+def test_an_operator_has_one_kind(operator, shape, kind):
+    assert kind_of(operator, shape) == kind
 
 
 def test_a_step_is_measured_and_moves_no_weight(tiny_checkpoint, flickr_folder):
