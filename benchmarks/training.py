@@ -87,7 +87,7 @@ class Contest:
         if self.theirs is None:
             self.theirs = load_captioner(self.checkpoint).model
             choose_trainable(self.theirs, "last_blocks", 1)
-            for other in (*THEIRS, "published_loop"):
+            for other in (name for name in self.settings["ways"] if name not in OURS):
                 self.losses[other] = baselines.start_loss(self.theirs, self.rows, other.endswith("bf16"))
         if way == "published_loop":
             size = min(self.settings["published"], len(self.rows))
@@ -226,7 +226,7 @@ def main(arguments: list[str]) -> None:
         UserError: an unknown argument or way.
     """
     settings = parse_command(arguments, DEFAULTS)
-    ways = chosen("only", settings["only"], WAYS)
+    ways = settings["ways"] = chosen("only", settings["only"], WAYS)
     with quiet():
         result = measure(settings, ways)
         if settings["equal_steps"]:
