@@ -27,7 +27,7 @@ from PIL import (  # the decoders are named: Pillow knows a format only once its
     WebPImagePlugin,
 )
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+from torchvision.io import ImageReadMode, decode_image
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.image_headers import read_header
@@ -99,10 +99,9 @@ def decode_picture(data: bytes | bytearray, name: str, pixel_limit: int | None =
     if header is not None:
         _check_pixels(header.width, header.height, name, pixel_limit)
         if header.plain:
-            decode = decode_jpeg if header.kind == "jpeg" else decode_png
             # Damage that stops this decoder may leave Pillow's something to work with, or a better message.
             with contextlib.suppress(RuntimeError):
-                return decode(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+                return decode_image(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_pixels(*picture.size, name, pixel_limit)

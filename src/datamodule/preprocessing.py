@@ -93,9 +93,7 @@ class ImageTransform:
     def fit(self, image: Tensor) -> Tensor:
         """Resize and crop: uint8 (3,H,W) to uint8 (3,height,width)."""
         if self.resize is not None:
-            image = resizing.resize(
-                image, self._target(image), interpolation=FILTERS[self.resample], antialias=True
-            )
+            image = _scale(image, self._target(image), FILTERS[self.resample])
         return image if self.crop is None else _centre(image, *self.crop)
 
     def normalize(self, pictures: Sequence[Tensor]) -> Tensor:
@@ -136,6 +134,14 @@ def _per_pixel(colours: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """f32 numbers of three colours for each pixel, or one number, twice as fast, where all are alike."""
     alike = bool((colours == colours[0]).all())
     return np.full(() if alike else shape, colours[0] if alike else colours, np.float32)
+
+
+def _scale(image: Tensor, size: list[int], resample: InterpolationMode) -> Tensor:
+    """uint8 (3,H,W) to (3,*size), antialiased; the usual filters by the one call that torchvision makes of many."""
+    if resample not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
+        return resizing.resize(image, size, interpolation=resample, antialias=True)
+    batch = image.movedim(0, -1)[None].movedim(-1, 1)  # so that torch sees whether colours lie innermost
+    return functional.interpolate(batch, size, mode=resample.value, antialias=True)[0]
 
 
 def _centre(image: Tensor, height: int, width: int) -> Tensor:

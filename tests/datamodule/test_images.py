@@ -265,7 +265,7 @@ def test_damage_that_stops_torchvision_is_left_to_pillow(tmp_path: Path, monkeyp
 
     noise().save(tmp_path / "a.png")
     expected = load_image(tmp_path / "a.png")
-    monkeypatch.setattr(images, "decode_png", fail)
+    monkeypatch.setattr(images, "decode_image", fail)
     assert torch.equal(load_image(tmp_path / "a.png"), expected)
 
 
