@@ -109,13 +109,15 @@ class Watch:
 class _WatchOurs(pl.Callback):
     def __init__(self, watch: Watch, total: int) -> None:
         self.watch, self.total = watch, total
+        self.weights: Mapping[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self.watch.look(0, module.trained_weights())
+        self.weights = module.trained_weights()
+        self.watch.look(0, self.weights)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
         step = trainer.global_step
-        self.watch.look(step, module.trained_weights(), last=step == self.total)
+        self.watch.look(step, self.weights, last=step == self.total)
 
 
 class _WatchTheirs(TrainerCallback):
