@@ -9,7 +9,8 @@ Compared on the same images, captions and starting weights, with the same blocks
 
 Every round runs each of them once, one after the other, ours in one process and the others in a second one; the
 median of the rounds counts. Ours reads its pictures or its cache from disk while it trains; the others have their
-pixels in memory. The losses are those of the first images under the starting weights, without dropout.
+pixels in memory. bf16 is left out where the processor has no such products. The losses are those of the first images
+under the starting weights, without dropout.
 
     checkpoint=   a VisionEncoderDecoder folder
     data_dir=     images and captions in a Flickr layout

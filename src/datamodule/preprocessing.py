@@ -137,7 +137,9 @@ def _per_pixel(colours: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scale(image: Tensor, size: list[int], resample: InterpolationMode) -> Tensor:
-    """uint8 (3,H,W) to (3,*size), antialiased; the usual filters by the one call that torchvision makes of many."""
+    """uint8 (3,H,W) to uint8 (3,*size), antialiased; torchvision comes to the same call after a dozen others."""
+    if list(image.shape[1:]) == size:
+        return image
     if resample not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
         return resizing.resize(image, size, interpolation=resample, antialias=True)
     batch = image.movedim(0, -1)[None].movedim(-1, 1)  # so that torch sees whether colours lie innermost

@@ -34,9 +34,13 @@ def has_native_bf16(accelerator: str) -> bool:
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
 
 
-def warn_of_software_bf16(precision: str | int, device: str) -> None:
-    """Tell once when bf16 is asked of a CPU that makes its products in software, up to a hundred times slower."""
-    if device == "cpu" and str(precision).startswith("bf16") and not has_native_bf16("cpu"):
+def warn_of_software_bf16(precision: str | int, accelerator: str) -> None:
+    """Tell when bf16 is asked of a CPU that makes its products in software, up to a hundred times slower."""
+    import torch
+
+    other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not other)
+    if on_cpu and str(precision).startswith("bf16") and not has_native_bf16("cpu"):
         log.warning(
             "precision=%s: this processor has no bf16 products; in software they take many times as long as fp32; "
             "precision=auto takes the fastest",

@@ -78,9 +78,8 @@ def _memory_advice(error: BaseException, config: DictConfig) -> str:
         advice.append("datamodule.max_caption_tokens=64")
     if (now("model.num_beams") or 1) > 1:
         advice.append("model.num_beams=1 (captions)")
-    if str(now("trainer.precision")) in ("32", "32-true") and has_native_bf16(
-        str(now("trainer.accelerator"))
-    ):
+    in_fp32 = str(now("trainer.precision")) in ("32", "32-true")
+    if in_fp32 and has_native_bf16(str(now("trainer.accelerator"))):
         advice.append("trainer.precision=bf16-mixed")
     said = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
     return f"out of memory at datamodule.batch_size={size} ({said}); expected it to fit; set " + ", or ".join(

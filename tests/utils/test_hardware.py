@@ -65,6 +65,7 @@ def test_auto_chooses_and_all_else_stays_as_set(machine):
     ("precision", "device", "told"),
     [
         ("bf16-mixed", "cpu", True),
+        ("bf16-mixed", "auto", True),
         ("bf16", "cpu", True),
         ("32-true", "cpu", False),
         ("bf16-mixed", "cuda", False),
