@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images import load_image
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.images.decode import load_image
+from src.datamodule.processor import Processor
 
 Row = dict[str, Tensor]
 
 
-def caption_rows(images: Sequence[CaptionedImage], words: Preprocessing) -> list[Row]:
+def caption_rows(images: Sequence[CaptionedImage], words: Processor) -> list[Row]:
     """One row per caption: pixel_values f32 (3,H,W), shared among an image's rows, and labels i64."""
     rows = []
     for image in images:
@@ -44,7 +44,7 @@ class ReadRows(torch.utils.data.Dataset[Row]):
     taken: how many were read so far; seconds: what that took.
     """
 
-    def __init__(self, images: Sequence[CaptionedImage], processor: Any, words: Preprocessing) -> None:
+    def __init__(self, images: Sequence[CaptionedImage], processor: Any, words: Processor) -> None:
         self.images, self.processor = images, processor
         self.taken, self.seconds = 0, 0.0
         self.rows = [
@@ -130,7 +130,7 @@ def train_in_order(model: VisionEncoderDecoderModel, rows: list[Row], sizes: Seq
 
 
 def train_published(
-    model: VisionEncoderDecoderModel, rows: list[Row], words: Preprocessing, batch_size: int, steps: int
+    model: VisionEncoderDecoderModel, rows: list[Row], words: Processor, batch_size: int, steps: int
 ) -> tuple[float, list[float]]:
     """Captions per second of a loop that also searches for its captions, with 4 beams, in each step."""
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=5e-5)

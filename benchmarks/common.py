@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.models.packed_linear import onednn_multiplies
+from src.models.kernels.linear import onednn_multiplies
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16
 

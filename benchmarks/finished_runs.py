@@ -46,7 +46,7 @@ def run_train(words: Sequence[str], log_dir: Path) -> FinishedRun:
 
 def trained_weights(checkpoint: Path) -> int:
     """How many weights a checkpoint holds."""
-    from src.models.checkpoints import read_checkpoint
+    from src.models.checkpoint import read_checkpoint
 
     return sum(weight.numel() for weight in read_checkpoint(checkpoint)["state_dict"].values())
 

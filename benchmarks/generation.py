@@ -32,7 +32,7 @@ from torch import Tensor
 
 from benchmarks.common import FLICKR, chosen, medians, print_report, quiet
 from src.datamodule.flickr import FlickrDataModule
-from src.datamodule.images import load_image
+from src.datamodule.images.decode import load_image
 from src.models.generation import generate_ids
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.command import parse_command, run_command

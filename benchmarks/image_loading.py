@@ -24,13 +24,13 @@ from transformers import ViTImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from benchmarks.apart import Apart
-from src.datamodule.batch_plan import BatchPlan
 from src.datamodule.caption_dataset import CaptionDataset
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images import load_image
-from src.datamodule.loading import BatchLoader, choose_workers
-from src.datamodule.preprocessing import ImageTransform, Preprocessing
-from src.utils.hardware import keep_freed_memory
+from src.datamodule.images.decode import load_image
+from src.datamodule.loader import BatchLoader, choose_workers
+from src.datamodule.processor import ImageTransform, Processor
+from src.datamodule.sampler import LengthGroupedSampler
+from src.utils.hardware import tune_malloc
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k" / "Images"
 SETTINGS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the published checkpoint's
@@ -51,8 +51,8 @@ def ways(paths: list[Path]) -> dict[str, Callable[[], Iterator[Tensor]]]:
 
     def loader(workers: int) -> Iterator[Tensor]:
         images = [CaptionedImage(path.name, str(path), ("",), path.name) for path in paths]
-        words = Preprocessing(None, transform, 0, 0, 0, 8)  # type: ignore[arg-type]  # no captions here
-        plan = BatchPlan([1] * len(images), BATCH, shuffle=False, equal_steps=False)
+        words = Processor(None, transform, 0, 0, 0, 8)  # type: ignore[arg-type]  # no captions here
+        plan = LengthGroupedSampler([1] * len(images), BATCH, shuffle=False, equal_steps=False)
         for batch in BatchLoader(CaptionDataset(images, transform), plan, words, num_workers=workers):
             assert batch.pixel_values is not None
             yield batch.pixel_values
@@ -70,7 +70,7 @@ class Clock:
 
     def __init__(self, paths: list[Path], ours: bool) -> None:
         if ours:
-            keep_freed_memory()
+            tune_malloc()
         self.ways = ways(paths)
 
     def time(self, name: str) -> tuple[float, float]:

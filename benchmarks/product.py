@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.loading import BatchLoader
+from src.datamodule.loader import BatchLoader
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.building import build_data, build_model, build_trainer
 from src.utils.resolvers import register_resolvers
@@ -100,6 +100,6 @@ def first_batch(datamodule: CaptionDataModule) -> CaptionBatch:
     return next(iter(BatchLoader(**datamodule._settings("train", shuffle=False))))
 
 
-def trunk_cache(config: DictConfig) -> list[pl.Callback]:
+def feature_cache(config: DictConfig) -> list[pl.Callback]:
     """The callback that lets the data module serve cached features, kept in this process's own folder."""
-    return [TrunkCache(f"{config.paths.output_dir}/trunk_cache", size_limit_gb=None)]
+    return [FeatureCache(f"{config.paths.output_dir}/feature_cache", size_limit_gb=None)]

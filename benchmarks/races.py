@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
 from benchmarks import baselines, product
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.collate import CaptionBatch
 from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
@@ -67,7 +67,7 @@ class Judge:
     def __init__(self, module: VitGpt2, batches: list[CaptionBatch]) -> None:
         self.module = module.eval()
         self.batches = [
-            replace(batch, features=module.trunk_features(batch.pixel_values), pixel_values=None)
+            replace(batch, features=module.backbone_features(batch.pixel_values), pixel_values=None)
             for batch in batches
             if batch.pixel_values is not None
         ]
@@ -83,7 +83,7 @@ class Judge:
         for name, weight in own.items():
             weight.copy_(weights[name])
         with torch.autocast("cpu", enabled=False):  # also where it is called from within bf16
-            sums = [self.module.nats_and_tokens(batch) for batch in self.batches]
+            sums = [self.module.sum_nll_and_num_tokens(batch) for batch in self.batches]
         return float(sum(nats for nats, _ in sums) / sum(tokens for _, tokens in sums))
 
 
@@ -148,7 +148,7 @@ class Race:
         """The project's config for this data set."""
         settings = self.settings
         if self.data == "drawn":
-            words = ["datamodule=drawn_flickr", f"datamodule.num_images={settings['drawn_images']}"]
+            words = ["datamodule=synthetic_flickr", f"datamodule.num_images={settings['drawn_images']}"]
             words += ["datamodule.picture_size=128", f"datamodule.data_dir={self.folder}/drawn"]
         else:
             words = ["datamodule=flickr", f"datamodule.data_dir={settings['data_dir']}"]
@@ -173,7 +173,7 @@ class Race:
         trainer = build_trainer(config)
         with tempfile.TemporaryDirectory(dir=self.folder) as cache:
             watch = Watch(self.judge, every)
-            trainer.callbacks.extend([TrunkCache(cache), _WatchOurs(watch, self.steps)])
+            trainer.callbacks.extend([FeatureCache(cache), _WatchOurs(watch, self.steps)])
             trainer.fit(module, datamodule=datamodule)
         return watch.points
 

@@ -1,12 +1,12 @@
 """What a caption costs as data, processes and captions per image grow: `python -m benchmarks.scaling`.
 
-Measured, with the trunk's features served as from the cache:
+Measured, with the backbone's features served as from the cache:
 
     pairs       seconds of a training step per caption, for data sets of 100 to 10,000 image-caption pairs, and
                 the seconds to read, check, split and tokenize them
     captions    the same for K = 1 to 5 captions of each image
     processes   captions per second of one process and of two, at the same number of images in a step
-    once        the trunk cache per image; a step per caption of the loop as it was published, which searches
+    once        the feature cache per image; a step per caption of the loop as it was published, which searches
                 for its captions with 4 beams in every step
 
 A step runs from one batch's start to the next one's; the median of the steps counts. The features are those of
@@ -56,7 +56,7 @@ class Rates:
     """Seconds and bytes of one thing each; seconds of a step per image are `image` + `token` x its tokens."""
 
     setup_pair: float
-    trunk_image: float
+    backbone_image: float
     image: float
     token: float
     published_caption: float
@@ -75,7 +75,7 @@ def line(tokens: Sequence[float], seconds: Sequence[float]) -> tuple[float, floa
 def project(rates: Rates, images: int, captions: int, tokens: float, epochs: int) -> dict[str, float]:
     """Hours and GB of a run over `images` with `captions` of `tokens` each."""
     pairs = images * captions
-    cache = rates.trunk_image * images
+    cache = rates.backbone_image * images
     steps = epochs * images * (rates.image + rates.token * captions * tokens)
     published = 4 * rates.all_weights + 8 * rates.trained_weights
     return {

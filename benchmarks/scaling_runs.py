@@ -20,10 +20,10 @@ from torch import Tensor
 
 from benchmarks import baselines, product
 from benchmarks.common import quiet
-from src.callbacks.trunk_cache import TrunkCache, trunk_shape
+from src.callbacks.feature_cache import FeatureCache, backbone_shape
 from src.datamodule.caption_dataset import CaptionTokens
 from src.datamodule.medicat import MedicatDataModule
-from src.datamodule.synthetic import write_scenes
+from src.demo.synthetic.scenes import write_scenes
 from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
 from src.tasks.building import build_data
@@ -47,13 +47,13 @@ class RepeatedFeatures:
         return self.features[zlib.crc32(image_id.encode()) % len(self.features)]
 
 
-class TimedCache(TrunkCache):
-    """A trunk cache that knows how long it took to build."""
+class TimedCache(FeatureCache):
+    """A feature cache that knows how long it took to build."""
 
     seconds = 0.0
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
-        """As `TrunkCache.setup`."""
+        """As `FeatureCache.setup`."""
         start = time.perf_counter()
         super().setup(*args, **kwargs)
         self.seconds += time.perf_counter() - start
@@ -98,13 +98,13 @@ class Workshop:
         module, datamodule = self.module, self.datamodule
         cache = TimedCache(f"{self._folder.name}/cache", size_limit_gb=None)
         with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in str(self.precision)):
-            module.trunk_features(next(iter(datamodule.val_dataloader())).pixel_values)  # warms up
+            module.backbone_features(next(iter(datamodule.val_dataloader())).pixel_values)  # warms up
         product.train_steps(self.config, (datamodule, module), 1, str(self.precision), [cache])
         images = [*datamodule.splits["train"], *datamodule.splits["val"]]
         store: Any = datamodule.features
         self.features = RepeatedFeatures(torch.stack([store.get(image.image_id) for image in images]))
         return {
-            "trunk_image": cache.seconds / len(images),
+            "backbone_image": cache.seconds / len(images),
             "published_caption": self._published(),
             "feature_bytes": self.features.features[0].nbytes,
             "all_weights": sum(weight.numel() for weight in module.model.parameters()),
@@ -195,7 +195,7 @@ def main(arguments: list[str]) -> None:
         image = module.preprocessing.image
         precision = str(choose_precision("auto", "cpu"))
         dtype = torch.bfloat16 if "bf16" in precision else torch.float32
-        shape = trunk_shape(module, image.height, image.width)
+        shape = backbone_shape(module, image.height, image.width)
         datamodule.features = RepeatedFeatures(torch.randn(TRUNK_IMAGES, *shape).to(dtype))
         clock = product.train_steps(config, (datamodule, module), settings["steps"], precision)
     if module.global_rank == 0:

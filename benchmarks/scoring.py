@@ -42,9 +42,9 @@ def timed(name: str, seconds: dict[str, float], work: Callable[[], Any]) -> Any:
 def measure(candidates: list[str], references: list[list[str]]) -> tuple[dict[str, float], dict[str, float]]:
     """Processor seconds of all and of each part, and the corpus scores."""
     from src.metrics.bootstrap import intervals
-    from src.metrics.coco_scores import coco_scores
-    from src.metrics.ptb_tokenizer import PTBTokenizer
-    from src.metrics.scoring import score
+    from src.metrics.coco import coco_scores
+    from src.metrics.ptb.tokenizer import PTBTokenizer
+    from src.metrics.scorer import score
     from src.metrics.text_statistics import text_statistics
 
     seconds: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """Where the time of a training step goes, before and after: `python -m benchmarks.step_profile checkpoint=<folder>`.
 
-    before   the cached trunk and packed captions through transformers' decoder and torch's cross-entropy
+    before   the cached backbone and packed captions through transformers' decoder and torch's cross-entropy
     after    this project's step
 
 Both see the same batch of cached features in the precision of the run and have the same loss. The profiler's own
@@ -29,7 +29,7 @@ from benchmarks.common import FLICKR, print_report, quiet
 from src.datamodule.collate import CaptionBatch
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.command import parse_command, run_command
-from src.utils.hardware import has_native_bf16, keep_freed_memory
+from src.utils.hardware import has_native_bf16, tune_malloc
 
 DEFAULTS = {
     "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 5, "precision": "auto",
@@ -63,7 +63,7 @@ def make_step(module: VitGpt2, batch: CaptionBatch, bf16: bool) -> Callable[[], 
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            nats, tokens = module.nats_and_tokens(batch)
+            nats, tokens = module.sum_nll_and_num_tokens(batch)
         loss = nats / tokens
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -101,7 +101,7 @@ def cached_batch(settings: dict[str, Any]) -> tuple[VitGpt2, CaptionBatch]:
     batch = product.first_batch(datamodule)
     bf16 = settings["precision"] == "bf16"
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        features = module.trunk_features(batch.pixel_values)
+        features = module.backbone_features(batch.pixel_values)
     batch.features, batch.pixel_values = features.to(torch.bfloat16 if bf16 else torch.float32), None
     return module.eval(), batch
 
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> None:
         step = make_step(module, batch, settings["precision"] == "bf16")
         with patch("src.models.loss.is_plain_gpt2", return_value=False):
             before = measure(step, settings["steps"])
-        keep_freed_memory()  # as the trainer does
+        tune_malloc()  # as the trainer does
         found = {"before": before, "after": measure(step, settings["steps"])}
     captions = product.count_captions(batch)
     rows = [

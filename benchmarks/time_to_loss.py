@@ -1,7 +1,7 @@
 """Wall-clock until the same validation loss: `python -m benchmarks.time_to_loss`.
 
     seq2seq_trainer_fp32, seq2seq_trainer_bf16   transformers' Seq2SeqTrainer
-    ours_fp32, ours_bf16                         this project with its trunk cache
+    ours_fp32, ours_bf16                         this project with its feature cache
 
 The same on both sides: checkpoint, blocks that train, images, captions in a step, epochs, AdamW, peak learning
 rate, linear schedule with 5% warm-up, weight decay of matrices, clipping at norm 1. The Trainer gets one row per
@@ -10,7 +10,7 @@ the row is read, as transformers' guides do it. `pixels kept` is its time withou
 took, as if memory had room for the pixels of all images (0.6 MB each at full size).
 
 What the clock counts: from files on disk to the step that reaches the target. That is all of `fit` for ours, the
-trunk cache included, which is built anew in every run; `train` for the Trainer. What it does not: loading the
+feature cache included, which is built anew in every run; `train` for the Trainer. What it does not: loading the
 model, reading the captions file, and the validation losses. These are taken at the same steps of every run by one
 and the same code, in fp32 (`Judge`).
 
@@ -59,7 +59,7 @@ class Outcome:
 
     target: nats per token. seconds, steps: until the target. kept: seconds with pixels kept in memory.
     reached: the loss that was measured there.
-    lowest: of a whole run. ahead: seconds before the first step, the trunk cache's.
+    lowest: of a whole run. ahead: seconds before the first step, the feature cache's.
     """
 
     target: float

@@ -2,7 +2,7 @@
 
 What is trained, how large a checkpoint it makes, how long `fit` takes, the most memory that the whole run had,
 and what comes out on the test images. Each way has its own peak learning rate; all else is the experiment's.
-The trunk cache, where a way has a trunk, is built anew and is part of the fit. Prints a Markdown table for the
+The feature cache, where a way has a frozen backbone, is built anew and is part of the fit. Prints a Markdown table for the
 README, then one line of JSON.
 
     experiment=demo
@@ -37,7 +37,7 @@ HEADER = (
 # One step of two pictures, and nothing that is not needed for its checkpoint.
 ONE_STEP = (
     "trainer.max_steps=1", "trainer.limit_val_batches=1", "trainer.num_sanity_val_steps=0", "test=false",
-    "datamodule.num_images=30", "datamodule.batch_size=2", "callbacks.trunk_cache.enabled=false",
+    "datamodule.num_images=30", "datamodule.batch_size=2", "callbacks.feature_cache.enabled=false",
     "~callbacks.caption_samples", "~callbacks.weight_histograms",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ ONE_STEP = (
 def words_for(way: str, settings: Mapping[str, Any], scratch: str) -> list[str]:
     """train.py's arguments for one way; `scratch` is a folder of this run alone."""
     words = [f"experiment={settings['experiment']}", f"model.train={way}"]
-    words += [f"model.optimizer.lr={settings[way]}", f"callbacks.trunk_cache.cache_dir={scratch}/cache"]
+    words += [f"model.optimizer.lr={settings[way]}", f"callbacks.feature_cache.cache_dir={scratch}/cache"]
     if settings["full_size"]:
         folder = Path(settings["full_size"]).resolve()
         words += [f"model.checkpoint={folder}", f"paths.data_dir={scratch}/data", *ONE_STEP]

@@ -5,7 +5,7 @@ Compared on the same images, captions and starting weights, with the same blocks
     published_loop     one row per caption, pixels through the model, captions searched for in every step
     seq2seq_trainer_*  transformers' Seq2SeqTrainer, one row per caption, padded dynamically, fp32 and bf16
     ours_*_pixels      this project from pixels, fp32 and bf16
-    ours_*             this project with the trunk cache, fp32 and bf16
+    ours_*             this project with the feature cache, fp32 and bf16
 
 Every round runs each of them once, one after the other, ours in one process and the others in a second one; the
 median of the rounds counts. Ours reads its pictures or its cache from disk while it trains; the others have their
@@ -104,7 +104,7 @@ class Contest:
         """Make steps with this project's model."""
         _, kind, *pixels = way.split("_")
         self.datamodule.features = None
-        callbacks = [] if pixels else product.trunk_cache(self.config)
+        callbacks = [] if pixels else product.feature_cache(self.config)
         parts = self.datamodule, self.ours
         return product.train_steps(self.config, parts, steps, PRECISIONS[kind], callbacks)
 
@@ -113,7 +113,7 @@ class Contest:
         batch = product.first_batch(self.datamodule)
         self.ours.eval()
         with torch.no_grad(), _autocast(way):
-            nats, tokens = self.ours.nats_and_tokens(batch)
+            nats, tokens = self.ours.sum_nll_and_num_tokens(batch)
         return float(nats / tokens)
 
     def operations_per_caption(self, way: str) -> float:
@@ -123,7 +123,7 @@ class Contest:
 
         def step() -> None:
             with _autocast(way):
-                nats, _ = self.ours.nats_and_tokens(batch)
+                nats, _ = self.ours.sum_nll_and_num_tokens(batch)
             nats.backward()
 
         return count_operations(step) / product.count_captions(batch)

@@ -17,15 +17,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import VisionEncoderDecoderModel
 
-from src.datamodule.images import UnreadableImage, from_pillow, load_image
-from src.datamodule.loading import choose_workers, read_ahead
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.images.decode import UnreadableImage, from_pillow, load_image
+from src.datamodule.loader import choose_workers, read_ahead
+from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, seen_region, word_attention
-from src.models.generation import Alternative, generate_alternatives, generate_captions
-from src.models.packed_attention import use_plain_products
+from src.models.backbone import strip_pooler
+from src.models.generation import Hypothesis, generate_captions, generate_nbest
+from src.models.kernels.attention import use_math_attention
 from src.models.pretrained import quiet_transformers
 from src.models.restore import Restored, open_captioner
-from src.models.trunk import without_pooler
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16, warn_of_software_bf16
 
@@ -56,7 +56,7 @@ class Captioner:
     def __init__(
         self,
         model: VisionEncoderDecoderModel,
-        preprocessing: Preprocessing,
+        preprocessing: Processor,
         max_length: int = 32,
         num_beams: int = 4,
         device: str = "auto",
@@ -74,8 +74,8 @@ class Captioner:
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.preprocessing = preprocessing
         self.max_length, self.num_beams = max_length, num_beams
-        use_plain_products(self.model.encoder)
-        self._encoder = without_pooler(self.model.encoder)
+        use_math_attention(self.model.encoder)
+        self._encoder = strip_pooler(self.model.encoder)
 
     @classmethod
     def from_checkpoint(
@@ -146,7 +146,7 @@ class Captioner:
             captions = iter(() if batch.pixels is None else self._caption(batch.pixels))
             yield from (next(captions) if error is None else error for error in batch.errors)
 
-    def alternatives(self, image: Picture) -> list[Alternative]:
+    def alternatives(self, image: Picture) -> list[Hypothesis]:
         """The captions that the beams ended with, at most num_beams, best first: the first is `caption`'s.
 
         Raises:
@@ -156,9 +156,7 @@ class Captioner:
         pixels = self.preprocessing.image(self.load(image))[None]  # (1,3,h,w)
         states = self.encode(pixels.to(self.device))
         with self.autocast(), quiet_transformers():
-            return generate_alternatives(
-                self.model, self.preprocessing, states, self.max_length, self.num_beams
-            )[0]
+            return generate_nbest(self.model, self.preprocessing, states, self.max_length, self.num_beams)[0]
 
     def attention(self, image: Picture, captions: str | Sequence[str]) -> list[WordAttention] | None:
         """For each caption, its own or any other, where in the picture the decoder looks as it says each word.

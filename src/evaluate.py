@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage
-from src.metrics.scoring import CaptionScorer, Scores
+from src.metrics.scorer import CaptionScorer, Scores
 from src.models.vit_gpt2 import VitGpt2
+from src.report.cross_attention_maps import write_cross_attention_maps
 from src.report.run_files import read_box
-from src.report.word_maps import write_word_maps
 from src.utils.csv_cells import plain_cell, safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -58,7 +58,7 @@ def evaluate(
             f"zero_shot/{key}": value for key, value in (base_metrics | flat(base_scores, "test")).items()
         }
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
-    write_word_maps(model, images, captions, folder / "attention.json", most=WORD_MAPS)
+    write_cross_attention_maps(model, images, captions, folder / "attention.json", most=WORD_MAPS)
     return metrics
 
 

@@ -37,7 +37,7 @@ from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.captioner import Captioner
-    from src.datamodule.picture_paths import PicturePath
+    from src.datamodule.readers.paths import PicturePath
 
 FORMATS = ("csv", "jsonl")
 SOME_UNREADABLE = 2
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse_command([word for word in arguments if word not in paths], DEFAULTS)
     form = choose_format(settings["format"], settings["out"])
     checkpoint_file(settings["checkpoint"])  # before what takes seconds to import
-    from src.datamodule.picture_paths import find_pictures
+    from src.datamodule.readers.paths import find_pictures
 
     pictures, others = find_pictures(paths)
     captioner = _captioner(settings)
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _captioner(settings: dict[str, Any]) -> "Captioner":
     from src.captioner import Captioner
-    from src.utils.hardware import keep_freed_memory
+    from src.utils.hardware import tune_malloc
 
     captioner = Captioner.from_checkpoint(
         settings["checkpoint"],
@@ -171,7 +171,7 @@ def _captioner(settings: dict[str, Any]) -> "Captioner":
         device=settings["device"],
         precision=settings["precision"],
     )
-    keep_freed_memory()
+    tune_malloc()
     return captioner
 
 

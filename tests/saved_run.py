@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from src.models.checkpoints import KEY
+from src.models.checkpoint import KEY
 from src.models.vit_gpt2 import VitGpt2
 
 METRICS = {

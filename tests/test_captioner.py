@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from src.captioner import Captioner, choose_device, choose_dtype
-from src.datamodule.images import UnreadableImage, load_image
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.models.generation import generate_captions
 from src.utils.errors import UserError
 from tests.saved_run import save_run

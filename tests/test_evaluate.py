@@ -7,7 +7,7 @@ import torch
 
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import evaluate, flat, numbers, rescore, write_predictions
-from src.metrics.scoring import CaptionScorer
+from src.metrics.scorer import CaptionScorer
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.datamodule.images import UnreadableImage, decode_picture
+from src.datamodule.images.decode import UnreadableImage, decode_picture
 from src.report.attention import encode_attention
 from src.report.printable import printable
 from src.report.thumbnails import shrink

@@ -21,7 +21,7 @@ from src.captioner import Captioner
 from src.models.restore import open_captioner
 
 FOLDER = Path(__file__).parent
-WORD_MAPS = FOLDER.parent / "report" / "word_maps"
+WORD_MAPS = FOLDER.parent / "report" / "cross_attention_maps"
 WAITING = 16  # pictures in line; one is captioned at a time
 KEPT_SECONDS = 60  # an uploaded file
 

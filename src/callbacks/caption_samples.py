@@ -7,7 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images import UnreadableImage, load_image
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.logging import get_logger
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
-from src.datamodule.batch_plan import BatchPlan
 from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, FeatureStore
 from src.datamodule.caption_table import (
     CaptionedImage,
@@ -18,9 +17,10 @@ from src.datamodule.caption_table import (
     write_skipped,
     write_splits,
 )
-from src.datamodule.images import check_images as find_unreadable
-from src.datamodule.loading import BatchLoader, TrainLoader, choose_pinning, choose_workers
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.images.decode import check_images as find_unreadable
+from src.datamodule.loader import BatchLoader, TrainLoader, choose_pinning, choose_workers
+from src.datamodule.processor import Processor
+from src.datamodule.sampler import LengthGroupedSampler
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 class CaptionDataModule(LightningDataModule):
     """A captions file as train, val and test batches; subclasses say how the file is read.
 
-    Order of use: `setup()` (reads, checks, splits; no model needed), `connect(preprocessing)`, then the
+    Order of use: `setup()` (reads, checks, splits; no model needed), `connect(processor)`, then the
     loaders. `features`, when set, takes the place of pixels in all loaders made afterwards.
 
     data_dir: folder of captions file and pictures.
@@ -49,7 +49,7 @@ class CaptionDataModule(LightningDataModule):
     """
 
     generation_length: int | None = None
-    cacheable = True  # whether the frozen trunk's output can be kept for the images of `splits`
+    cacheable = True  # whether the frozen backbone's output can be kept for the images of `splits`
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class CaptionDataModule(LightningDataModule):
         self.features: FeatureStore | None = None
         self.broken: dict[str, str] = {}
         self.captions_cut: dict[str, int] = {}
-        self._preprocessing: Preprocessing | None = None
+        self._preprocessing: Processor | None = None
 
     def read_table(self) -> CaptionTable:
         """The whole captions file as a table; every subclass has its own."""
@@ -122,7 +122,7 @@ class CaptionDataModule(LightningDataModule):
         self.splits = split_table(table, self.split_ratios, self.split_seed, self.fold, self.num_folds)
         self.table = table
 
-    def connect(self, preprocessing: Preprocessing) -> None:
+    def connect(self, preprocessing: Processor) -> None:
         """Tell the loaders to come what the checkpoint wants of pixels and tokens."""
         self._preprocessing = preprocessing
 
@@ -134,7 +134,7 @@ class CaptionDataModule(LightningDataModule):
         """
         words = self._words()
         dataset = CaptionDataset(images, words.image, view=view, seed=self.seed)
-        plan = BatchPlan([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
+        plan = LengthGroupedSampler([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
         return BatchLoader(dataset, plan, words, **self._reading(pixels=True))
 
     def train_dataloader(self) -> TrainLoader:
@@ -184,7 +184,7 @@ class CaptionDataModule(LightningDataModule):
             features=self.features,
         )
         rank, world_size = self._place()
-        plan = BatchPlan(
+        plan = LengthGroupedSampler(
             [tokens.packed_length(index) for index in range(len(images))],
             self.batch_size,
             self.seed,
@@ -209,9 +209,9 @@ class CaptionDataModule(LightningDataModule):
             "broken": self.broken,
         }
 
-    def _words(self) -> Preprocessing:
+    def _words(self) -> Processor:
         if self._preprocessing is None:
-            raise RuntimeError("connect(preprocessing) comes before the loaders")
+            raise RuntimeError("connect(processor) comes before the loaders")
         return self._preprocessing
 
     def _tell_cut(self, part: str, tokens: CaptionTokens) -> None:

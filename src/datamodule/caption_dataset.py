@@ -14,15 +14,15 @@ import numpy as np
 from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images import UnreadableImage, load_image
-from src.datamodule.preprocessing import ImageTransform, Preprocessing
+from src.datamodule.images.decode import UnreadableImage, load_image
+from src.datamodule.processor import ImageTransform, Processor
 from src.utils.errors import UserError
 
 MAX_REPLACEMENTS = 20
 
 
 class FeatureStore(Protocol):
-    """The frozen trunk's output for every image, one or more views of it."""
+    """The frozen backbone's output for every image, one or more views of it."""
 
     num_views: int
 
@@ -54,9 +54,7 @@ class CaptionTokens:
     num_cut of num_captions captions were longer than `limit` (or than the decoder's positions) and were cut.
     """
 
-    def __init__(
-        self, images: Sequence[CaptionedImage], preprocessing: Preprocessing, limit: int | None
-    ) -> None:
+    def __init__(self, images: Sequence[CaptionedImage], preprocessing: Processor, limit: int | None) -> None:
         texts = [caption for image in images for caption in image.captions]
         self.limit = preprocessing.token_limit(limit)
         self.num_captions = len(texts)
@@ -195,6 +193,6 @@ class CaptionDataset:
             return self.features.get(image.image_id, view)
         except KeyError as error:
             raise UnreadableImage(
-                f"{image.path}: no cached features; expected them in the trunk cache; "
+                f"{image.path}: no cached features; expected them in the feature cache; "
                 "the picture could not be read when the cache was built"
             ) from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.datamodule.caption_dataset import CaptionItem
-from src.datamodule.preprocessing import ImageTransform
+from src.datamodule.processor import ImageTransform
 
 NO_LABEL = -100
 NO_CAPTION = -1
@@ -24,7 +24,7 @@ class CaptionBatch:
     """What the model gets.
 
     image_ids: B names.
-    pixel_values: f32 (B,3,H,W), or None when `features` (B,P,D) of the frozen trunk stand in for it.
+    pixel_values: f32 (B,3,H,W), or None when `features` (B,P,D) of the frozen backbone stand in for it.
     input_ids: i64 (B,T): `[start] c1 .. cn` of each caption, one after another, pad id behind.
     position_ids: i64 (B,T): from 0 again at each caption, 0 on padding.
     caption_index: i64 (B,T): which caption of the row a token belongs to, -1 on padding.

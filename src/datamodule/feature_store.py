@@ -1,4 +1,4 @@
-"""The frozen trunk's output on disk: shards that are whole or not there, read by memory map.
+"""The frozen backbone's output on disk: shards that are whole or not there, read by memory map.
 
 P patches + class token, D width, N images of a shard. Each shard is a safetensors file with one tensor
 `features` (N,P,D) and, in its header, the N keys that its rows belong to.
@@ -118,7 +118,7 @@ def clean_caches(cache_dir: Path, keep: Path, limit_bytes: float) -> None:
         if sum(sizes.values()) <= limit_bytes:
             return
         log.info(
-            "removing the trunk cache %s (%.1f GB), which was not used for longest", path, sizes[path] / 1e9
+            "removing the feature cache %s (%.1f GB), which was not used for longest", path, sizes[path] / 1e9
         )
         shutil.rmtree(path, ignore_errors=True)
         del sizes[path]

@@ -5,8 +5,8 @@ from typing import Any
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.download import download_flickr
-from src.datamodule.flickr_index import read_flickr
+from src.datamodule.readers.flickr import read_flickr
+from src.datamodule.readers.kaggle import download_flickr
 
 
 class FlickrDataModule(CaptionDataModule):

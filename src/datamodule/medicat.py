@@ -6,8 +6,8 @@ from typing import Any
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.figure_captions import CAPTION_FIELDS, FigureFilter
-from src.datamodule.medicat_index import read_medicat
+from src.datamodule.readers.figure_captions import CAPTION_FIELDS, FigureFilter
+from src.datamodule.readers.medicat import read_medicat
 
 
 class MedicatDataModule(CaptionDataModule):

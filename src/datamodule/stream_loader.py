@@ -17,9 +17,9 @@ from torch import Tensor
 
 from src.datamodule.caption_dataset import MAX_REPLACEMENTS, CaptionItem, drawn, random_crop
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.images import UnreadableImage, decode_picture
-from src.datamodule.loading import Resumable, read_ahead
-from src.datamodule.shards import Sample, Shard, read_sample, wanted
+from src.datamodule.images.decode import UnreadableImage, decode_picture
+from src.datamodule.loader import Resumable, read_ahead
+from src.datamodule.readers.shards import Sample, Shard, read_sample, wanted
 from src.datamodule.stream_plan import Part, Stream, StreamPlan
 from src.utils.errors import UserError
 

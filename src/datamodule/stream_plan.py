@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.datamodule.caption_dataset import drawn
-from src.datamodule.shards import Shard
+from src.datamodule.readers.shards import Shard
 from src.utils.errors import UserError
 
 

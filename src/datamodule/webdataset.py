@@ -14,7 +14,7 @@ from src.datamodule.caption_table import (
     split_table,
     write_skipped,
 )
-from src.datamodule.shards import Shard, index_shards, read_images
+from src.datamodule.readers.shards import Shard, index_shards, read_images
 from src.datamodule.stream_loader import StreamLoader, import_webdataset
 from src.datamodule.stream_plan import StreamPlan
 from src.utils.csv_cells import safe_cell
@@ -60,7 +60,7 @@ class WebDatasetDataModule(CaptionDataModule):
         UserError: settings that do not go with a stream.
     """
 
-    cacheable = False  # no trunk cache: it is for pictures that have files, and for sets that fit a disk
+    cacheable = False  # no feature cache: it is for pictures that have files, and for sets that fit a disk
 
     def __init__(
         self,

@@ -22,9 +22,9 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from src.datamodule.phantoms_findings import report, sample_figure
-from src.datamodule.synthetic_captions import tell_scene
-from src.datamodule.synthetic_scene import STYLES, sample_scene
+from src.demo.synthetic.medical_findings import report, sample_figure
+from src.demo.synthetic.scene import STYLES, sample_scene
+from src.demo.synthetic.scene_captions import tell_scene
 from src.utils.command import parse_command, run_command
 
 HERE = Path(__file__).parent

@@ -106,7 +106,7 @@ def _copy_weights(source: Path, out: Path, run: Path, target: Path) -> None:
     """The trained weights, their base and config; the optimizer stays behind."""
     import torch
 
-    from src.models.checkpoints import KEY, read_checkpoint
+    from src.models.checkpoint import KEY, read_checkpoint
 
     content = read_checkpoint(source)
     kept = {

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 
 import evaluate
-from src.metrics.scoring import CaptionScorer
+from src.metrics.scorer import CaptionScorer
 from src.utils.errors import UserError
 
 DESCRIPTION = (

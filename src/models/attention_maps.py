@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, VisionEncoderDecoder
 from src.models.loss import project_states
 
 if TYPE_CHECKING:
-    from src.datamodule.preprocessing import ImageTransform, Preprocessing
+    from src.datamodule.processor import ImageTransform, Processor
 
 LAST_LAYERS = 4  # of the decoder; the first ones attend to next to nothing in particular
 MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
@@ -38,7 +38,7 @@ class WordAttention:
 @torch.no_grad()
 def word_attention(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Preprocessing",
+    preprocessing: "Processor",
     encoder_states: Tensor,
     captions: Sequence[str],
 ) -> list[WordAttention] | None:
@@ -80,7 +80,7 @@ def _is_square(encoder_config: PreTrainedConfig) -> bool:
 
 def cross_attention(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Preprocessing",
+    preprocessing: "Processor",
     encoder_states: Tensor,
     tokens: Sequence[Sequence[int]],
 ) -> Tensor | None:
@@ -135,7 +135,7 @@ def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
         decoder.config._attn_implementation = before
 
 
-def merge_words(preprocessing: "Preprocessing", ids: Sequence[int], grids: Tensor) -> WordAttention:
+def merge_words(preprocessing: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:
     """The words of a caption with the mean grid of each one's tokens, scaled to a largest value of 1.
 
     ids: n token ids; grids: f32 (n,h,w). A token belongs to the word that the text ends with once it is said,

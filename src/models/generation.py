@@ -12,16 +12,16 @@ from torch import Tensor
 from transformers import GenerationConfig, VisionEncoderDecoderModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from src.models.kernels.beam_search import BeamCache, next_logits, open_beams
+from src.models.kernels.gpt2 import compute_dtype, is_plain_gpt2
 from src.models.loss import project_states
-from src.models.packed_decoding import BeamCache, next_logits, open_beams
-from src.models.packed_gpt2 import compute_dtype, is_plain_gpt2
 
 if TYPE_CHECKING:
-    from src.datamodule.preprocessing import Preprocessing
+    from src.datamodule.processor import Processor
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
+class Hypothesis:
     """A caption that the search ended with; score: mean log-probability of its tokens in nats, 0 is certain.
 
     The end-of-caption token counts where the caption has one, as in the loss.
@@ -33,7 +33,7 @@ class Alternative:
 
 def generate_captions(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Preprocessing",
+    preprocessing: "Processor",
     encoder_states: Tensor,
     max_length: int,
     num_beams: int,
@@ -47,13 +47,13 @@ def generate_captions(
     return [preprocessing.decode(text) for text in texts]
 
 
-def generate_alternatives(
+def generate_nbest(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Preprocessing",
+    preprocessing: "Processor",
     encoder_states: Tensor,
     max_length: int,
     num_beams: int,
-) -> list[list[Alternative]]:
+) -> list[list[Hypothesis]]:
     """The captions that the beams of each image ended with, best first; the first is `generate_captions`'.
 
     encoder_states: (B,P,De). At most num_beams an image: token ids that read the same are one caption.
@@ -63,12 +63,12 @@ def generate_alternatives(
     found = _generate(model, encoder_states, settings)
     texts = [preprocessing.decode(row[1:]) for row in found.sequences.tolist()]  # B * K
     scores = found.sequences_scores if num_beams > 1 else _greedy_scores(found, preprocessing.eos_id)
-    alternatives: list[list[Alternative]] = []
+    alternatives: list[list[Hypothesis]] = []
     for start in range(0, len(texts), num_beams):
         best: dict[str, float] = {}
         for text, score in zip(texts[start:][:num_beams], scores[start:].tolist(), strict=False):
             best.setdefault(text, score)
-        alternatives.append([Alternative(text, score) for text, score in best.items()])
+        alternatives.append([Hypothesis(text, score) for text, score in best.items()])
     return alternatives
 
 
@@ -84,7 +84,7 @@ def _greedy_scores(found: Any, eos_id: int) -> Tensor:
 
 def generate_ids(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Preprocessing",
+    preprocessing: "Processor",
     encoder_states: Tensor,
     max_length: int,
     num_beams: int,
@@ -93,7 +93,7 @@ def generate_ids(
     return _generate(model, encoder_states, _settings(preprocessing, max_length, num_beams))
 
 
-def _settings(preprocessing: "Preprocessing", max_length: int, num_beams: int) -> GenerationConfig:
+def _settings(preprocessing: "Processor", max_length: int, num_beams: int) -> GenerationConfig:
     return GenerationConfig(
         max_length=max_length,
         num_beams=num_beams,

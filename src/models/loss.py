@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
-from src.models.packed_attention import packing_mask
-from src.models.packed_gpt2 import is_plain_gpt2, packed_hidden
-from src.models.vocabulary_loss import vocabulary_nats
+from src.models.kernels.attention import packing_mask
+from src.models.kernels.cross_entropy import linear_cross_entropy
+from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
 
 
 class PackedTokens(Protocol):
@@ -37,7 +37,7 @@ def packed_loss(
     labels = batch.labels[batch.caption_index >= 0]
     if is_plain_gpt2(decoder):
         hidden = packed_hidden(decoder, states, batch.input_ids, batch.position_ids, batch.caption_index)
-        return vocabulary_nats(hidden, decoder.lm_head, labels), torch.tensor(
+        return linear_cross_entropy(hidden, decoder.lm_head, labels), torch.tensor(
             len(labels), device=labels.device
         )
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoderModel
 
-from src.datamodule.images import from_pillow
-from src.datamodule.preprocessing import Preprocessing
-from src.datamodule.synthetic_drawing import draw_scene
-from src.datamodule.synthetic_scene import sample_scene
+from src.datamodule.images.decode import from_pillow
+from src.datamodule.processor import Processor
+from src.demo.synthetic.scene import sample_scene
+from src.demo.synthetic.scene_drawing import draw_scene
 from src.models.generation import generate_ids
 from src.models.loss import project_states
 from src.utils.errors import UserError
@@ -107,7 +107,7 @@ def graph_names(blocks: int, kind: str) -> list[str]:
 
 
 def write_onnx(
-    model: VisionEncoderDecoderModel, preprocessing: Preprocessing, folder: Path, max_length: int
+    model: VisionEncoderDecoderModel, preprocessing: Processor, folder: Path, max_length: int
 ) -> str:
     """Write both graphs and `caption.py`, which captions with them; what the check found, in one line.
 
@@ -183,7 +183,7 @@ def _write(
 
 
 def check_graphs(
-    model: VisionEncoderDecoderModel, preprocessing: Preprocessing, folder: Path, max_length: int
+    model: VisionEncoderDecoderModel, preprocessing: Processor, folder: Path, max_length: int
 ) -> str:
     """Let onnxruntime say the tokens of torch's greedy captions of drawn pictures; what was found, in one line.
 

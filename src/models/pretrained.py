@@ -15,7 +15,7 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.processor import Processor
 from src.models.hub import KNOWN_ID, find_source, load_part, quiet_transformers
 from src.models.special_tokens import make_preprocessing
 from src.utils.errors import UserError
@@ -36,7 +36,7 @@ class PretrainedCaptioner:
     """
 
     model: VisionEncoderDecoderModel
-    preprocessing: Preprocessing
+    preprocessing: Processor
     base_id: str
     fresh: frozenset[str] = frozenset()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning import LightningDataModule
 from transformers import VisionEncoderDecoderModel
 
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.processor import Processor
 from src.models.pretrained import find_source, load_captioner
 from src.utils.errors import UserError
 from src.utils.run_folder import checkpoint_file
@@ -37,7 +37,7 @@ class Restored:
     """
 
     model: VisionEncoderDecoderModel
-    preprocessing: Preprocessing
+    preprocessing: Processor
     max_length: int
     num_beams: int
     source: str
@@ -62,8 +62,8 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     Raises:
         UserError: nothing there, damaged, not one of these, or the base is missing or another one.
     """
-    from src.models.adapters import merge_adapter
-    from src.models.checkpoints import KEY, read_checkpoint
+    from src.models.checkpoint import KEY, read_checkpoint
+    from src.models.lora import merge_adapter
 
     file = checkpoint_file(str(checkpoint))
     try:
@@ -89,7 +89,7 @@ def restore(checkpoint: str | Path, base: str | None = None) -> "VitGpt2":
     Raises:
         UserError: no such file, or one that does not fit its base.
     """
-    from src.models.checkpoints import read_checkpoint
+    from src.models.checkpoint import read_checkpoint
 
     file = checkpoint_file(str(checkpoint))
     if file is None:
@@ -115,7 +115,7 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
     The settings come out of the file as plain values and go to one known class: a file from a stranger cannot
     name another one and so run its code.
     """
-    from src.models.checkpoints import KEY
+    from src.models.checkpoint import KEY
     from src.models.vit_gpt2 import VitGpt2
 
     settings = _movable(dict(content[KEY]["config"].get("model") or {}))
@@ -186,10 +186,10 @@ def _is_our_model(target: str) -> bool:
 
 def _is_our_data(target: str) -> bool:
     """Whether it is a data module that a file of src/datamodule has at its top."""
-    found = re.fullmatch(r"src\.datamodule\.([a-z_]+)\.([A-Za-z]+)", target)
-    if found is None or not (ROOT / "src" / "datamodule" / f"{found[1]}.py").is_file():
+    found = re.fullmatch(r"(src\.datamodule\.[a-z_]+|src\.demo\.synthetic\.datamodules)\.([A-Za-z]+)", target)
+    if found is None or not (ROOT / f"{found[1].replace('.', '/')}.py").is_file():
         return False
-    kind = getattr(importlib.import_module(f"src.datamodule.{found[1]}"), found[2], None)
+    kind = getattr(importlib.import_module(found[1]), found[2], None)
     return isinstance(kind, type) and issubclass(kind, LightningDataModule)
 
 

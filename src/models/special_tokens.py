@@ -4,11 +4,11 @@ from typing import Any
 
 from transformers import VisionEncoderDecoderModel
 
-from src.datamodule.preprocessing import ImageTransform, Preprocessing
+from src.datamodule.processor import ImageTransform, Processor
 from src.utils.errors import UserError
 
 
-def make_preprocessing(model: VisionEncoderDecoderModel, tokenizer: Any, processor: Any) -> Preprocessing:
+def make_preprocessing(model: VisionEncoderDecoderModel, tokenizer: Any, processor: Any) -> Processor:
     """Tokenizer, picture transform and special ids of a model, also written into its generation config.
 
     Raises:
@@ -34,7 +34,7 @@ def make_preprocessing(model: VisionEncoderDecoderModel, tokenizer: Any, process
     positions = getattr(decoder, "max_position_embeddings", None) or 1024
     if getattr(decoder, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
         positions -= decoder.pad_token_id + 1  # their positions begin after the padding id
-    return Preprocessing(tokenizer, image, start, eos, pad, positions)
+    return Processor(tokenizer, image, start, eos, pad, positions)
 
 
 def _first(name: str, places: tuple[Any, ...], *others: int | list[int] | None) -> int:

@@ -12,24 +12,24 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from src.datamodule.collate import CaptionBatch
-from src.models.adapters import adapted_names, add_lora, choose_way, lora_settings
-from src.models.checkpoints import (
+from src.models.backbone import FrozenBackbone, frozen_blocks, split_encoder, strip_pooler
+from src.models.checkpoint import (
     FORMAT,
     KEY,
     check_base,
     combine_digests,
+    hub_parameter_names,
     match_names,
-    public_names,
     weight_digests,
 )
 from src.models.freezing import choose_trainable, find_blocks
 from src.models.generation import generate_captions
+from src.models.kernels.attention import use_math_attention
+from src.models.lora import adapted_names, add_lora, lora_settings, resolve_train_mode
 from src.models.loss import packed_loss
 from src.models.optimization import parameter_groups
-from src.models.packed_attention import use_plain_products
 from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
-from src.models.trunk import EncoderTrunk, frozen_blocks, split_encoder, without_pooler
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -68,12 +68,12 @@ class VitGpt2(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        train, settings = choose_way(train, adapter), lora_settings(lora)
+        train, settings = resolve_train_mode(train, adapter), lora_settings(lora)
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
         self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
-        use_plain_products(self.model.encoder)
+        use_math_attention(self.model.encoder)
         self.base_id = pretrained.base_id
-        self.names = public_names(self.model)
+        self.names = hub_parameter_names(self.model)
         self.digests = weight_digests(self.model, self.names)
         unsaved = {self.names[name] for name in self.names if name in pretrained.fresh or is_pooler(name)}
         self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
@@ -90,7 +90,7 @@ class VitGpt2(LightningModule):
             self.names = adapted_names(self.model, self.names)
         image = self.preprocessing.image
         parts = split_encoder(self.model.encoder, (image.height, image.width))
-        whole = without_pooler(self.model.encoder)
+        whole = strip_pooler(self.model.encoder)
         if compile:
             for block in find_blocks(self.model.encoder):  # one graph serves all of them
                 block.compile()
@@ -112,17 +112,17 @@ class VitGpt2(LightningModule):
     # --- encode ---------------------------------------------------------------------------------------------
 
     @property
-    def trunk(self) -> EncoderTrunk | None:
+    def backbone(self) -> FrozenBackbone | None:
         """The frozen blocks whose output can be kept; None where the encoder has none at its beginning."""
         return self._parts[0] and self._parts[0][0]
 
-    def trunk_features(self, pixel_values: Tensor) -> Tensor:
-        """Pixels f32 (B,3,H,W) to the frozen trunk's output (B,P,D)."""
-        assert self.trunk is not None
-        return self.trunk(pixel_values)
+    def backbone_features(self, pixel_values: Tensor) -> Tensor:
+        """Pixels f32 (B,3,H,W) to the frozen backbone's output (B,P,D)."""
+        assert self.backbone is not None
+        return self.backbone(pixel_values)
 
-    def trunk_fingerprint(self) -> str:
-        """Changes with any weight of the trunk, with where it ends and with the preprocessing of pixels."""
+    def backbone_fingerprint(self) -> str:
+        """Changes with any weight of the backbone, with where it ends and with the preprocessing of pixels."""
         trained = {self.names[name] for name in self.trained_weights()}
         encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
         weights = combine_digests(self.digests, encoder - trained)[:32]
@@ -133,12 +133,12 @@ class VitGpt2(LightningModule):
         parts, whole = self._parts
         if parts is None:
             return whole(batch.pixel_values).last_hidden_state
-        trunk, head = parts
-        return head(trunk(batch.pixel_values) if batch.features is None else batch.features)
+        backbone, head = parts
+        return head(backbone(batch.pixel_values) if batch.features is None else batch.features)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def nats_and_tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+    def sum_nll_and_num_tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy in nats, f32 (), and the number of tokens that it sums over, i64 ()."""
         return packed_loss(self.model, self.encode(batch), batch)
 
@@ -177,7 +177,7 @@ class VitGpt2(LightningModule):
         Raises:
             UserError: the loss is not finite in one of them; the optimizer has not moved.
         """
-        nats, tokens = self.nats_and_tokens(batch)
+        nats, tokens = self.sum_nll_and_num_tokens(batch)
         mean = torch.stack([nats.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]
@@ -216,7 +216,7 @@ class VitGpt2(LightningModule):
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Add nats and tokens of the batch."""
         if len(batch):
-            self.eval_loss.add(*self.nats_and_tokens(batch))
+            self.eval_loss.add(*self.sum_nll_and_num_tokens(batch))
 
     def on_validation_epoch_end(self) -> None:
         loss = self.eval_loss.value(self.trainer)

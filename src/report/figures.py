@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.datamodule.images import UnreadableImage, load_image
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.report.curves import SOFT, VAL_COLOUR, save_png, write_losses
 from src.report.histograms import Ridge, read_ridges
 from src.report.printable import printable

@@ -22,7 +22,7 @@ from src.report.thumbnails import thumbnail
 from src.utils.files import atomic_write
 
 FOLDER = Path(__file__).parent
-PARTS = ("word_maps", "report")  # of style and script; the first also serve the page of src.app
+PARTS = ("cross_attention_maps", "report")  # of style and script; the first also serve the page of src.app
 CARD_SCORES = ("cider_d", "bleu_4", "rouge_l")
 
 

@@ -21,11 +21,11 @@ DATA = {
         "MedICaT is offered for non-commercial research; each figure stands under the licence of its paper. Read "
         "the terms of the data set before you use this model for something else.",
     ),
-    "DrawnFlickrDataModule": (
+    "SyntheticFlickrDataModule": (
         "drawn scenes of coloured things with generated captions",
         "The pictures and captions were drawn by a program.",
     ),
-    "DrawnMedicatDataModule": (
+    "SyntheticMedicalDataModule": (
         "drawn phantoms of medical figures with generated captions",
         "The pictures and captions were drawn by a program.",
     ),

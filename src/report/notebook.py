@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.datamodule.images import UnreadableImage, load_image
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.report.attention import read_attention
 from src.report.run_files import Prediction, read_predictions
 from src.report.scores import Score, score_rows

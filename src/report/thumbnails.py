@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from src.datamodule.images import UnreadableImage, load_image
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.report.run_files import Prediction
 
 LONGEST_SIDE = 384  # pixels

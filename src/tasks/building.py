@@ -11,32 +11,32 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.callbacks.caption_samples import CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.metrics.scoring import CaptionScorer
-from src.models.checkpoints import AtomicCheckpointIO
+from src.metrics.scorer import CaptionScorer
+from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.processes import share_one_fate
 from src.utils.errors import UserError
-from src.utils.hardware import choose_precision, keep_freed_memory, warn_of_software_bf16
+from src.utils.hardware import choose_precision, tune_malloc, warn_of_software_bf16
 
-NOISE = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
+IGNORED_WARNINGS = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
          ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*",
          ".*is not supported by the model summary.*", ".*sync_dist=True.*",
          ".*callbacks used to create the checkpoint.*")  # fmt: skip
 
 
-LOUD = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda",
+VERBOSE_LOGGERS = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda",
         "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
         "httpx")  # fmt: skip
 
 
 def quiet(config: DictConfig) -> None:
     """Keep warnings off the screen that tell a person nothing; `extras.ignore_warnings=true` drops all."""
-    for pattern in NOISE:
+    for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     if config.extras.ignore_warnings:
         warnings.filterwarnings("ignore")
-    for name in LOUD:
+    for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -82,7 +82,7 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
     # answers it with a collective call that hangs where one process alone was told.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     share_one_fate(trainer)
-    keep_freed_memory()  # not before: what reading a checkpoint took has gone back to the system
+    tune_malloc()  # not before: what reading a checkpoint took has gone back to the system
     return trainer
 
 

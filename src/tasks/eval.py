@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.evaluate import evaluate, rescore
-from src.models.checkpoints import KEY, read_checkpoint
+from src.models.checkpoint import KEY, read_checkpoint
 from src.models.restore import rebuilt_settings
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.tasks.train import datamodule_metrics, finish

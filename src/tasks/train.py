@@ -11,7 +11,7 @@ from src.callbacks.csv_history import carry_history
 from src.callbacks.last_checkpoint import earlier_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, numbers
-from src.models.checkpoints import read_checkpoint
+from src.models.checkpoint import read_checkpoint
 from src.report.curves import write_losses
 from src.report.html import write_report
 from src.report.summary import print_summary

@@ -51,7 +51,7 @@ def warn_of_software_bf16(precision: str | int, accelerator: str) -> None:
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let the C library keep what is freed, for the next tensor of that size; whether it can.
 
     By itself glibc gives every large block back to the system, which has to clear each page anew when the next
@@ -69,7 +69,7 @@ def keep_freed_memory() -> bool:
 MADV_PAGEOUT = 21  # of Linux's mman.h
 
 
-def set_aside(tensor: "Tensor") -> None:
+def page_out(tensor: "Tensor") -> None:
     """Let the system have the memory of a CPU tensor that is not needed for long; its numbers stay.
 
     Weights are mapped from their file: those pages are freed at once, and read again if they are used after all.

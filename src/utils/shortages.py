@@ -26,8 +26,8 @@ def shortage(error: BaseException, config: DictConfig) -> UserError | None:
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
             where = f" at {cause.filename}" if cause.filename else ""
             return UserError(
-                f"the disk is full{where} ({cause.strerror}); expected room for checkpoints, the trunk cache and "
-                "logs; free some space, or set paths.log_dir and callbacks.trunk_cache.cache_dir to another disk"
+                f"the disk is full{where} ({cause.strerror}); expected room for checkpoints, the feature cache and "
+                "logs; free some space, or set paths.log_dir and callbacks.feature_cache.cache_dir to another disk"
             )
         if _is_memory(cause):
             return UserError(_memory_advice(cause, config))

@@ -104,6 +104,4 @@ def how_to_go_on(folder: Path) -> str:
             f"the last complete state is kept; go on with the same command and "
             f"ckpt_path={checkpoints / 'last.ckpt'}"
         )
-    return (
-        "no checkpoint was written yet; give the same command again: a trunk cache goes on where it stopped"
-    )
+    return "no checkpoint was written yet; give the same command again: a frozen backbone cache goes on where it stopped"

@@ -24,7 +24,7 @@ from src.app.answers import Limits
 from src.app.page import open_page
 from src.app.serving import open_socket
 from src.models.attention_maps import WordAttention
-from src.models.generation import Alternative
+from src.models.generation import Hypothesis
 from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
 
 pytestmark = pytest.mark.chromium
@@ -39,7 +39,7 @@ class Parrot:
     """Says the same of every picture, and looked at another patch at each word."""
 
     def alternatives(self, picture):
-        return [Alternative(caption, -0.5 - place) for place, caption in enumerate(CAPTIONS)]
+        return [Hypothesis(caption, -0.5 - place) for place, caption in enumerate(CAPTIONS)]
 
     def attention(self, picture, captions):
         return [

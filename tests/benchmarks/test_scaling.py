@@ -9,7 +9,7 @@ from benchmarks.scaling_runs import RepeatedFeatures, Workshop, median_cost
 from src.utils.errors import UserError
 
 RATES = Rates(
-    setup_pair=0.0, trunk_image=0.1, image=0.05, token=0.001, published_caption=1.5, feature_bytes=300_000,
+    setup_pair=0.0, backbone_image=0.1, image=0.05, token=0.001, published_caption=1.5, feature_bytes=300_000,
     all_weights=200_000_000, trained_weights=10_000_000,
 )  # fmt: skip
 

@@ -109,7 +109,7 @@ def test_the_judge_gives_the_loss_of_the_weights_that_it_is_handed(tiny_checkpoi
     data.connect(module.preprocessing)
     batches = list(data.val_dataloader())
     with torch.no_grad():
-        nats, tokens = module.eval().nats_and_tokens(batches[0])
+        nats, tokens = module.eval().sum_nll_and_num_tokens(batches[0])
     judge = Judge(module, batches)
     weights = {name: weight.detach().clone() for name, weight in module.trained_weights().items()}
     assert judge.loss(weights) == pytest.approx(float(nats / tokens), rel=1e-5)

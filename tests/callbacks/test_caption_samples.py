@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks.caption_samples import CaptionSamples
-from src.metrics.scoring import CaptionScorer
+from src.metrics.scorer import CaptionScorer
 from tests.callbacks.tiny import make, trainer
 
 

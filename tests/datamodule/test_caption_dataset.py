@@ -10,17 +10,17 @@ from PIL import Image
 
 from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, drawn, random_crop
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.preprocessing import Preprocessing
+from src.datamodule.processor import Processor
 from src.utils.errors import UserError
 from tests.datamodule.tiny import draw, preprocessing
 
 
 @pytest.fixture(scope="module")
-def words() -> Preprocessing:
+def words() -> Processor:
     return preprocessing()
 
 
-def dataset(images: list[CaptionedImage], words: Preprocessing, **settings) -> CaptionDataset:
+def dataset(images: list[CaptionedImage], words: Processor, **settings) -> CaptionDataset:
     return CaptionDataset(images, words.image, CaptionTokens(images, words, None), **settings)
 
 
@@ -36,7 +36,7 @@ class Features:
         return torch.full((2, 3), float(view))
 
 
-def test_an_item_holds_pixels_tokens_and_references(tmp_path: Path, words: Preprocessing) -> None:
+def test_an_item_holds_pixels_tokens_and_references(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 3)
     item = dataset(images, words)[2, 0]
     assert item.image_id == "002.png"
@@ -48,7 +48,7 @@ def test_an_item_holds_pixels_tokens_and_references(tmp_path: Path, words: Prepr
     assert item.broken == {}
 
 
-def test_a_box_is_cut_out(tmp_path: Path, words: Preprocessing) -> None:
+def test_a_box_is_cut_out(tmp_path: Path, words: Processor) -> None:
     picture = Image.new("RGB", (20, 20))
     picture.paste((9, 9, 9), (10, 10, 20, 20))
     picture.save(tmp_path / "a.png")
@@ -58,7 +58,7 @@ def test_a_box_is_cut_out(tmp_path: Path, words: Preprocessing) -> None:
     assert pixels.eq(9).all()
 
 
-def test_captions_are_drawn_per_epoch_and_never_in_validation(tmp_path: Path, words: Preprocessing) -> None:
+def test_captions_are_drawn_per_epoch_and_never_in_validation(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 4, captions=5)
     training = dataset(images, words, train=True, captions_per_image=2)
     seen = [[tuple(map(tuple, training[i, epoch].captions)) for i in range(4)] for epoch in range(8)]
@@ -70,13 +70,13 @@ def test_captions_are_drawn_per_epoch_and_never_in_validation(tmp_path: Path, wo
     assert len(dataset(images, words, train=True, captions_per_image=9)[0, 0].captions) == 5
 
 
-def test_each_caption_has_its_turn(tmp_path: Path, words: Preprocessing) -> None:
+def test_each_caption_has_its_turn(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 1, captions=5)
     training = dataset(images, words, train=True, captions_per_image=1)
     assert len({tuple(training[0, epoch].captions[0]) for epoch in range(60)}) == 5
 
 
-def test_features_take_the_place_of_pixels(tmp_path: Path, words: Preprocessing) -> None:
+def test_features_take_the_place_of_pixels(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path / "a", 2)
     (tmp_path / "a" / "000.png").unlink()  # not even looked at
     item = dataset(images, words, features=Features())[0, 0]
@@ -85,7 +85,7 @@ def test_features_take_the_place_of_pixels(tmp_path: Path, words: Preprocessing)
     assert item.features.shape == (2, 3)
 
 
-def test_views_are_drawn_in_training_alone(tmp_path: Path, words: Preprocessing) -> None:
+def test_views_are_drawn_in_training_alone(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 1)
 
     def views(train: bool) -> set[float]:
@@ -96,7 +96,7 @@ def test_views_are_drawn_in_training_alone(tmp_path: Path, words: Preprocessing)
     assert views(train=False) == {0.0}
 
 
-def test_a_broken_picture_is_replaced_in_training(tmp_path: Path, words: Preprocessing) -> None:
+def test_a_broken_picture_is_replaced_in_training(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 5)
     Path(images[1].path).write_bytes(b"")
     training = dataset(images, words, train=True)
@@ -109,7 +109,7 @@ def test_a_broken_picture_is_replaced_in_training(tmp_path: Path, words: Preproc
     assert len({training[1, epoch].image_id for epoch in range(20)}) > 1
 
 
-def test_a_broken_picture_is_left_out_and_named_otherwise(tmp_path: Path, words: Preprocessing) -> None:
+def test_a_broken_picture_is_left_out_and_named_otherwise(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 2)
     Path(images[0].path).unlink()
     item = dataset(images, words)[0, 0]
@@ -117,20 +117,20 @@ def test_a_broken_picture_is_left_out_and_named_otherwise(tmp_path: Path, words:
     assert "no such file" in item.broken["000.png"]
 
 
-def test_features_that_are_not_there_count_as_broken(tmp_path: Path, words: Preprocessing) -> None:
+def test_features_that_are_not_there_count_as_broken(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 3)
     item = dataset(images, words, train=True, features=Features(without="000.png"))[0, 0]
     assert item.image_id != "000.png"
     assert "no cached features" in item.broken["000.png"]
 
 
-def test_all_broken_is_an_error(tmp_path: Path, words: Preprocessing) -> None:
+def test_all_broken_is_an_error(tmp_path: Path, words: Processor) -> None:
     images = [replace(image, path=str(tmp_path / "gone.png")) for image in draw(tmp_path, 3)]
     with pytest.raises(UserError, match="20 pictures in a row cannot be read"):
         dataset(images, words, train=True)[0, 0]
 
 
-def test_augmented_pixels_depend_on_epoch_seed_and_image_alone(tmp_path: Path, words: Preprocessing) -> None:
+def test_augmented_pixels_depend_on_epoch_seed_and_image_alone(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 2)
     for image in images:
         Image.effect_noise((40, 30), 90).convert("RGB").save(image.path)
@@ -145,7 +145,7 @@ def test_augmented_pixels_depend_on_epoch_seed_and_image_alone(tmp_path: Path, w
     assert torch.equal(dataset(images, words, augment=True)[0, 0].pixels, plain)
 
 
-def test_view_0_is_the_picture_and_others_are_crops(tmp_path: Path, words: Preprocessing) -> None:
+def test_view_0_is_the_picture_and_others_are_crops(tmp_path: Path, words: Processor) -> None:
     images = draw(tmp_path, 1)
     Image.effect_noise((40, 30), 90).convert("RGB").save(images[0].path)
     views = [CaptionDataset(images, words.image, view=view)[0, 0] for view in (0, 0, 1, 1, 2)]
@@ -172,7 +172,7 @@ def test_crops_lie_within_the_picture_and_are_not_mirrored(size: tuple[int, int]
             assert rows * columns >= 0.5 * height * width
 
 
-def test_tokens_know_lengths_and_cuts(tmp_path: Path, words: Preprocessing) -> None:
+def test_tokens_know_lengths_and_cuts(tmp_path: Path, words: Processor) -> None:
     images = [
         CaptionedImage("a", "a", ("abcde", "xy"), "a"),
         CaptionedImage("b", "b", ("",), "b"),

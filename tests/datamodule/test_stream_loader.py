@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.datamodule.preprocessing import Preprocessing
-from src.datamodule.shards import Shard, index_shards
+from src.datamodule.processor import Processor
+from src.datamodule.readers.shards import Shard, index_shards
 from src.datamodule.stream_loader import StreamLoader, import_webdataset, read_shard
 from src.datamodule.stream_plan import StreamPlan
 from src.utils.errors import UserError
@@ -19,7 +19,7 @@ from tests.datamodule.tiny import preprocessing
 
 
 @pytest.fixture(scope="module")
-def words() -> Preprocessing:
+def words() -> Processor:
     return preprocessing()
 
 
@@ -31,7 +31,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
     return index_shards(folder, paths)
 
 
-def stream(shards: list[Shard], words: Preprocessing, **settings: Any) -> StreamLoader:
+def stream(shards: list[Shard], words: Processor, **settings: Any) -> StreamLoader:
     plan = {
         key: settings.pop(key)
         for key in ("train", "readers", "rank", "world_size", "seed")
@@ -78,7 +78,7 @@ def in_two_processes(shards, words, workers, readers, stop=-1, states=(None, Non
 
 @pytest.mark.parametrize(("workers", "readers"), [(0, 1), (2, 2)])
 def test_1000_samples_of_4_shards_in_2_processes_once_per_epoch_resumed_in_mid_epoch(
-    thousand: list[Shard], words: Preprocessing, workers: int, readers: int
+    thousand: list[Shard], words: Processor, workers: int, readers: int
 ) -> None:
     whole = in_two_processes(thousand, words, workers, readers)
     everything = whole[0][1] + whole[1][1]
@@ -93,7 +93,7 @@ def test_1000_samples_of_4_shards_in_2_processes_once_per_epoch_resumed_in_mid_e
 
 
 @pytest.mark.parametrize("readers", [1, 3])
-def test_resumed_anywhere(tmp_path: Path, words: Preprocessing, readers: int) -> None:
+def test_resumed_anywhere(tmp_path: Path, words: Processor, readers: int) -> None:
     paths = [write_shard(tmp_path / f"{n}.tar", range(n * 50, n * 50 + 40 + n)) for n in range(4)]
     shards = index_shards(tmp_path, paths)
     whole = [batch.image_ids for batch in stream(shards, words, readers=readers)]
@@ -104,7 +104,7 @@ def test_resumed_anywhere(tmp_path: Path, words: Preprocessing, readers: int) ->
         assert [batch.image_ids for batch in loader] == whole[place:]
 
 
-def test_epochs_differ_and_threads_change_nothing(thousand: list[Shard], words: Preprocessing) -> None:
+def test_epochs_differ_and_threads_change_nothing(thousand: list[Shard], words: Processor) -> None:
     alone, threads = stream(thousand, words), stream(thousand, words, num_workers=3)
     first = [(batch.image_ids, batch.pixel_values) for batch in alone]
     for (ids, pixels), batch in zip(first, threads, strict=True):
@@ -116,9 +116,7 @@ def test_epochs_differ_and_threads_change_nothing(thousand: list[Shard], words: 
     assert len(set(second)) == 1000
 
 
-def test_shards_before_the_place_are_not_opened(
-    thousand: list[Shard], words: Preprocessing, monkeypatch
-) -> None:
+def test_shards_before_the_place_are_not_opened(thousand: list[Shard], words: Processor, monkeypatch) -> None:
     opened = []
     monkeypatch.setattr(
         "src.datamodule.stream_loader.read_shard",
@@ -130,7 +128,7 @@ def test_shards_before_the_place_are_not_opened(
     assert len(opened) == 1
 
 
-def test_scoring_keeps_the_order(thousand: list[Shard], words: Preprocessing) -> None:
+def test_scoring_keeps_the_order(thousand: list[Shard], words: Processor) -> None:
     loader = stream(thousand, words, train=False)
     found = names(loader)
     assert found == sorted(found)
@@ -140,7 +138,7 @@ def test_scoring_keeps_the_order(thousand: list[Shard], words: Preprocessing) ->
     assert sorted(halves[0] + halves[1]) == found
 
 
-def test_a_batch_holds_pixels_tokens_and_references(thousand: list[Shard], words: Preprocessing) -> None:
+def test_a_batch_holds_pixels_tokens_and_references(thousand: list[Shard], words: Processor) -> None:
     batch = next(iter(stream(thousand, words, train=False)))
     assert batch.pixel_values.shape == (16, 3, 8, 8)
     assert batch.image_ids[3] == "00000.tar/000000003"
@@ -150,7 +148,7 @@ def test_a_batch_holds_pixels_tokens_and_references(thousand: list[Shard], words
 
 
 def test_broken_pictures_are_replaced_in_training_and_left_out_in_scoring(
-    tmp_path: Path, words: Preprocessing
+    tmp_path: Path, words: Processor
 ) -> None:
     shards = index_shards(tmp_path, [write_shard(tmp_path / "a.tar", range(40), broken=(3, 17))])
     lost = {"a.tar/000000003", "a.tar/000000017"}
@@ -165,14 +163,14 @@ def test_broken_pictures_are_replaced_in_training_and_left_out_in_scoring(
     assert set(scoring.broken) == lost
 
 
-def test_a_batch_of_broken_pictures_borrows_from_its_shard(tmp_path: Path, words: Preprocessing) -> None:
+def test_a_batch_of_broken_pictures_borrows_from_its_shard(tmp_path: Path, words: Processor) -> None:
     shards = index_shards(tmp_path, [write_shard(tmp_path / "a.tar", range(40), broken=tuple(range(16)))])
     found = names(stream(shards, words, window=1))
     assert len(found) == 40
     assert set(found) == {f"a.tar/{number:09}" for number in range(16, 40)}
 
 
-def test_all_broken_is_an_error(tmp_path: Path, words: Preprocessing) -> None:
+def test_all_broken_is_an_error(tmp_path: Path, words: Processor) -> None:
     shards = index_shards(tmp_path, [write_shard(tmp_path / "a.tar", range(30), broken=tuple(range(30)))])
     with pytest.raises(UserError, match="pictures in a row cannot be read"):
         names(stream(shards, words, num_workers=2))
@@ -181,7 +179,7 @@ def test_all_broken_is_an_error(tmp_path: Path, words: Preprocessing) -> None:
         names(stream(twenty, words))
 
 
-def test_captions_and_crops_are_drawn(tmp_path: Path, words: Preprocessing) -> None:
+def test_captions_and_crops_are_drawn(tmp_path: Path, words: Processor) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number in range(8):
             add(tar, f"{number}.jpg", picture(number, "JPEG"))
@@ -198,14 +196,14 @@ def test_captions_and_crops_are_drawn(tmp_path: Path, words: Preprocessing) -> N
     assert drawn == {"a", "b", "c"}
 
 
-def test_too_few_samples_are_repeated_to_make_equal_steps(tmp_path: Path, words: Preprocessing) -> None:
+def test_too_few_samples_are_repeated_to_make_equal_steps(tmp_path: Path, words: Processor) -> None:
     paths = [write_shard(tmp_path / "a.tar", range(64)), write_shard(tmp_path / "b.tar", range(2))]
     loaders = [stream(index_shards(tmp_path, paths), words, rank=rank, world_size=2) for rank in (0, 1)]
     assert len(loaders[0]) == len(loaders[1]) == 4
     assert sorted(len(names(loader)) for loader in loaders) == [4, 64]
 
 
-def test_a_shard_that_changes_or_vanishes_is_named(tmp_path: Path, words: Preprocessing) -> None:
+def test_a_shard_that_changes_or_vanishes_is_named(tmp_path: Path, words: Processor) -> None:
     path = write_shard(tmp_path / "a.tar", range(40))
     shards = index_shards(tmp_path, [path])
     write_shard(path, range(30))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.shards import Shard
+from src.datamodule.readers.shards import Shard
 from src.datamodule.stream_plan import Stream, StreamPlan
 from src.utils.errors import UserError
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
-from src.datamodule.preprocessing import ImageTransform, Preprocessing
+from src.datamodule.processor import ImageTransform, Processor
 
 END = "<|endoftext|>"
 
@@ -27,10 +27,10 @@ def transform(size: int = 8) -> ImageTransform:
     return ImageTransform((size, size), None, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def preprocessing(size: int = 8, max_positions: int = 64) -> Preprocessing:
+def preprocessing(size: int = 8, max_positions: int = 64) -> Processor:
     tokenizer = byte_tokenizer()
     end = tokenizer.eos_token_id
-    return Preprocessing(tokenizer, transform(size), end, end, end, max_positions)
+    return Processor(tokenizer, transform(size), end, end, end, max_positions)
 
 
 def draw(folder: Path, count: int, captions: int = 2) -> list[CaptionedImage]:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from src.demo.transfer import ROOT, main, portable, transfer
-from src.models.checkpoints import FORMAT, KEY, read_checkpoint
+from src.models.checkpoint import FORMAT, KEY, read_checkpoint
 from src.report.run_files import read_run
 from src.utils.errors import UserError
 

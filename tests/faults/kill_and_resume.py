@@ -2,10 +2,10 @@
 
     python -m tests.faults.kill_and_resume --runs 25
 
-Each run is killed several times, while the trunk cache is built, within steps, while a checkpoint is written, while
+Each run is killed several times, while the feature cache is built, within steps, while a checkpoint is written, while
 it validates, tests and reports, each time at a random moment. After each kill every file has to be whole; at its end
 the run has to equal the one that nobody killed, bit for bit: weights, optimizer, best checkpoint, metrics,
-predictions, trunk cache. Its curves may lack the step at hand in a kill (`points_lost`). The last line is JSON; the
+predictions, feature cache. Its curves may lack the step at hand in a kill (`points_lost`). The last line is JSON; the
 exit status is 0 only when all were equal.
 
 --kills   at most so many kills a run
@@ -36,7 +36,7 @@ from tests.faults.training import SETTINGS, Place, Process, import_all, make_wor
 from tests.faults.whole_files import half_written, leftovers
 
 WATCH = ("+callbacks.phases._target_=tests.faults.phases.Phases",
-         "callbacks.trunk_cache._target_=tests.faults.phases.WatchedCache",
+         "callbacks.feature_cache._target_=tests.faults.phases.WatchedCache",
          "callbacks.last_checkpoint.every_n_steps=1")  # fmt: skip
 AIMS = ("start", "load", "step", "step", "checkpoint", "checkpoint", "checkpoint", "validation", "validation", "test",
         "report")  # fmt: skip
@@ -169,7 +169,7 @@ def final(place: Place) -> dict[str, Any]:
         "metrics.json": {name: value for name, value in metrics.items() if not name.startswith("time/")},
         "predictions.csv": (run / "predictions.csv").read_bytes(),
         "splits.csv": (run / "splits.csv").read_bytes(),
-        "trunk cache": {path.name: path.read_bytes() for path in place.folder.glob("cache/*/*.safetensors")},
+        "feature cache": {path.name: path.read_bytes() for path in place.folder.glob("cache/*/*.safetensors")},
     }  # fmt: skip
 
 

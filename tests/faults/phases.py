@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 
 VARIABLE = "FAULTS_PHASE"  # names the file
 PHASES = ("start", "cache", "load", "step", "checkpoint", "validation", "test", "report")
@@ -46,8 +46,8 @@ class Phases(pl.Callback):
         note("report")
 
 
-class WatchedCache(TrunkCache):
-    """The trunk cache, which says when it is being built."""
+class WatchedCache(FeatureCache):
+    """The feature cache, which says when it is being built."""
 
     def _build(self, *arguments: Any) -> bool:
         note("cache")

@@ -1,10 +1,10 @@
-"""A trunk cache whose building was cut off, or whose pictures changed: what is missing is made, and that alone."""
+"""A feature cache whose building was cut off, or whose pictures changed: what is missing is made, and that alone."""
 
 import pytest
 from PIL import Image
 
-from src.callbacks.trunk_cache import TrunkCache
-from src.datamodule.synthetic import write_scenes
+from src.callbacks.feature_cache import FeatureCache
+from src.demo.synthetic.scenes import write_scenes
 from tests.faults.tiny import Run, differences
 from tests.faults.whole_files import leftovers
 
@@ -13,7 +13,7 @@ class PowerCut(BaseException):
     """What no `except Exception` sees."""
 
 
-class Watched(TrunkCache):
+class Watched(FeatureCache):
     """Notes the pictures whose features are computed; the power fails after so many shards."""
 
     def __init__(self, folder, shards=99):
@@ -31,7 +31,7 @@ class Watched(TrunkCache):
 @pytest.fixture
 def run(tiny_checkpoint, tmp_path, monkeypatch):
     """Runs an epoch over 40 pictures in shards of 8."""
-    monkeypatch.setattr("src.callbacks.trunk_cache.SHARD_IMAGES", 8)
+    monkeypatch.setattr("src.callbacks.feature_cache.SHARD_IMAGES", 8)
     write_scenes(tmp_path / "flickr", 40, size=32)
     numbers = iter(range(9))
 

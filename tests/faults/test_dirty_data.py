@@ -7,8 +7,8 @@ import re
 import pytest
 from pytorch_lightning import Callback
 
-from src.datamodule.synthetic import write_scenes
-from tests.datamodule.test_flickr_index import DIRTY_ROWS
+from src.demo.synthetic.scenes import write_scenes
+from tests.datamodule.readers.test_flickr import DIRTY_ROWS
 from tests.tasks.running import run_train
 
 ROW = re.compile(r"\| (.+?) \| (.+?) \| (tests/\S+\.py)::(\w+)(?:\[(.+)\])? \|")
@@ -70,7 +70,7 @@ def test_pictures_that_break_during_a_run_are_told_once_and_counted(tiny_checkpo
     folder = tmp_path / "logs" / "run"
     metrics = run_train(
         folder, tiny_checkpoint, tmp_path / "flickr", "trainer.max_epochs=2", "zero_shot=false", "logger=csv",
-        "callbacks.trunk_cache.enabled=false", "+callbacks.breaks._target_=tests.faults.test_dirty_data.Break",
+        "callbacks.feature_cache.enabled=false", "+callbacks.breaks._target_=tests.faults.test_dirty_data.Break",
     )  # fmt: skip
     assert (metrics["data/broken_images"], metrics["data/skipped_rows"]) == (2, 0)
     told = [line for line in caplog.messages if "left out or replaced" in line]

@@ -8,10 +8,10 @@ import pytorch_lightning as pl
 import torch
 
 from src.callbacks.csv_history import CsvHistory
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import write_predictions
-from src.metrics.scoring import Scores
+from src.metrics.scorer import Scores
 from src.utils.errors import UserError
 from src.utils.run_folder import write_json
 from tests.faults.small_disk import fill, small_disk
@@ -51,9 +51,9 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(
     tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog
 ):
     pixels = Run(tiny_checkpoint, flickr_folder, tmp_path / "pixels", max_epochs=1)
-    monkeypatch.setattr("src.callbacks.trunk_cache.SHARD_IMAGES", 16)
+    monkeypatch.setattr("src.callbacks.feature_cache.SHARD_IMAGES", 16)
     with small_disk(tmp_path / "disk", 1000) as disk:
-        write, shards = TrunkCache._features, []
+        write, shards = FeatureCache._features, []
 
         def features(*arguments):
             if len(shards) == 1:
@@ -61,11 +61,13 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(
             shards.append(write(*arguments))
             return shards[-1]
 
-        monkeypatch.setattr(TrunkCache, "_features", features)
-        cache = TrunkCache(str(disk / "cache"), dtype="fp32")
+        monkeypatch.setattr(FeatureCache, "_features", features)
+        cache = FeatureCache(str(disk / "cache"), dtype="fp32")
         run = Run(tiny_checkpoint, flickr_folder, tmp_path / "run", more=(cache,), max_epochs=1)
         assert (
-            caplog.text.count("the trunk cache cannot be written (No space left on device); pixels are read")
+            caplog.text.count(
+                "the feature cache cannot be written (No space left on device); pixels are read"
+            )
             == 1
         )
         assert len(list(disk.glob("cache/*/*.safetensors"))) == 1

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from src.datamodule.caption_dataset import CaptionItem, CaptionTokens
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import collate, unpack_captions
-from src.datamodule.text_lines import clean_caption
+from src.datamodule.readers.encodings import clean_caption
 from src.evaluate import PER_IMAGE, write_predictions
-from src.metrics.scoring import Scores
+from src.metrics.scorer import Scores
 from src.utils.csv_cells import plain_cell
 from tests.datamodule.tiny import preprocessing
 

@@ -15,9 +15,9 @@ import torch
 from hydra.errors import InstantiationException
 from PIL import Image
 
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 from src.captioner import Captioner
-from src.models.checkpoints import KEY
+from src.models.checkpoint import KEY
 from src.models.restore import rebuilt_settings
 from src.predict import open_table
 from src.utils.csv_cells import FORMULA
@@ -94,8 +94,8 @@ def test_a_checkpoint_cannot_name_what_scoring_builds(part, marker, tiny_checkpo
 @pytest.mark.parametrize(
     "target",
     [
-        "src.datamodule.images.os.mkdir",
-        "src.datamodule.images.Path",
+        "src.datamodule.images.decode.os.mkdir",
+        "src.datamodule.images.decode.Path",
         "src.datamodule.nothing.FlickrDataModule",
         "src.datamodule.flickr.Nothing",
         "tests.datamodule.tiny.DrawnDataModule",
@@ -124,9 +124,11 @@ def test_code_in_a_pytorch_model_bin_does_not_run(
         entry(folder, tiny_checkpoint, flickr_folder, tmp_path / "run")
 
 
-def test_a_pickle_in_the_trunk_cache_is_thrown_away(marker, tiny_checkpoint, flickr_folder, tmp_path, caplog):
+def test_a_pickle_in_the_feature_cache_is_thrown_away(
+    marker, tiny_checkpoint, flickr_folder, tmp_path, caplog
+):
     def run(name):
-        cache = TrunkCache(str(tmp_path / "cache"), dtype="fp32")
+        cache = FeatureCache(str(tmp_path / "cache"), dtype="fp32")
         return Run(tiny_checkpoint, flickr_folder, tmp_path / name, more=(cache,), max_epochs=1)
 
     first = run("first")

@@ -11,7 +11,7 @@ import torch
 from src.callbacks.best_checkpoint import BestCheckpoint
 from src.callbacks.last_checkpoint import LastCheckpoint
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoints import AtomicCheckpointIO
+from src.models.checkpoint import AtomicCheckpointIO
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 

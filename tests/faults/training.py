@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults.tiny import with_dropout
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_IMAGES = 80  # 64 to train on and 8 of val: two shards of the trunk cache
+NUM_IMAGES = 80  # 64 to train on and 8 of val: two shards of the feature cache
 SETTINGS = (
     "datamodule=flickr", "datamodule.batch_size=16", "datamodule.num_workers=0", "datamodule.captions_per_image=1",
     "model=vit_gpt2_tiny", "model.num_beams=1", "model.max_length=8", "trainer=default",
@@ -27,7 +27,7 @@ SETTINGS = (
 
 def make_world(folder: Path) -> list[str]:
     """Pictures and a base model with dropout in `folder`; the settings that name them."""
-    from src.datamodule.synthetic import write_scenes
+    from src.demo.synthetic.scenes import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
     with_dropout(ROOT / "src" / "demo" / "vit_gpt2_tiny", folder / "base")
@@ -36,7 +36,7 @@ def make_world(folder: Path) -> list[str]:
 
 @dataclass
 class Place:
-    """Where a training keeps its files. `folder` holds the logs, the trunk cache and what it says."""
+    """Where a training keeps its files. `folder` holds the logs, the feature cache and what it says."""
 
     folder: Path
 
@@ -44,7 +44,7 @@ class Place:
         """The settings that name the place."""
         return [
             f"paths.log_dir={self.folder / 'logs'}",
-            f"callbacks.trunk_cache.cache_dir={self.folder / 'cache'}",
+            f"callbacks.feature_cache.cache_dir={self.folder / 'cache'}",
         ]
 
     @property
@@ -120,7 +120,7 @@ class Process:
 
 def import_all() -> None:
     """Import what a training needs, so that a fork has it."""
-    import src.callbacks.trunk_cache
+    import src.callbacks.feature_cache
     import src.tasks.train
     import src.utils.task_run  # noqa: F401
     from src.models.hub import transformers  # noqa: F401

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from src.metrics.scoring import score
+from src.metrics.scorer import score
 from src.utils.errors import UserError
 
 FOUND = ["a dog runs.", "two cats"]
@@ -107,7 +107,7 @@ def test_keeps_files_where_asked(tmp_path):
 
 
 def test_scoring_loads_no_torch(root):
-    code = "import sys, src.metrics.scoring; sys.exit('torch' in sys.modules or 'evaluate' in sys.modules)"
+    code = "import sys, src.metrics.scorer; sys.exit('torch' in sys.modules or 'evaluate' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 

@@ -12,7 +12,7 @@ from transformers import (
     ViTConfig,
 )
 
-from src.datamodule.preprocessing import ImageTransform
+from src.datamodule.processor import ImageTransform
 from src.models.attention_maps import (
     cross_attention,
     grid_side,
@@ -27,7 +27,7 @@ GRID = 4
 
 @dataclass
 class Pieces:
-    """Stands in for Preprocessing: ids are places in WORDS, a blank begins a word."""
+    """Stands in for Processor: ids are places in WORDS, a blank begins a word."""
 
     start_id: int = 0
     eos_id: int = 0

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoints import AtomicCheckpointIO
+from src.models.checkpoint import AtomicCheckpointIO
 from src.models.freezing import find_blocks
 from src.models.vit_gpt2 import VitGpt2
 from tests.models.folders import save_captioner, save_halves
@@ -61,11 +61,11 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
     with torch.no_grad():
         whole = module.model.encoder(batch.pixel_values).last_hidden_state
-        assert module.trunk is not None
-        features = module.trunk_features(batch.pixel_values)
+        assert module.backbone is not None
+        features = module.backbone_features(batch.pixel_values)
         torch.testing.assert_close(module._parts[0][1](features), whole)
 
-        nats, tokens = module.nats_and_tokens(batch)
+        nats, tokens = module.sum_nll_and_num_tokens(batch)
         expected, count = separate_nats(module, batch)
     assert tokens == count
     assert nats.item() == pytest.approx(expected, rel=1e-4)
@@ -89,19 +89,19 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
     other.on_load_checkpoint(content)
     other.load_state_dict(content["state_dict"], strict=False)
     with torch.no_grad():
-        loss = module.eval().nats_and_tokens(batch)[0]
-        torch.testing.assert_close(other.eval().nats_and_tokens(batch)[0], loss)
+        loss = module.eval().sum_nll_and_num_tokens(batch)[0]
+        torch.testing.assert_close(other.eval().sum_nll_and_num_tokens(batch)[0], loss)
 
 
 @pytest.mark.parametrize("num_last", [1, 2])
-def test_a_trunk_may_end_inside_any_stage_of_swin(num_last, flickr_folder, tmp_path):
+def test_a_backbone_may_end_inside_any_stage_of_swin(num_last, flickr_folder, tmp_path):
     folder = save_captioner(
         tmp_path, "swin", "gpt2", encoder_settings={"depths": [2, 1], "image_size": 32, "window_size": 4}
     )
     module, data = make(str(folder), flickr_folder, num_layers_to_train=num_last)
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        features = module.trunk_features(batch.pixel_values)
+        features = module.backbone_features(batch.pixel_values)
         assert features.shape[1:] == ((16, 32), (64, 16))[num_last - 1]
         whole = module.model.encoder(batch.pixel_values).last_hidden_state
         torch.testing.assert_close(module.encode(batch), whole)

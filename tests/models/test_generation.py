@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from src.models.generation import generate_alternatives, generate_captions, generate_ids
+from src.models.generation import generate_captions, generate_ids, generate_nbest
 from tests.models.drawn_captioner import END, captioner, drawn_states, freeze_all_but, separate_nats
 
 
@@ -100,7 +100,7 @@ def test_alternatives_have_the_score_that_the_loss_gives_them(kind, num_beams):
     model, states = captioner(kind), drawn_states(4)
     with torch.no_grad():
         model.get_output_embeddings().weight[END] *= 2 if kind == "gpt2" else 1
-    found = generate_alternatives(model, Words(), states, 9, num_beams)
+    found = generate_nbest(model, Words(), states, 9, num_beams)
     assert [best[0].caption for best in found] == generate_captions(model, Words(), states, 9, num_beams)
     whole = 0
     for state, alternatives in zip(states, found, strict=True):
@@ -121,7 +121,7 @@ def test_ids_that_read_the_same_are_one_alternative():
         def decode(self, ids):
             return "a dog"
 
-    found = generate_alternatives(captioner(), Mute(), drawn_states(2), 8, 4)
+    found = generate_nbest(captioner(), Mute(), drawn_states(2), 8, 4)
     assert [[alternative.caption for alternative in row] for row in found] == [["a dog"]] * 2
-    best = generate_alternatives(captioner(), Words(), drawn_states(2), 8, 4)
+    best = generate_nbest(captioner(), Words(), drawn_states(2), 8, 4)
     assert [row[0].score for row in found] == [row[0].score for row in best]

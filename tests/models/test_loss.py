@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
+from src.models.kernels.gpt2 import is_plain_gpt2
 from src.models.loss import packed_loss
-from src.models.packed_gpt2 import is_plain_gpt2
 from tests.models.drawn_captioner import (
     END,
     captioner,

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from transformers import DeiTImageProcessor, ViTImageProcessor
 
-from src.datamodule.images import load_image
-from src.datamodule.preprocessing import ImageTransform
+from src.datamodule.images.decode import load_image
+from src.datamodule.processor import ImageTransform
 from tests.models.folders import tokenizer
 
 script = pytest.importorskip("src.models.onnx_caption", exc_type=ImportError)

@@ -7,7 +7,7 @@ from torch import nn
 from src.models.optimization import cosine_with_warmup, linear_with_warmup, parameter_groups
 
 
-def test_matrices_decay_biases_and_norms_do_not_and_frozen_weights_are_not_there():
+def test_matrices_decay_biases_and_norms_do_not_and_prepacks_are_not_there():
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[2].requires_grad_(False)
     decaying, others = parameter_groups(model.parameters())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.models import restore as restoring
-from src.models.checkpoints import KEY
+from src.models.checkpoint import KEY
 from src.models.restore import image_processor_of, open_captioner, restore
 from src.utils.errors import UserError
 from tests.saved_run import save_run

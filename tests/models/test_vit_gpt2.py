@@ -8,7 +8,7 @@ import torch
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoints import KEY, AtomicCheckpointIO, read_checkpoint
+from src.models.checkpoint import KEY, AtomicCheckpointIO, read_checkpoint
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
@@ -87,7 +87,7 @@ def test_the_loss_is_that_of_transformers_over_single_captions(make):
     module, data = make()
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        nats, tokens = module.nats_and_tokens(batch)
+        nats, tokens = module.sum_nll_and_num_tokens(batch)
         expected, count = 0.0, 0
         words = module.preprocessing
         for row, references in enumerate(batch.references):
@@ -103,11 +103,11 @@ def test_the_loss_is_that_of_transformers_over_single_captions(make):
     assert nats.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_trunk_and_head_are_the_encoder(make):
+def test_backbone_and_head_are_the_encoder(make):
     module, data = make()
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        features = module.trunk_features(batch.pixel_values)
+        features = module.backbone_features(batch.pixel_values)
         whole = module.model.encoder(batch.pixel_values).last_hidden_state
         torch.testing.assert_close(module.encode(batch), whole)
         batch.features, batch.pixel_values = features, None
@@ -121,7 +121,7 @@ def test_one_batch_is_learned_by_heart(make):
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(150):
-        nats, tokens = module.nats_and_tokens(batch)
+        nats, tokens = module.sum_nll_and_num_tokens(batch)
         optimizer.zero_grad()
         (nats / tokens).backward()
         optimizer.step()
@@ -138,7 +138,9 @@ def test_same_seed_same_weights(make, tmp_path):
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
-def test_a_checkpoint_holds_the_trained_weights_by_public_names_and_loads_to_the_same_loss(make, tmp_path):
+def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(
+    make, tmp_path
+):
     module, data = make()
     fitting = trainer(tmp_path)
     fitting.fit(module, data)
@@ -188,7 +190,10 @@ def test_base_weights_come_and_go(make, tmp_path):
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer(make, tmp_path):
     module, data = make()
     before = weights(module)
-    module.nats_and_tokens = lambda batch: (torch.tensor(float("nan"), requires_grad=True), torch.tensor(5))
+    module.sum_nll_and_num_tokens = lambda batch: (
+        torch.tensor(float("nan"), requires_grad=True),
+        torch.tensor(5),
+    )
     with pytest.raises(UserError, match=r"plain_\d+\.jpg"):
         trainer(tmp_path).fit(module, data)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(module).items())
@@ -227,7 +232,7 @@ def test_compiled_blocks_give_the_same_loss_under_the_same_names(make, monkeypat
     for block in compiled:
         block.compile(backend="aot_eager")  # all of torch.compile but the compiler of the machine
     with torch.no_grad():
-        expected, _ = plain.eval().nats_and_tokens(batch)
-        found, _ = module.eval().nats_and_tokens(batch)
+        expected, _ = plain.eval().sum_nll_and_num_tokens(batch)
+        found, _ = module.eval().sum_nll_and_num_tokens(batch)
     torch.testing.assert_close(found, expected)
     assert module.names == plain.names

@@ -99,7 +99,7 @@ def test_json_in_a_script_element_cannot_end_it():
     assert json.loads(text) == value
 
 
-def test_word_maps_are_carried_for_the_pictures_that_have_them(full):
+def test_cross_attention_maps_are_carried_for_the_pictures_that_have_them(full):
     path, _ = full
     maps = json.loads(re.search(r'id="maps">(.*?)</script>', path.read_text(encoding="utf-8")).group(1))
     assert len(maps) == 6

@@ -107,7 +107,7 @@ def test_a_search_in_a_view_can_be_widened(page):
     assert len(shown(page)) == 1
 
 
-def test_only_pictures_with_word_maps_and_references_can_be_shown(page):
+def test_only_pictures_with_cross_attention_maps_and_references_can_be_shown(page):
     press(page, "all")
     page.find_element(By.ID, "mapped").click()
     assert len(shown(page)) == 15

@@ -24,7 +24,7 @@ from tests.faults.training import SETTINGS, Place, Process, import_all
 from tests.tasks.watching import WATCHED, misfortune
 
 PARTS = "datamodule.split_ratios=[0.6,0.2,0.2]"
-MORE = ("datamodule.captions_per_image=null", "trainer.max_epochs=2", "callbacks.trunk_cache.views=4",
+MORE = ("datamodule.captions_per_image=null", "trainer.max_epochs=2", "callbacks.feature_cache.views=4",
         "callbacks.caption_samples.max_images=100", "datamodule.augment=false", "zero_shot=true", PARTS)  # fmt: skip
 TOGETHER = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "datamodule.batch_size=4")
 ALONE = ("trainer=default", "datamodule.batch_size=8")
@@ -38,13 +38,13 @@ HANGS = 240  # seconds
 
 @dataclass
 class Case(Place):
-    """A place where each node has a trunk cache of its own."""
+    """A place where each node has a frozen backbone cache of its own."""
 
     def settings(self) -> list[str]:
         """The settings that name the place."""
         return [
             f"paths.log_dir={self.folder / 'logs'}",
-            "callbacks.trunk_cache.cache_dir=${oc.env:NODE_CACHE}",
+            "callbacks.feature_cache.cache_dir=${oc.env:NODE_CACHE}",
         ]
 
     entry: str = "train.py"
@@ -103,8 +103,8 @@ def wait(processes: Sequence[Process]) -> list[tuple[int, float]]:
 
 def write_shards(folder: Path) -> None:
     """Drawn scenes as img2dataset lays them, their captions in the json; 4 shards to train on, one each to score."""
-    from src.datamodule.flickr_index import read_flickr
-    from src.datamodule.synthetic import write_scenes
+    from src.datamodule.readers.flickr import read_flickr
+    from src.demo.synthetic.scenes import write_scenes
     from tests.datamodule.shard_files import write_captioned
 
     count = sum(SHARDS.values()) * SHARD_SAMPLES
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     import_all()
-    from src.datamodule.synthetic import write_scenes
+    from src.demo.synthetic.scenes import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
     write_shards(folder / "shards")

@@ -49,10 +49,10 @@ def run_eval(folder: Path, *overrides: str) -> dict[str, float]:
 
 
 def _run(name: str, task: Any, folder: Path, *overrides: str) -> dict[str, float]:
-    """In `<log_dir>/<task>/runs/<name>`, as the entries lay it, or elsewhere; the trunk cache lies outside."""
+    """In `<log_dir>/<task>/runs/<name>`, as the entries lay it, or elsewhere; the feature cache lies outside."""
     folder.mkdir(parents=True)
     log_dir = folder.parents[2] if folder.parent.name == "runs" else folder.parent
-    cache = f"callbacks.trunk_cache.cache_dir={log_dir.parent / 'trunk_cache'}"
+    cache = f"callbacks.feature_cache.cache_dir={log_dir.parent / 'feature_cache'}"
     with job(folder, *SMALL, cache, *overrides, name=name) as config:
         OmegaConf.update(config, "paths.log_dir", str(log_dir))
         with task_run(config):

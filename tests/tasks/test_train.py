@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from src.datamodule.synthetic import write_scenes
-from src.models.checkpoints import KEY
+from src.demo.synthetic.scenes import write_scenes
+from src.models.checkpoint import KEY
 from src.report.run_files import read_predictions
 from src.tasks.train import finish
 from src.utils.stopping import Stopped
@@ -91,7 +91,7 @@ def test_the_checkpoint_holds_what_trains_by_the_names_of_save_pretrained(finish
     assert {name: list(weight.shape) for name, weight in saved.items()} == shapes
 
 
-def test_frozen_weights_stay_and_every_weight_that_trains_moves(finished):
+def test_prepacks_stay_and_every_weight_that_trains_moves(finished):
     before, after, trained = (finished.seen[name] for name in ("before", "after", "trained"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved <= trained

@@ -8,10 +8,10 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from src.callbacks.trunk_cache import TrunkCache
+from src.callbacks.feature_cache import FeatureCache
 
 WATCHED = ("+callbacks.seen._target_=tests.tasks.watching.Seen", "+callbacks.seen.folder=${paths.log_dir}",
-           "callbacks.trunk_cache._target_=tests.tasks.watching.NotedCache")  # fmt: skip
+           "callbacks.feature_cache._target_=tests.tasks.watching.NotedCache")  # fmt: skip
 
 
 def misfortune(rank: int, what: str, step: int = 2) -> list[str]:
@@ -65,7 +65,7 @@ class Seen(Callback):
         self._note("test", trainer, batch)
 
 
-class NotedCache(TrunkCache):
+class NotedCache(FeatureCache):
     """Appends to `wrote.txt` beside the cache who wrote a shard of how many rows."""
 
     def _features(self, trainer: Trainer, data: Any, module: Any, shard: Any, dtype: Any) -> Any:

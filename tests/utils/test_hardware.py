@@ -12,8 +12,8 @@ import torch
 from src.utils.hardware import (
     choose_precision,
     has_native_bf16,
-    keep_freed_memory,
-    set_aside,
+    page_out,
+    tune_malloc,
     warn_of_software_bf16,
 )
 
@@ -91,9 +91,9 @@ def test_a_torch_that_tells_nothing_gets_fp32(machine, monkeypatch):
 def test_memory_that_is_freed_is_used_again_without_the_system(root):
     script = """
 import resource, sys
-from src.utils.hardware import keep_freed_memory
+from src.utils.hardware import tune_malloc
 if "keep" in sys.argv:
-    assert keep_freed_memory()
+    assert tune_malloc()
 bytes(bytearray(2**26))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
@@ -112,11 +112,11 @@ def test_another_c_library_is_left_alone(monkeypatch):
         raise OSError("no such library")
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert keep_freed_memory() is False
+    assert tune_malloc() is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_is_set_aside_takes_no_memory_and_comes_back(tmp_path):
+def test_what_is_page_out_takes_no_memory_and_comes_back(tmp_path):
     def mapped():
         return int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
@@ -126,11 +126,11 @@ def test_what_is_set_aside_takes_no_memory_and_comes_back(tmp_path):
     weights[0] = 7  # a page that is no longer the file's
     total = weights.sum()
     before = mapped()
-    set_aside(weights[1:-1])  # begins and ends within a page
+    page_out(weights[1:-1])  # begins and ends within a page
     assert mapped() < before - 24
     assert weights[0] == 7
     assert weights.sum() == total
 
 
-def test_an_empty_tensor_is_set_aside():
-    set_aside(torch.empty(0))
+def test_an_empty_tensor_is_page_out():
+    page_out(torch.empty(0))

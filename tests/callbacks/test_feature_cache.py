@@ -1,0 +1,235 @@
+"""The backbone is computed once per picture, and the run is the one that pixels would have given."""
+
+import errno
+import re
+import shutil
+from collections import Counter, namedtuple
+
+import pytest
+import torch
+from PIL import Image
+
+from src.callbacks import feature_cache
+from src.callbacks.feature_cache import FeatureCache, progress
+from src.models.restore import open_captioner
+from src.models.vit_gpt2 import VitGpt2
+from src.utils.errors import UserError
+from tests.callbacks.tiny import make, trainer
+
+IMAGES = 36  # of train and val
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The number of pictures whose backbone was computed, the one that tells its shape left out."""
+    counts = Counter()
+    inside = VitGpt2.backbone_features
+
+    def count(self, pixels):
+        counts["images"] += len(pixels) if pixels.any() else 0
+        return inside(self, pixels)
+
+    monkeypatch.setattr(VitGpt2, "backbone_features", count)
+    return counts
+
+
+@pytest.fixture
+def run(tmp_path, tiny_checkpoint, flickr_folder):
+    """Fit an epoch with a cache in tmp_path/cache: `run(views=2)`; gives data and losses."""
+
+    def fit(pictures=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, **settings):
+        module, datamodule = make(checkpoint, pictures, model, **(data or {}))
+        fitted = trainer(tmp_path, FeatureCache(str(tmp_path / "cache"), **settings))
+        fitted.fit(module, datamodule)
+        return datamodule, {name: float(value) for name, value in fitted.callback_metrics.items()}
+
+    return fit
+
+
+def folders(tmp_path):
+    return sorted((tmp_path / "cache").iterdir()) if (tmp_path / "cache").exists() else []
+
+
+def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, tmp_path, computed):
+    _, pixels = run(enabled=False)
+    assert folders(tmp_path) == []
+    computed.clear()
+    data, first = run()
+    assert computed["images"] == IMAGES
+    assert data.features is not None
+    again, second = run()
+    assert computed["images"] == IMAGES
+    assert first == second == pixels
+    assert {"train/loss", "val/loss"} <= first.keys()
+    image = data.splits["val"][0].image_id
+    assert torch.equal(data.features.get(image), again.features.get(image))
+
+
+def test_frozen_backbone_weights_and_no_others_are_page_out_once_their_features_serve(run, monkeypatch):
+    aside = []
+    monkeypatch.setattr("src.models.backbone.page_out", aside.append)
+    run(enabled=False)
+    assert aside == []
+    data, _ = run()
+    assert data.features is not None
+    assert aside
+    assert not any(weight.requires_grad for weight in aside)
+
+
+def test_each_stage_adds_the_part_that_it_reads(tmp_path, tiny_checkpoint, flickr_folder, computed):
+    module, data = make(tiny_checkpoint, flickr_folder)
+    scored = trainer(tmp_path, FeatureCache(str(tmp_path / "cache")))
+    scored.validate(module, data, verbose=False)
+    assert computed["images"] == 4
+    scored.test(module, data, verbose=False)
+    assert computed["images"] == 8
+    scored.fit(module, data)
+    assert computed["images"] == 40
+    assert len(folders(tmp_path)) == 1
+
+
+def test_a_picture_that_changed_is_computed_anew_and_it_alone(
+    run, tmp_path, flickr_folder, tiny_checkpoint, computed
+):
+    pictures = shutil.copytree(flickr_folder, tmp_path / "pictures")
+    data, _ = run(pictures)
+    image = data.splits["train"][0]
+    before = data.features.get(image.image_id)
+    Image.new("RGB", (40, 30), "red").save(image.path)
+    data, _ = run(pictures)
+    assert computed["images"] == IMAGES + 1
+    assert not torch.equal(data.features.get(image.image_id), before)
+
+
+def test_other_features_have_a_folder_of_their_own(run, tmp_path, tiny_checkpoint, computed):
+    """Precision and backbone weights decide, weights that train do not."""
+    run(dtype="fp32")
+    run(dtype="bf16")
+    assert len(folders(tmp_path)) == 2
+    for name, weight, kept in (
+        ("frozen", "encoder.layers.0.layernorm_before.bias", 3),
+        ("trained", "encoder.layers.2.layernorm_before.bias", 3),
+    ):
+        found = open_captioner(tiny_checkpoint)
+        other = shutil.copytree(tiny_checkpoint, tmp_path / name)
+        torch.nn.init.constant_(found.model.get_parameter(weight), 0.1)
+        found.model.save_pretrained(other)
+        run(checkpoint=other, dtype="fp32")
+        assert len(folders(tmp_path)) == kept, name
+    assert computed["images"] == 3 * IMAGES
+
+
+def test_the_precision_of_the_run_is_that_of_its_features(tmp_path, tiny_checkpoint, flickr_folder):
+    for precision, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        module, data = make(tiny_checkpoint, flickr_folder)
+        cached = trainer(tmp_path, FeatureCache(str(tmp_path / "cache")), precision=precision)
+        cached.validate(module, data, verbose=False)
+        assert data.features.get(data.splits["val"][0].image_id).dtype == dtype
+
+
+def test_a_damaged_shard_is_made_again(run, tmp_path, computed, caplog):
+    _, first = run()
+    (shard,) = folders(tmp_path)[0].iterdir()
+    shard.write_bytes(shard.read_bytes()[:-100])
+    _, second = run()
+    assert computed["images"] == 2 * IMAGES
+    assert second == first
+    assert "is damaged (SafetensorError) and is made again" in caplog.text
+
+
+def test_view_0_is_the_picture_and_the_others_are_crops_drawn_by_the_seed(run, tmp_path, computed):
+    plain, _ = run()
+    data, _ = run(views=3)
+    assert computed["images"] == IMAGES + 3 * 32 + 4  # val has no views
+    store, image = data.features, data.splits["train"][0].image_id
+    views = [store.get(image, view) for view in range(3)]
+    assert torch.equal(views[0], plain.features.get(image))
+    assert not torch.equal(views[1], views[0])
+    assert not torch.equal(views[2], views[1])
+    with pytest.raises(KeyError):
+        store.get(data.splits["val"][0].image_id, 1)
+    run(views=3, data={"seed": 1})
+    assert len(folders(tmp_path)) == 3
+
+
+def told(caplog):
+    return [record.message for record in caplog.records if "pixels" in record.message]
+
+
+def full(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("shortage", "line"),
+    [("disk", "the feature cache needs 0.00 GB and .* has 0.00 free"), ("limit", "over size_limit_gb=1e-09"),
+     ("late", r"the feature cache cannot be written \(No space left on device\)")],
+)  # fmt: skip
+def test_without_room_pixels_are_read_and_one_line_says_so(
+    run, tmp_path, monkeypatch, caplog, shortage, line
+):
+    _, pixels = run(enabled=False)
+    caplog.clear()
+    usage = namedtuple("usage", "total used free")
+    if shortage == "disk":
+        monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage(10, 0, 10))
+    if shortage == "late":
+        monkeypatch.setattr(feature_cache.ShardedFeatures, "write_shard", full)
+    data, metrics = run(size_limit_gb=1e-9 if shortage == "limit" else 100)
+    assert data.features is None
+    assert metrics == pixels
+    assert len(told(caplog)) == 1
+    assert re.search(f"{line}.*pixels are read instead", told(caplog)[0])
+    assert not [path for folder in folders(tmp_path) for path in folder.iterdir()]
+
+
+def test_an_older_cache_makes_room_for_a_new_one(run, tmp_path):
+    run(dtype="fp32")
+    (old,) = folders(tmp_path)
+    size = sum(path.stat().st_size for path in old.iterdir())
+    run(dtype="bf16", size_limit_gb=size / 1e9)  # the new one has half that size
+    assert old not in folders(tmp_path)
+    assert len(folders(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("settings", [{"data": {"augment": True}}, {"model": {"train": "full"}}])
+def test_there_is_no_cache_of_what_changes(run, tmp_path, settings, caplog):
+    caplog.set_level("INFO")
+    data, _ = run(**settings)
+    assert data.features is None
+    assert folders(tmp_path) == []
+    assert bool(told(caplog)) == ("data" in settings)
+
+
+def test_a_picture_whose_end_is_missing_is_left_out_and_counted(run, tmp_path, flickr_folder):
+    """Its header is sound, so that it is found out when it is decoded."""
+    pictures = shutil.copytree(flickr_folder, tmp_path / "pictures")
+    noise = torch.randint(256, (40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole, _ = run(pictures)
+    image = whole.splits["val"][0]
+    Image.fromarray(noise.numpy()).save(image.path)
+    with open(image.path, "r+b") as file:
+        file.truncate(600)
+    data, _ = run(pictures)
+    assert list(data.broken) == [image.image_id]
+    with pytest.raises(KeyError):
+        data.features.get(image.image_id)
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "fp16"}, {"views": 0}])
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(UserError, match=r"callbacks.feature_cache dtype=.*expected auto, bf16 or fp32"):
+        FeatureCache("cache", **settings)
+
+
+def test_the_bar_is_shown_where_the_trainer_shows_bars(tmp_path, capsys):
+    from pytorch_lightning.callbacks import RichProgressBar
+
+    assert list(progress([1, 2], trainer(tmp_path))) == [1, 2]
+    assert capsys.readouterr().out == ""
+    bars = trainer(tmp_path)
+    bars.callbacks.append(RichProgressBar())
+    assert list(progress([1, 2], bars)) == [1, 2]
+    shown = capsys.readouterr().out
+    assert "Feature cache" in shown
+    assert "2/2" in shown

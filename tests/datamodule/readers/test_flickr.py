@@ -1,0 +1,309 @@
+"""Flickr folders in every layout, clean and dirty, become tables or one clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from src.datamodule.caption_table import CaptionTable, split_table
+from src.datamodule.readers.flickr import read_flickr
+from src.utils.errors import UserError
+
+NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+
+
+def folder(tmp_path: Path, content: str | bytes, file: str = "captions.txt", images: str = "Images") -> Path:
+    """A Flickr folder with one captions file and empty pictures: readers do not open them."""
+    (tmp_path / images).mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        (tmp_path / images / name).touch()
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    return tmp_path
+
+
+def captions(table: CaptionTable) -> dict[str, tuple[str, ...]]:
+    return {image.image_id: image.captions for image in table.images}
+
+
+def skipped(table: CaptionTable) -> list[tuple[int, str, str]]:
+    return [(row.line, row.image_id, row.reason) for row in table.skipped]
+
+
+def test_kaggle_layout_groups_captions_by_image(tmp_path: Path) -> None:
+    root = folder(tmp_path, 'image,caption\nb.jpg, A dog .\na.jpg,"One , two ""x"" ."\nb.jpg,Also a dog .\n')
+    table = read_flickr(root)
+    assert captions(table) == {"b.jpg": ("A dog .", "Also a dog ."), "a.jpg": ('One , two "x" .',)}
+    first = table.images[0]
+    assert (first.path, first.group, first.split) == (str(root / "Images" / "b.jpg"), "b.jpg", None)
+    assert (table.rows_read, table.skipped) == (3, [])
+
+
+def test_pipe_layout_with_the_row_that_lacks_its_delimiter(tmp_path: Path) -> None:
+    text = "image_name| comment_number| comment\na.jpg| 0| A | B .\nb.jpg| 4   A dog runs .\nc.jpg| A cat\n"
+    table = read_flickr(folder(tmp_path, text, "results.csv"))
+    assert captions(table) == {"a.jpg": ("A | B .",), "b.jpg": ("A dog runs .",)}
+    assert skipped(table) == [(4, "c.jpg", "malformed line")]
+
+
+def test_token_layout(tmp_path: Path) -> None:
+    text = 'a.jpg#0\tA dog , "big" .\na.jpg#1\tA dog .\nb.jpg.1#0\tNo such picture .\nb.jpg A cat\n'
+    table = read_flickr(folder(tmp_path, text, "Flickr8k_text/Flickr8k.token.txt", "Flicker8k_Dataset"))
+    assert captions(table) == {"a.jpg": ('A dog , "big" .', "A dog .")}
+    assert skipped(table) == [(3, "b.jpg.1", "no image"), (4, "b.jpg A cat", "malformed line")]
+
+
+def karpathy(splits: dict[str, str]) -> str:
+    images = [
+        {"filename": name, "split": split, "sentences": [{"raw": f"Caption of {name}"}]}
+        for name, split in splits.items()
+    ]
+    return json.dumps({"images": images, "dataset": "flickr8k"})
+
+
+def test_karpathy_json_alone(tmp_path: Path) -> None:
+    text = karpathy({"a.jpg": "train", "b.jpg": "restval", "c.jpg": "val", "d.jpg": "test"})
+    table = read_flickr(folder(tmp_path, text, "dataset_flickr8k.json"))
+    assert captions(table)["c.jpg"] == ("Caption of c.jpg",)
+    parts = {part: [image.image_id for image in images] for part, images in split_table(table).items()}
+    assert parts == {"train": ["a.jpg", "b.jpg"], "val": ["c.jpg"], "test": ["d.jpg"]}
+
+
+def test_karpathy_split_beside_a_captions_file(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,caption\n" + "".join(f"{name},Hello\n" for name in NAMES))
+    (root / "split.json").write_text(karpathy({"a.jpg": "train", "b.jpg": "val", "c.jpg": "test"}))
+    table = read_flickr(root, karpathy_json="split.json")
+    assert [(image.image_id, image.captions, image.split) for image in table.images] == [
+        ("a.jpg", ("Hello",), "train"),
+        ("b.jpg", ("Hello",), "val"),
+        ("c.jpg", ("Hello",), "test"),
+    ]
+    assert table.left_out == {"not in split.json": 1}
+    assert table.skipped == []
+    without = read_flickr(root, karpathy_json="split.json", official_split=False)
+    assert [image.split for image in without.images] == [None] * 4
+
+
+def test_karpathy_json_of_another_data_set(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,caption\na.jpg,Hello\n")
+    (root / "dataset_flickr30k.json").write_text(karpathy({"x.jpg": "train"}))
+    with pytest.raises(UserError, match=r"names none of the 1 images.*official_split=false"):
+        read_flickr(root)
+
+
+def test_karpathy_images_that_are_malformed_are_listed(tmp_path: Path) -> None:
+    images = [
+        {"filename": "a.jpg", "split": "train", "sentences": [{"raw": "Good"}, {"tokens": []}, 7]},
+        {"filename": "b.jpg", "split": "train", "sentences": []},
+        {"filename": "c.jpg", "split": "elsewhere", "sentences": [{"raw": "x"}]},
+        "no image",
+        {"filename": None, "split": "val", "sentences": [{"raw": "x"}]},
+    ]
+    table = read_flickr(folder(tmp_path, json.dumps({"images": images}), "dataset_flickr8k.json"))
+    assert captions(table) == {"a.jpg": ("Good",)}
+    assert [(line, reason) for line, _, reason in skipped(table)] == [
+        (1, "empty caption"),
+        (1, "empty caption"),
+        (2, "empty caption"),
+        (3, "malformed line"),
+        (4, "malformed line"),
+        (5, "malformed line"),
+    ]
+
+
+@pytest.mark.parametrize("images", ["Images", "images", "flickr30k_images"])
+def test_image_folders_are_found(tmp_path: Path, images: str) -> None:
+    assert len(read_flickr(folder(tmp_path, "image,caption\na.jpg,Hello\n", images=images)).images) == 1
+
+
+def test_files_and_folders_named_by_hand(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data", "image,caption\na.jpg,Hello\n", "mine.txt", "pictures")
+    assert len(read_flickr(root, "mine.txt", "pictures").images) == 1
+    assert len(read_flickr(root, root / "mine.txt", root / "pictures").images) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings(tmp_path: Path, encoding: str, end: str) -> None:
+    text = end.join(["image,caption", "a.jpg,Un café .", '"b.jpg","Ein Hund, der läuft ."', ""])
+    table = read_flickr(folder(tmp_path, text.encode(encoding)))
+    assert captions(table) == {"a.jpg": ("Un café .",), "b.jpg": ("Ein Hund, der läuft .",)}
+    assert table.skipped == []
+
+
+# One row of the dirty-data table each: the line (3rd of the file), what it gives to c.jpg, why it is skipped.
+DIRTY_ROWS = {
+    "comma without quotes": ("c.jpg,One, two .", "One, two .", ""),
+    "quotes inside": ('c.jpg,He said "hi", loudly .', 'He said "hi", loudly .', ""),
+    "blank before the quote": ('c.jpg, "One, two ."', "One, two .", ""),
+    "caption over lines": ('c.jpg,"One\ntwo ."', "One two .", ""),
+    "control characters": ("c.jpg,A\x00dog\x07\truns .", "A dog runs .", ""),
+    "emoji and right-to-left": ("c.jpg,👩‍👧 כלב רץ .", "👩‍👧 כלב רץ .", ""),
+    "5,000 words": ("c.jpg," + "word " * 5000, ("word " * 5000).strip(), ""),
+    "no comma": ("c.jpg A dog", "", "malformed line"),
+    "too many columns": ('c.jpg,"A dog","more"', "", "malformed line"),
+    "quote never closed": ('c.jpg,"A dog', "", "unclosed quote"),
+    "quoted name never closed": ('"c.jpg,A dog', "", "unclosed quote"),
+    "empty caption": ("c.jpg,", "", "empty caption"),
+    "blank caption": ("c.jpg,  \t ", "", "empty caption"),
+    "empty quotes": ('c.jpg,""', "", "empty caption"),
+    "NUL caption": ("c.jpg,\x00", "", "empty caption"),
+    "empty name": (",A dog", "", "no file name"),
+    "missing picture": ("gone.jpg,A dog", "", "no image"),
+    "absolute path": ("/etc/passwd,A dog", "", "outside the image folder"),
+    "parent folder": ("../captions.txt,A dog", "", "outside the image folder"),
+    "NUL in the name": ("c.jpg\x00,A dog", "", "unprintable file name"),
+    "duplicate pair": ("a.jpg, First .", "", "duplicate pair"),
+}
+
+
+@pytest.mark.parametrize("case", DIRTY_ROWS)
+def test_dirty_rows_touch_no_other_row(tmp_path: Path, case: str) -> None:
+    line, caption, reason = DIRTY_ROWS[case]
+    table = read_flickr(folder(tmp_path, f"image,caption\na.jpg,First .\n{line}\nb.jpg,Last .\n"))
+    expected = {"a.jpg": ("First .",), "b.jpg": ("Last .",)} | ({"c.jpg": (caption,)} if caption else {})
+    assert captions(table) == expected
+    assert [(row.line, row.reason) for row in table.skipped] == ([(3, reason)] if reason else [])
+    assert table.rows_read == 3
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    table = read_flickr(folder(tmp_path, "\n \nimage,caption\n\na.jpg,One\n   \n"))
+    assert (table.rows_read, captions(table)) == (1, {"a.jpg": ("One",)})
+
+
+def test_an_unclosed_quote_at_the_end_of_the_file(tmp_path: Path) -> None:
+    table = read_flickr(folder(tmp_path, 'image,caption\na.jpg,One\nb.jpg,"Two\nthree\n'))
+    assert captions(table) == {"a.jpg": ("One",)}
+    assert skipped(table) == [(3, "b.jpg", "unclosed quote"), (4, "three", "malformed line")]
+
+
+def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: Path) -> None:
+    table = read_flickr(folder(tmp_path, "image,caption\na.jpg,A dog .\nb.jpg,A dog .\n./a.jpg, A  dog .\n"))
+    assert skipped(table) == [(4, "./a.jpg", "duplicate pair")]
+    assert len(table.images) == 2
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data", "image,caption\na.jpg,One\nlink.jpg,Two\n")
+    (tmp_path / "secret.jpg").touch()
+    (root / "Images" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    assert skipped(read_flickr(root)) == [(3, "link.jpg", "outside the image folder")]
+
+
+def test_one_image_reads_but_does_not_split(tmp_path: Path) -> None:
+    table = read_flickr(folder(tmp_path, "image,caption\na.jpg,One\n"))
+    with pytest.raises(UserError, match="val and test part"):
+        split_table(table)
+
+
+def test_a_missing_data_dir_suggests_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "flickr8k").mkdir()
+    with pytest.raises(UserError, match=r"datamodule\.data_dir='.*flikr8k' does not exist \(did you mean"):
+        read_flickr(tmp_path / "flikr8k")
+
+
+def test_a_folder_without_captions_or_pictures(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no captions file \(it holds nothing\)"):
+        read_flickr(tmp_path)
+    (tmp_path / "notes.md").touch()
+    with pytest.raises(UserError, match=r"no captions file \(it holds notes\.md\)"):
+        read_flickr(tmp_path)
+    (tmp_path / "captions.txt").write_text("image,caption\na.jpg,One\n")
+    with pytest.raises(UserError, match="no folder of pictures"):
+        read_flickr(tmp_path)
+
+
+def test_named_files_that_do_not_exist(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,caption\na.jpg,One\n")
+    with pytest.raises(
+        UserError, match=r"captions_file='caption\.txt' does not exist \(did you mean '.*captions"
+    ):
+        read_flickr(root, "caption.txt")
+    with pytest.raises(UserError, match=r"captions_file='Images' is no file"):
+        read_flickr(root, "Images")
+    with pytest.raises(UserError, match=r"captions_file='.*cannot be (opened|read)|does not exist"):
+        read_flickr(root, "a\0b")
+    with pytest.raises(UserError, match=r"images_dir='.*Imges' does not exist"):
+        read_flickr(root, images_dir="Imges")
+
+
+def table_or_line(root: Path, file: str | None = None) -> CaptionTable | None:
+    """The table, or None where the reader ended in its one clear line."""
+    try:
+        return read_flickr(root, file)
+    except UserError as error:
+        message = str(error)
+    assert "\n" not in message
+    return None
+
+
+FUZZED_LINES = st.sampled_from(
+    [
+        '"',
+        ",",
+        '""',
+        "a.jpg",
+        "b.jpg",
+        "A dog .",
+        "\n",
+        "\r\n",
+        "#0\t",
+        "|",
+        " 1 ",
+        "\x00",
+        "..",
+        "/",
+        "é",
+        " ",
+    ]
+)
+
+
+@settings(max_examples=150, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.sampled_from(["image,caption\n", "image_name| comment_number| comment\n", "a.jpg#0\tA\n", ""]),
+    body=st.one_of(st.lists(FUZZED_LINES, max_size=40).map("".join).map(str.encode), st.binary(max_size=80)),
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"]),
+    suffix=st.sampled_from([".txt", ".json"]),
+)
+@example(header="image,caption\n", body=b'a.jpg,"\n' * 50, mark=b"", suffix=".txt")
+def test_any_bytes_give_a_table_or_one_clear_line(
+    tmp_path: Path, header: str, body: bytes, mark: bytes, suffix: str
+) -> None:
+    root = folder(tmp_path, mark + header.encode() + body, f"any{suffix}")
+    table = table_or_line(root, f"any{suffix}")
+    if table is None:
+        return
+    pairs = [(image.image_id, caption) for image in table.images for caption in image.captions]
+    assert len(pairs) + len(table.skipped) == table.rows_read
+    assert len(set(pairs)) == len(pairs)
+    assert all(caption == " ".join(caption.split()) != "" for _, caption in pairs)
+    assert {image.image_id for image in table.images} <= set(NAMES)
+
+
+@settings(max_examples=100, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.recursive(
+        st.one_of(st.none(), st.integers(), st.text(max_size=8), st.sampled_from([*NAMES, "train", "val"])),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4),
+            st.dictionaries(
+                st.sampled_from(["images", "filename", "split", "sentences", "raw"]), inner, max_size=5
+            ),
+        ),
+        max_leaves=30,
+    )
+)
+def test_any_json_gives_a_table_or_one_clear_line(tmp_path: Path, content: object) -> None:
+    root = folder(tmp_path, json.dumps({"images": [content]}), "dataset_flickr8k.json")
+    table_or_line(root)
+
+
+def test_real_sample(shared_data: Path) -> None:
+    table = read_flickr(shared_data / "flickr8k")
+    assert (len(table.images), table.num_pairs, table.skipped) == (700, 3500, [])
+    splits = split_table(table)
+    assert [len(splits[part]) for part in ("train", "val", "test")] == [560, 70, 70]

@@ -1,0 +1,79 @@
+"""Every image once per epoch over all processes, in an order of seed and epoch alone."""
+
+from collections import Counter
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.datamodule.sampler import LengthGroupedSampler
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=70)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.booleans())
+def test_each_image_once_over_all_processes(
+    lengths: list[int], batch_size: int, world_size: int, epoch: int, shuffle: bool
+) -> None:
+    shares = [
+        LengthGroupedSampler(lengths, batch_size, 7, shuffle, True, rank, world_size).batches(epoch)
+        for rank in range(world_size)
+    ]
+    seen = Counter(index for share in shares for batch in share for index in batch)
+    assert set(seen) == set(range(len(lengths)))
+    if len(lengths) >= world_size:
+        assert max(seen.values()) == 1
+    else:  # repeated only to give every process a step
+        assert sum(seen.values()) == world_size
+    assert len({len(share) for share in shares}) == 1
+    assert all(batch for share in shares for batch in share)
+    if shuffle:
+        sizes = [sum(len(share[step]) for share in shares) for step in range(len(shares[0]))]
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= batch_size * world_size or batch_size == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 4))
+def test_scoring_repeats_no_image_however_few(lengths: list[int], batch_size: int, world_size: int) -> None:
+    shares = [
+        LengthGroupedSampler(lengths, batch_size, 0, False, False, rank, world_size).batches(0)
+        for rank in range(world_size)
+    ]
+    seen = sorted(index for share in shares for batch in share for index in batch)
+    assert seen == list(range(len(lengths)))
+
+
+def test_one_process_and_two_see_the_same_images_in_each_step() -> None:
+    lengths = [3, 9, 4, 7, 5] * 13
+    alone = LengthGroupedSampler(lengths, 8, 5).batches(2)
+    pair = [LengthGroupedSampler(lengths, 4, 5, rank=rank, world_size=2).batches(2) for rank in (0, 1)]
+    assert [sorted(batch) for batch in alone] == [sorted(a + b) for a, b in zip(*pair, strict=True)]
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    lengths = list(range(1, 41))
+    first = LengthGroupedSampler(lengths, 4, 1).batches(0)
+    torch.manual_seed(99)
+    assert LengthGroupedSampler(lengths, 4, 1).batches(0) == first
+    assert LengthGroupedSampler(lengths, 4, 1).batches(1) != first
+    assert LengthGroupedSampler(lengths, 4, 2).batches(0) != first
+    assert LengthGroupedSampler(lengths, 4, 1, shuffle=False).batches(5) == [
+        list(range(start, start + 4)) for start in range(0, 40, 4)
+    ]
+
+
+def test_images_of_like_length_come_together_in_no_order_of_length() -> None:
+    chance = torch.Generator().manual_seed(0)
+    lengths = torch.randint(10, 200, (2000,), generator=chance).tolist()
+    batches = LengthGroupedSampler(lengths, 16, 0).batches(0)
+    longest = [max(lengths[index] for index in batch) for batch in batches]
+    padded = sum(longest_one * len(batch) for longest_one, batch in zip(longest, batches, strict=True))
+    assert padded < 1.15 * sum(lengths)
+    assert longest != sorted(longest)
+
+
+def test_no_images_make_no_batches() -> None:
+    assert LengthGroupedSampler([], 4).batches(0) == []
+    assert LengthGroupedSampler([], 4, shuffle=False, equal_steps=False).batches(0) == []

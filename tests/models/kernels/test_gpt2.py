@@ -1,0 +1,115 @@
+"""The packed GPT-2 is transformers' GPT-2: values, gradients, dropout, and what it declines to compute."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2LMHeadModel
+
+from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
+from src.models.loss import packed_logits, packed_loss
+from tests.models.drawn_captioner import (
+    captioner,
+    decoder_config,
+    drawn_captions,
+    drawn_states,
+    freeze_all_but,
+    packed,
+)
+
+
+def plain_nats(model, states, batch):
+    """The same loss through transformers' forward and autograd."""
+    logits = packed_logits(model.decoder, states, batch)
+    return nn.functional.cross_entropy(logits, batch.labels[batch.labels != -100], reduction="sum")
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize("trained_encoder", [True, False])
+def test_gradients_are_those_of_plain_autograd(num_blocks, trained_encoder):
+    model, batch = captioner(), packed(drawn_captions())
+    wanted = freeze_all_but(model, num_blocks)
+    states = drawn_states().requires_grad_(trained_encoder)
+    wanted += [states] if trained_encoder else []
+    found, expected = packed_loss(model, states, batch)[0], plain_nats(model, states, batch)
+    torch.testing.assert_close(found, expected)
+    if not wanted:
+        assert not found.requires_grad
+        return
+    found, expected = torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activation_function": "relu"},
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"n_inner": 20, "layer_norm_epsilon": 0.1},
+    ],
+)
+def test_settings_of_gpt2_are_honoured(settings):
+    model, batch, states = captioner(**settings), packed(drawn_captions()), drawn_states()
+    assert is_plain_gpt2(model.decoder)
+    torch.testing.assert_close(packed_loss(model, states, batch)[0], plain_nats(model, states, batch))
+
+
+def test_cross_attention_alone_may_train():
+    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
+    model.requires_grad_(False)
+    for block in model.decoder.transformer.h:
+        block.crossattention.requires_grad_(True)
+    wanted = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(packed_loss(model, states, batch)[0], wanted)
+    expected = torch.autograd.grad(plain_nats(model, states, batch), wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_everything_may_train():
+    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
+    wanted = list(model.decoder.parameters())
+    found = torch.autograd.grad(packed_loss(model, states, batch)[0], wanted)
+    expected = torch.autograd.grad(plain_nats(model, states, batch), wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["attn_pdrop", "resid_pdrop", "embd_pdrop"])
+def test_dropout_is_active_where_modules_train_and_nowhere_else(kind):
+    model, batch, states = captioner(**{kind: 0.3}), packed(drawn_captions()), drawn_states()
+    freeze_all_but(model, 1)
+    torch.manual_seed(0)
+    first, second = (packed_loss(model, states, batch)[0] for _ in range(2))
+    assert (first == second) == (kind == "embd_pdrop")  # the embeddings are frozen
+    model.eval()
+    torch.testing.assert_close(packed_loss(model, states, batch)[0], plain_nats(model, states, batch))
+
+
+def test_dropout_has_the_mean_and_spread_of_transformers():
+    """Captions of an image share no draw, though they share rows up to the first block with dropout."""
+    model = captioner(attn_pdrop=0.2, resid_pdrop=0.2, embd_pdrop=0.2)
+    batch, states = packed([[[2, 3]] * 4] * 2), drawn_states(2)
+    for train in (model.decoder.transformer.h[2].train, model.decoder.train):
+        model.eval()
+        train()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            ours = torch.stack([packed_loss(model, states, batch)[0] for _ in range(200)])
+            theirs = torch.stack([plain_nats(model, states, batch) for _ in range(200)])
+        error = theirs.std() / 10
+        assert abs(ours.mean() - theirs.mean()) < 4 * error
+        torch.testing.assert_close(ours.std(), theirs.std(), rtol=0.2, atol=0)
+
+
+def test_hidden_states_have_a_row_per_token():
+    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
+    hidden = packed_hidden(model.decoder, states, batch.input_ids, batch.position_ids, batch.caption_index)
+    assert hidden.shape == (batch.num_tokens, 32)
+    torch.testing.assert_close(model.decoder.lm_head(hidden), packed_logits(model.decoder, states, batch))
+
+
+def test_what_is_not_plain_is_left_to_transformers():
+    assert is_plain_gpt2(captioner().decoder)
+    assert not is_plain_gpt2(captioner("bert").decoder)
+    assert not is_plain_gpt2(captioner(reorder_and_upcast_attn=True).decoder)
+    assert not is_plain_gpt2(GPT2LMHeadModel(decoder_config("gpt2")))  # no cross-attention
+    assert not is_plain_gpt2(type("Mine", (GPT2LMHeadModel,), {})(captioner().decoder.config))

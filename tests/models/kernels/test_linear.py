@@ -1,0 +1,118 @@
+"""Products with ready weights are linear layers, and notice when a weight changes."""
+
+import pytest
+import torch
+from torch import nn
+
+from src.models.kernels import linear as packed_linear
+from src.models.kernels.linear import (
+    OneDNNLinear,
+    linear,
+    onednn_multiplies,
+    prepack,
+    product,
+    use_product,
+)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_values_and_gradients_are_those_of_a_linear_layer(trains, with_bias):
+    layer = nn.Linear(6, 5, bias=with_bias).requires_grad_(trains)
+    x = torch.randn(7, 6, requires_grad=True)
+    wanted = [x, *layer.parameters()] if trains else [x]
+    found = linear(x, layer, layer.weight, layer.bias)
+    torch.testing.assert_close(found, layer(x))
+    weighting = torch.randn_like(found)
+    expected = torch.autograd.grad(layer(x), wanted, weighting)
+    torch.testing.assert_close(torch.autograd.grad(found, wanted, weighting), expected)
+
+
+def test_bf16_products_of_fp32_weights():
+    layer = nn.Linear(64, 32).requires_grad_(False)
+    x = torch.randn(9, 64, dtype=torch.bfloat16, requires_grad=True)
+    found = linear(x, layer, layer.weight, layer.bias)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
+    (grad,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(grad.float(), layer.weight.sum(0).expand(9, -1), atol=0.03, rtol=0.03)
+
+
+def test_bf16_on_a_processor_that_onednn_has_no_bf16_for(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(packed_linear, "_blocked", refuse)
+    onednn_multiplies.cache_clear()
+    layer = nn.Linear(64, 32).requires_grad_(False)
+    x = torch.randn(9, 64, dtype=torch.bfloat16)
+    found = linear(x, layer, layer.weight, layer.bias)
+    onednn_multiplies.cache_clear()
+    torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("width", [32, packed_linear.WIDE])
+@pytest.mark.parametrize("preferred", [True, False])
+def test_either_library_gives_the_same_product(width, preferred, monkeypatch):
+    monkeypatch.setattr(packed_linear, "_prefers_onednn", lambda _: preferred)
+    x, weight, bias = torch.randn(5, 8), torch.randn(width, 8), torch.randn(width)
+    torch.testing.assert_close(product(x, weight, bias), nn.functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prepack_is_made_ready_once_and_anew_after_a_change(dtype):
+    layer = nn.Linear(16, 16, bias=False).requires_grad_(False)
+    x = torch.randn(4, 16, dtype=dtype)
+    ready = prepack(layer, layer.weight, dtype)
+    assert prepack(layer, layer.weight, dtype) is ready
+    layer.weight.copy_(torch.eye(16))
+    torch.testing.assert_close(linear(x, layer, layer.weight, None), x)
+
+
+def test_a_weight_that_trains_is_never_kept():
+    """Fused optimizers write to a weight without raising its version."""
+    layer = nn.Linear(16, 16, bias=False)
+    x = torch.randn(4, 16)
+    with torch.no_grad():
+        linear(x, layer, layer.weight, None)
+        layer.weight.data.copy_(torch.eye(16))
+        torch.testing.assert_close(linear(x, layer, layer.weight, None), x)
+
+
+def test_what_inference_mode_made_ready_serves_in_training():
+    layer = nn.Linear(8, 8).requires_grad_(False)
+    with torch.inference_mode():
+        linear(torch.randn(2, 8), layer, layer.weight, layer.bias)
+    x = torch.randn(2, 8, requires_grad=True)
+    linear(x, layer, layer.weight, layer.bias).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, -1))
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_product_linear_is_the_linear_it_was(trains):
+    layer = nn.Linear(6, 5).requires_grad_(trains)
+    model = nn.Sequential(layer)
+    names = list(model.state_dict())
+    x = torch.randn(2, 3, 6, requires_grad=True)
+    wanted = [x, *layer.parameters()] if trains else [x]
+    expected = layer(x)
+    weighting = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, wanted, weighting)
+    use_product(model)
+    assert isinstance(model[0], OneDNNLinear)
+    assert list(model.state_dict()) == names
+    found = model(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, wanted, weighting), gradients)
+
+
+def test_a_product_linear_leaves_other_precisions_to_torch(monkeypatch):
+    def never(*_):
+        raise AssertionError("went through the product")
+
+    model = nn.Sequential(nn.Linear(6, 5))
+    use_product(model)
+    monkeypatch.setattr(packed_linear, "linear", never)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(2, 6)).dtype == torch.bfloat16
+    assert model.double()(torch.randn(2, 6).double()).dtype == torch.float64

@@ -1,0 +1,219 @@
+"""LoRA: small matrices on both halves that train, are kept, scored, taken away and merged."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from transformers import VisionEncoderDecoderModel
+
+from src.models.checkpoint import KEY, read_checkpoint
+from src.models.freezing import choose_trainable
+from src.models.kernels.gpt2 import is_plain_gpt2
+from src.models.lora import add_lora, lora_settings, merge_adapter, resolve_train_mode
+from src.models.loss import packed_loss
+from src.models.vit_gpt2 import VitGpt2
+from src.utils.errors import UserError
+from tests.models.drawn_captioner import captioner, drawn_captions, drawn_states, packed, separate_nats
+from tests.models.folders import save_captioner, save_halves
+from tests.models.test_combinations import fit, make
+
+
+def adapted(kind="gpt2", **settings):
+    model = captioner(kind)
+    choose_trainable(model, "lora", 1)
+    add_lora(model, lora_settings(settings))
+    return model
+
+
+def trained(model):
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def stir(model, scale=0.3):
+    """Move every adapter off its beginning, at which it does nothing."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_" in name:
+                weight += scale * torch.randn(weight.shape, generator=generator)
+
+
+def test_both_halves_get_adapters_cross_attention_included():
+    model = adapted(rank=3)
+    names = trained(model)
+    assert all(".lora_A." in name or ".lora_B." in name for name in names)
+    assert {name.split(".lora_")[0].removeprefix("decoder.transformer.h.0.") for name in names
+            if name.startswith("decoder.transformer.h.0.")} == {
+        "attn.c_attn", "crossattention.c_attn", "crossattention.q_attn"
+    }  # fmt: skip
+    assert sum(name.startswith("encoder.") for name in names) == 2 * 2 * 2  # blocks, q and v, A and B
+    assert model.decoder.transformer.h[0].attn.c_attn.lora_A["default"].weight.shape == (3, 32)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "bart"])
+def test_packed_captions_have_the_loss_of_separate_ones(kind):
+    plain, model = captioner(kind), adapted(kind)
+    rows, states = drawn_captions(), drawn_states()
+    before = separate_nats(plain, states, rows)
+    torch.testing.assert_close(packed_loss(model, states, packed(rows))[0], before, rtol=1e-5, atol=1e-4)
+    stir(model)
+    assert not is_plain_gpt2(model.decoder)
+    nats, _ = packed_loss(model, states, packed(rows))
+    torch.testing.assert_close(nats, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
+    assert abs(nats - before) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_merged_is_the_plain_model_with_the_same_loss(kind):
+    model, rows, states = adapted(kind), drawn_captions(), drawn_states()
+    stir(model)
+    expected, _ = packed_loss(model, states, packed(rows))
+    merge_adapter(model)
+    assert set(model.state_dict()) == set(captioner(kind).state_dict())
+    assert is_plain_gpt2(model.decoder) == (kind == "gpt2")
+    found, _ = packed_loss(model, states, packed(rows))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_model_without_adapters_is_left_alone():
+    model = captioner()
+    before = copy.deepcopy(model.state_dict())
+    merge_adapter(model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_last_blocks_alone_may_have_adapters():
+    names = trained(adapted(num_layers=1))
+    assert {name.split(".")[3] for name in names if name.startswith("decoder")} == {"2"}
+    assert {name.split(".")[2] for name in names if name.startswith("encoder")} == {"1"}
+
+
+def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "vit", "gpt2", 16)
+    module, data = make(str(folder), flickr_folder, train="lora", lora={"dropout": 0.1})
+    module.train()
+    training = {name for name, part in module.model.named_modules() if part.training}
+    assert training
+    assert all(".lora_" in name or name == "enc_to_dec_proj" for name in training)
+    assert module.backbone is None
+    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+    for _ in range(2):  # A moves once B is no longer zero
+        trainer = fit(module, data, tmp_path)
+    moved = {
+        name for name, weight in module.model.named_parameters() if not torch.equal(weight, before[name])
+    }
+    assert moved == set(module.trained_weights())
+    assert "enc_to_dec_proj.weight" in moved
+
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    content = read_checkpoint(tmp_path / "a.ckpt")
+    names = set(content["state_dict"])
+    assert "decoder.transformer.h.0.crossattention.q_attn.lora_A.weight" in names
+    assert any(name.startswith("encoder.") and name.endswith("lora_B.weight") for name in names)
+    public = set(VisionEncoderDecoderModel.from_pretrained(folder).state_dict())  # as module names go
+    assert all(name in public or ".lora_" in name for name in names)
+    assert content[KEY]["base_sha256"] == VitGpt2(str(folder)).base_sha256  # the base's, adapters or not
+
+    other, _ = make(str(folder), flickr_folder, adapter="lora", lora={"dropout": 0.1})
+    other.on_load_checkpoint(content)
+    other.load_state_dict(content["state_dict"], strict=False)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        loss = module.eval().sum_nll_and_num_tokens(batch)[0]
+        torch.testing.assert_close(other.eval().sum_nll_and_num_tokens(batch)[0], loss)
+
+
+def test_the_base_shows_beneath_its_adapters(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "vit", "gpt2")
+    module, data = make(str(folder), flickr_folder, train="lora")
+    plain, _ = make(str(folder), flickr_folder)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        expected = plain.sum_nll_and_num_tokens(batch)[0]
+        torch.testing.assert_close(module.sum_nll_and_num_tokens(batch)[0], expected)
+        stir(module.model)
+        tuned = module.sum_nll_and_num_tokens(batch)[0]
+        assert abs(tuned - expected) > 1e-3
+        with module.base_weights():
+            torch.testing.assert_close(module.sum_nll_and_num_tokens(batch)[0], expected)
+        torch.testing.assert_close(module.sum_nll_and_num_tokens(batch)[0], tuned)
+
+
+def test_captions_are_those_of_the_merged_model(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "deit", "gpt2")
+    module, data = make(str(folder), flickr_folder, train="lora", lora={"num_layers": 1})
+    assert module.backbone is not None
+    batch = next(iter(data.val_dataloader()))
+    stir(module.model, 1.0)
+    captions = module.generate(batch)
+    merge_adapter(module.model)
+    assert module.generate(batch) == captions
+    module.model.save_pretrained(tmp_path / "merged")
+    again = VisionEncoderDecoderModel.from_pretrained(tmp_path / "merged")
+    ids = again.generate(batch.pixel_values, max_length=6, num_beams=2, do_sample=False)
+    assert [module.preprocessing.decode(row[1:]) for row in ids] == captions
+
+
+def test_fresh_cross_attention_trains_whole_beside_adapters(flickr_folder, tmp_path):
+    halves = save_halves(tmp_path, "vit", "gpt2")
+    module, _ = make(None, flickr_folder, from_encoder_decoder=halves, train="lora")
+    names = set(module.trained_weights())
+    assert "decoder.transformer.h.0.crossattention.q_attn.weight" in names
+    assert not any("crossattention" in name and "lora" in name for name in names)
+    assert any("attn.c_attn.lora_A" in name for name in names)
+
+
+def test_its_loss_falls(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "vit", "gpt2")
+    module, data = make(str(folder), flickr_folder, train="lora", lora={"rank": 4})
+    batch = next(iter(data.val_dataloader()))
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)(list(module.trained_weights().values()))
+    losses = []
+    for _ in range(15):
+        nats, tokens = module.sum_nll_and_num_tokens(batch)
+        optimizer.zero_grad()
+        (nats / tokens).backward()
+        optimizer.step()
+        losses.append((nats / tokens).item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rnk": 4}, r"model\.lora\.rnk=4 is not known; expected one of rank, alpha"),
+        ({"rank": 0}, "rank=0"),
+        ({"alpha": 0}, "alpha=0"),
+        ({"dropout": 1.0}, r"dropout=1\.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(settings, message):
+    with pytest.raises(UserError, match=message):
+        lora_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_layers": 3}, r"model\.lora\.num_layers=3; expected 1 to 2, the blocks of the encoder"),
+        ({"targets": ["q_attn"]}, r"names no layer of the encoder; expected some of fc1, fc2, k_proj"),
+    ],
+)
+def test_targets_that_are_not_there_are_told(settings, message):
+    with pytest.raises(UserError, match=message):
+        adapted(**settings)
+
+
+def test_an_adapter_is_another_word_for_a_way_to_train():
+    assert resolve_train_mode("last_blocks", None) == "last_blocks"
+    assert (
+        resolve_train_mode("last_blocks", "lora")
+        == resolve_train_mode("lora", "lora")
+        == resolve_train_mode("lora", None)
+        == "lora"
+    )
+    with pytest.raises(UserError, match=r"model\.adapter='ia3'; expected lora or null"):
+        resolve_train_mode("last_blocks", "ia3")
+    with pytest.raises(UserError, match=r"model\.adapter=lora with model\.train=full"):
+        resolve_train_mode("full", "lora")
