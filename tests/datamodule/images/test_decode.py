@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datamodule.images import decode as images
 from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.images import decode as images
 from src.datamodule.images.decode import UnreadableImage, check_header, check_images, load_image
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
