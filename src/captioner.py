@@ -1,16 +1,17 @@
-"""A captioner in three lines:
+"""Caption images in three lines:
 
     from src.captioner import Captioner
     captioner = Captioner.from_checkpoint("logs/train/runs/<stamp>")
     print(captioner.caption(["dog.jpg", "beach.jpg"]))
 
-B images, P patches, D width, H, W a picture's height and width, h, w those that the encoder wants.
+B images, P patches, D width, H and W an image's height and width, h and w those of the encoder's input.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,52 +28,47 @@ from src.models.kernels.attention import use_math_attention
 from src.models.pretrained import quiet_transformers
 from src.models.restore import Restored, open_captioner
 from src.utils.errors import UserError
-from src.utils.hardware import has_native_bf16, warn_of_software_bf16
+from src.utils.hardware import has_native_bf16, tune_malloc, warn_of_software_bf16
+from src.utils.run_folder import newest_checkpoint
 
-Picture = str | Path | Image.Image | Tensor
+ImageLike = str | Path | Image.Image | Tensor
 PRECISIONS = ("auto", "bf16", "32")
-BATCH = 16  # pictures that are captioned at once
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Some pictures on their way: pixels f32 (B,3,h,w) of those that could be read, None if none could.
-
-    errors: one entry for each picture, None where it was read.
-    """
-
-    pixels: Tensor | None
-    errors: list[UnreadableImage | None]
+BATCH_SIZE = 16
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Captioner:
-    """Captions pictures with a model in eval mode.
+    """Caption images with a model in eval mode.
 
     max_length: tokens of a caption, start token included. num_beams: beams of the search, 1 is greedy.
     device: auto (CUDA, else Apple's GPU, else the CPU) or one of torch's names.
     precision: auto (bf16 where the hardware multiplies it natively, as in training and evaluation), bf16, 32.
+
+    Raises:
+        UserError: a setting out of range, or weights that are not finite.
     """
 
     def __init__(
         self,
         model: VisionEncoderDecoderModel,
-        preprocessing: Processor,
+        processor: Processor,
         max_length: int = 32,
         num_beams: int = 4,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        if not 2 <= max_length <= preprocessing.max_positions:
+        if not 2 <= max_length <= processor.max_positions:
             raise UserError(
-                f"max_length={max_length}; expected 2 to {preprocessing.max_positions} tokens, which the decoder "
+                f"max_length={max_length}; expected 2 to {processor.max_positions} tokens, which the decoder "
                 "has; set max_length=32"
             )
         if num_beams < 1:
             raise UserError(f"num_beams={num_beams}; expected 1 or more; set num_beams=4")
+        check_finite(model)
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.model = model.eval().requires_grad_(False).to(self.device)
-        self.preprocessing = preprocessing
+        self.processor = processor
         self.max_length, self.num_beams = max_length, num_beams
         use_math_attention(self.model.encoder)
         self._encoder = strip_pooler(self.model.encoder)
@@ -86,16 +82,19 @@ class Captioner:
         num_beams: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        log_dir: str | Path = "",
     ) -> "Captioner":
-        """A run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
+        """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length and num_beams: None asks as
-        the run's evaluation did, or as the saved generation config says.
+        base: where a run's base weights are now, if they were moved. max_length and num_beams: None takes those
+        of the run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest
+        run; the project's `logs` when not given.
 
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
-        return cls.from_restored(open_captioner(checkpoint, base), max_length, num_beams, device, precision)
+        found = restore_checkpoint(checkpoint, base, log_dir)
+        return cls.from_restored(found, max_length, num_beams, device, precision)
 
     @classmethod
     def from_restored(
@@ -106,18 +105,18 @@ class Captioner:
         device: str = "auto",
         precision: str = "auto",
     ) -> "Captioner":
-        """As `from_checkpoint`, of a checkpoint that is open already."""
+        """Build a captioner of a checkpoint that is loaded already; arguments as in `from_checkpoint`."""
         length = found.max_length if max_length is None else max_length
         beams = found.num_beams if num_beams is None else num_beams
         return cls(found.model, found.preprocessing, length, beams, device, precision)
 
-    def caption(self, images: Picture | Iterable[Picture], batch_size: int = BATCH) -> list[str]:
-        """One caption for each picture, in order; a single picture gives a list of one.
+    def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
+        """Return one caption per image, in order; a single image gives a list of one.
 
         images: paths, PIL images or uint8 tensors (3,H,W), RGB, of any sizes; or one tensor (B,3,H,W).
 
         Raises:
-            UnreadableImage: a picture is missing or damaged; `stream` goes on instead.
+            UnreadableImage: an image is missing or damaged; `stream` continues instead.
             UserError: a tensor of another type or shape, or batch_size below 1.
         """
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
@@ -130,67 +129,67 @@ class Captioner:
         return captions
 
     def stream(
-        self, images: Iterable[Picture], batch_size: int = BATCH, num_workers: int | None = None
+        self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE, num_workers: int | None = None
     ) -> Iterator[str | UnreadableImage]:
-        """For each picture, in order, its caption or why it cannot be read; pictures are loaded in threads.
+        """Yield for each image, in order, its caption or why it cannot be read; images are loaded in threads.
 
-        num_workers: threads; None takes one for each core, 0 none.
+        num_workers: threads; None takes one per core, 0 none.
 
         Raises:
             UserError: a tensor of another type or shape, or batch_size below 1.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH}")
-        workers = choose_workers(num_workers, pixels=True)
-        for batch in read_ahead(self._load, _groups(images, batch_size), workers):
-            captions = iter(() if batch.pixels is None else self._caption(batch.pixels))
-            yield from (next(captions) if error is None else error for error in batch.errors)
+            raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH_SIZE}")
+        remaining = iter(images)
+        groups = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+        for pixels, errors in read_ahead(self._load_batch, groups, choose_workers(num_workers, pixels=True)):
+            captions = iter(() if pixels is None else self._generate(pixels))
+            yield from (next(captions) if error is None else error for error in errors)
 
-    def alternatives(self, image: Picture) -> list[Hypothesis]:
-        """The captions that the beams ended with, at most num_beams, best first: the first is `caption`'s.
+    def nbest(self, image: ImageLike) -> list[Hypothesis]:
+        """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s.
 
         Raises:
-            UnreadableImage: the picture is missing or damaged.
+            UnreadableImage: the image is missing or damaged.
             UserError: a tensor of another type or shape.
         """
-        pixels = self.preprocessing.image(self.load(image))[None]  # (1,3,h,w)
-        states = self.encode(pixels.to(self.device))
+        states = self.encode(self.processor.image(self.load(image))[None].to(self.device))  # (1,P,D)
         with self.autocast(), quiet_transformers():
-            return generate_nbest(self.model, self.preprocessing, states, self.max_length, self.num_beams)[0]
+            return generate_nbest(self.model, self.processor, states, self.max_length, self.num_beams)[0]
 
-    def attention(self, image: Picture, captions: str | Sequence[str]) -> list[WordAttention] | None:
-        """For each caption, its own or any other, where in the picture the decoder looks as it says each word.
+    def attention(self, image: ImageLike, captions: str | Sequence[str]) -> list[WordAttention] | None:
+        """Return the cross-attention maps of each word of the captions, the image's own or any others.
 
         None where the encoder's states are no square grid of patches, or the decoder gives no attention.
 
         Raises:
-            UnreadableImage: the picture is missing or damaged.
+            UnreadableImage: the image is missing or damaged.
             UserError: a tensor of another type or shape.
         """
         captions = [captions] if isinstance(captions, str) else captions
-        picture, transform = self.load(image), self.preprocessing.image
-        states = self.encode(transform(picture)[None].to(self.device)).float()  # (1,P,D)
-        shared = states.repeat(len(captions), 1, 1)
-        found = word_attention(self.model, self.preprocessing, shared, captions) if captions else []
-        region = seen_region(transform, *picture.shape[1:])
+        pixels, transform = self.load(image), self.processor.image
+        states = self.encode(transform(pixels)[None].to(self.device)).float()  # (1,P,D)
+        repeated = states.repeat(len(captions), 1, 1)  # (B,P,D)
+        found = word_attention(self.model, self.processor, repeated, captions) if captions else []
+        region = seen_region(transform, *pixels.shape[1:])
         return None if found is None else [replace(words, region=region) for words in found]
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encoder states (B,P,D) of pixels f32 (B,3,h,w), both on the captioner's device."""
+        """Return encoder states (B,P,D) of pixels f32 (B,3,h,w), both on the captioner's device."""
         with self.autocast():
             return self._encoder(pixels).last_hidden_state
 
     def autocast(self) -> torch.autocast:
-        """The precision of the products."""
+        """Return the autocast context of the captioner's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def load(self, image: Picture) -> Tensor:
-        """Pixels uint8 (3,H,W) of a picture.
+    def load(self, image: ImageLike) -> Tensor:
+        """Return pixels uint8 (3,H,W) of an image.
 
         Raises:
             UnreadableImage: it is missing or damaged.
-            UserError: a tensor of another type or shape, or no picture at all.
+            UserError: a tensor of another type or shape, or no image at all.
         """
         if isinstance(image, str | Path):
             return load_image(image)
@@ -199,37 +198,77 @@ class Captioner:
                 return from_pillow(image)
             except (OSError, ValueError, SyntaxError) as error:
                 raise UnreadableImage(
-                    f"a PIL image cannot be read: {error}; expected a whole picture"
+                    f"a PIL image cannot be read: {error}; expected a whole image"
                 ) from error
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
             return image.cpu()
         shape = f" of {image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else ""
         raise UserError(
-            f"a picture is a {type(image).__name__}{shape}; expected a path, a PIL image or a uint8 tensor "
+            f"an image is a {type(image).__name__}{shape}; expected a path, a PIL image or a uint8 tensor "
             "(3,H,W), RGB; convert it"
         )
 
-    def _load(self, images: Sequence[Picture]) -> Loaded:
-        transform = self.preprocessing.image
-        fitted: list[Tensor] = []
+    def _load_batch(self, images: Sequence[ImageLike]) -> tuple[Tensor | None, list[UnreadableImage | None]]:
+        """Return pixels f32 (B,3,h,w) of the readable images, None without any, and an error or None per image."""
+        transform = self.processor.image
+        resized: list[Tensor] = []
         errors: list[UnreadableImage | None] = []
         for image in images:
             try:
-                fitted.append(transform.fit(self.load(image)))  # uint8 (3,h,w)
+                resized.append(transform.fit(self.load(image)))  # uint8 (3,h,w)
                 errors.append(None)
             except UnreadableImage as error:
                 errors.append(error)
-        return Loaded(transform.normalize(fitted) if fitted else None, errors)
+        return (transform.normalize(resized) if resized else None), errors
 
-    def _caption(self, pixels: Tensor) -> list[str]:
-        """Captions of pixels f32 (B,3,h,w)."""
+    def _generate(self, pixels: Tensor) -> list[str]:
+        """Return captions of pixels f32 (B,3,h,w)."""
         states = self.encode(pixels.to(self.device))
         with self.autocast(), quiet_transformers():
-            return generate_captions(self.model, self.preprocessing, states, self.max_length, self.num_beams)
+            return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
+
+
+def restore_checkpoint(checkpoint: str | Path, base: str | None, log_dir: str | Path = "") -> Restored:
+    """Load what `checkpoint` names; `last` is the newest run of `log_dir`, "" for the project's `logs`.
+
+    Raises:
+        UserError: nothing there, damaged, or another kind of model.
+    """
+    if str(checkpoint) == "last":
+        checkpoint = newest_checkpoint(log_dir or ROOT / "logs")
+    return open_captioner(checkpoint, base)
+
+
+def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
+    """Build the captioner of a command's settings, where 0 and "" mean as the checkpoint was evaluated.
+
+    Raises:
+        UserError: no captioner at `checkpoint`, or a setting out of range.
+    """
+    captioner = Captioner.from_checkpoint(
+        settings["checkpoint"], settings["base"] or None, settings["max_length"] or None,
+        settings["num_beams"] or None, settings["device"], settings["precision"], settings["log_dir"],
+    )  # fmt: skip
+    tune_malloc()
+    return captioner
+
+
+def check_finite(model: torch.nn.Module) -> None:
+    """Check that no weight is NaN or infinite: such a model generates empty captions.
+
+    Raises:
+        UserError: naming the first such weight.
+    """
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight.detach().sum(dtype=torch.float32)):  # one pass, no copy
+            raise UserError(
+                f"checkpoint: weight {name} is not finite; expected a model whose training did not diverge; "
+                "use another checkpoint"
+            )
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA, else Apple's GPU, else the CPU; others stay as set.
+    """Resolve `auto` to CUDA, else Apple's GPU, else the CPU; other names stay as set.
 
     Raises:
         UserError: torch does not know it, or it is not there.
@@ -249,20 +288,13 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The precision of the products.
+    """Resolve the precision of matrix products; `auto` is bf16 where it is native, else fp32.
 
     Raises:
-        UserError: an unknown word.
+        UserError: an unknown precision.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}; expected {', '.join(PRECISIONS)}; set precision=auto")
     warn_of_software_bf16(precision, device.type)
     native = precision == "auto" and has_native_bf16(device.type)
     return torch.bfloat16 if precision == "bf16" or native else torch.float32
-
-
-def _groups(images: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    """`images` in lists of `size`, taken when they are asked for."""
-    rest = iter(images)
-    while group := list(itertools.islice(rest, size)):
-        yield group

@@ -1,86 +1,144 @@
-"""Caption pictures: python -m src.predict PATH... checkpoint=<run, .ckpt, saved folder or hub id> [out=FILE]
+"""Caption images: python -m src.predict PATH... checkpoint=<run, .ckpt, saved folder or hub id> [out=FILE]
 
-PATH            a picture, a folder (searched through with its subfolders) or a pattern in quotes
+PATH            an image, a folder (searched with its subfolders) or a pattern in quotes
 checkpoint=     a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
-out=            a .csv or .jsonl file, whole or not there; standard output when not given
+log_dir=        where `last` looks for the newest run; the project's logs/ when not given
+out=            a .csv or .jsonl file, written whole or not at all; standard output when not given
 format=         csv or jsonl; by the name of `out` when not given, else csv
-batch_size=16   pictures that are captioned at once
+batch_size=16   images captioned at once
 num_beams=0     beams of the search, 1 is greedy; 0: as the checkpoint was evaluated
 max_length=0    tokens of a caption, start token included; 0: as the checkpoint was evaluated
 device=auto     auto, cpu, cuda, mps
 precision=auto  auto (bf16 where the hardware has it), bf16, 32
 base=           where the base weights are now, when they were moved since training
 
-One row per picture: image_id (the path below the folder, when PATH is one folder; else the path) and caption.
-Characters in file names that a terminal would obey are spelled out, and in csv text that a spreadsheet would run
-as a formula has an apostrophe before it. Pictures that cannot be read are named on standard error and left out.
+One row per image: image_id (the path below the folder, when PATH is one folder; else the path) and caption.
+Links are followed. Control characters in file names are escaped. Unreadable images are named on standard error
+and skipped.
 
-Exit status: 0 every picture was captioned; 1 none was, or a mistake in the command; 2 some could not be read;
-130 stopped.
+Exit status: 0 every image was captioned; 1 none was, or a mistake in the command; 2 some could not be read or
+got an empty caption; 130 stopped.
 """
 
 import csv
+import glob
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from src.utils.command import parse_command, run_command
-from src.utils.csv_cells import safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import visible
-from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.captioner import Captioner
-    from src.datamodule.readers.paths import PicturePath
 
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FORMATS = ("csv", "jsonl")
-SOME_UNREADABLE = 2
+SOME_FAILED = 2
 DEFAULTS = {
-    "checkpoint": None, "out": "", "format": "", "batch_size": 16, "num_beams": 0, "max_length": 0,
-    "device": "auto", "precision": "auto", "base": "",
+    "checkpoint": None, "log_dir": "", "out": "", "format": "", "batch_size": 16, "num_beams": 0,
+    "max_length": 0, "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 
 Write = Callable[[str, str], object]
 
 
-def predict(
-    captioner: "Captioner", pictures: Sequence["PicturePath"], write: Write, batch_size: int = 16
-) -> dict[str, str]:
-    """Hand image_id and caption of every picture to `write`, in order, under a progress bar on standard error.
+def find_images(paths: Sequence[str]) -> tuple[dict[str, str], int]:
+    """Find the image files of files, folders and patterns: {path: image_id}, and how many other files were met.
 
-    Returns: path -> reason, of the pictures that could not be read; each is told when it is met.
+    paths: files of any name; folders, searched with their subfolders, links included, for image suffixes,
+    hidden names excluded; patterns with `*`, `?`, `[...]` or `**`. Each file counts once, sorted by name.
+
+    Raises:
+        UserError: a path that names nothing, or no image was found.
+    """
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    others = 0
+    for path in paths:
+        is_folder = os.path.isdir(path)
+        for file in _walk(path) if is_folder else _matches(path):
+            if is_folder and not file.lower().endswith(SUFFIXES):
+                others += 1
+            elif (absolute := os.path.abspath(file)) not in seen:  # two links to one file are two images
+                seen.add(absolute)
+                is_only = is_folder and len(paths) == 1
+                found[file] = Path(file).relative_to(path).as_posix() if is_only else file
+    if not found:
+        raise UserError(
+            f"{' '.join(paths) or 'no PATH'}: no image there; expected image files, folders or patterns; name one"
+        )
+    return found, others
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files below a folder, a folder's own before its subfolders'; each real folder once."""
+    visited = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        visited.add(os.path.realpath(root))
+        folders[:] = sorted(
+            name for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) not in visited
+        )  # fmt: skip
+        yield from (os.path.join(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _matches(path: str) -> list[str]:
+    """Return the file, or the files that a pattern matches.
+
+    Raises:
+        UserError: there is none.
+    """
+    if os.path.lexists(path):
+        return [path]
+    matched = sorted(file for file in glob.glob(path, recursive=True) if not os.path.isdir(file))
+    if not matched:
+        what = "matches no file" if glob.has_magic(path) else "does not exist"
+        raise UserError(f"{path!r} {what}; expected an image, a folder or a pattern; correct the path")
+    return matched
+
+
+def predict(
+    captioner: "Captioner", images: dict[str, str], write: Write, batch_size: int = 16
+) -> tuple[int, int]:
+    """Pass image_id and caption of each image ({path: image_id}) to `write`, in order, under a progress bar.
+
+    Returns how many could not be read and how many captions are empty; each is logged on standard error.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()]
-    unreadable: dict[str, str] = {}
+    num_unreadable = num_empty = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(pictures), speed="")
-        found = captioner.stream((picture.path for picture in pictures), batch_size)
-        for picture, caption in zip(pictures, found, strict=True):
-            if isinstance(caption, str):
-                write(picture.image_id, caption)
+        task = progress.add_task("", total=len(images), speed="")
+        found = captioner.stream(images, batch_size)
+        for (path, image_id), caption in zip(images.items(), found, strict=True):
+            if not isinstance(caption, str):
+                num_unreadable += 1
+                progress.console.print(f"skipped: {caption}")
             else:
-                unreadable[picture.path] = str(caption)
-                progress.console.print(f"left out: {caption}")
+                if not caption.strip():
+                    num_empty += 1
+                    progress.console.print(f"empty caption: {visible(path)}")
+                write(image_id, caption)
             speed = progress.tasks[0].speed
-            progress.update(task, advance=1, speed=f"{speed:.1f} pictures/s" if speed else "")
-    return unreadable
+            progress.update(task, advance=1, speed=f"{speed:.1f} images/s" if speed else "")
+    return num_unreadable, num_empty
 
 
 @contextmanager
 def open_table(out: str, form: str) -> Iterator[Write]:
-    """A function that writes a row of image_id and caption to the file, or to standard output where out is "".
+    """Yield a function that writes a row of image_id and caption to `out`, "" for standard output.
 
-    The file appears when the block ends without an error.
+    A file appears when the block ends without an error; standard output gets its header with the first row.
 
     Raises:
         UserError: the file cannot be written.
@@ -88,35 +146,39 @@ def open_table(out: str, form: str) -> Iterator[Write]:
     if not out:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", newline="")
-        yield _writer(sys.stdout, form)
-        sys.stdout.flush()
+        yield _row_writer(sys.stdout, form)
         return
     try:
         with atomic_write(out) as file:
-            yield _writer(file, form)
+            yield _row_writer(file, form)
     except OSError as error:
         raise UserError(
             f"out={out!r} cannot be written ({error.strerror}); expected a place with room; set out=<another file>"
         ) from error
 
 
-def _writer(file: IO[str], form: str) -> Write:
-    """Writes rows; a model may say what moves a cursor, which is spelled out where a terminal would obey."""
-    told = visible if file.isatty() else str
-    if form == "jsonl":
-        return lambda image_id, caption: file.write(
-            json.dumps({"image_id": visible(image_id), "caption": told(caption)}, ensure_ascii=False) + "\n"
-        )
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["image_id", "caption"])
-    return lambda image_id, caption: rows.writerow([safe_cell(visible(image_id)), safe_cell(told(caption))])
+def _row_writer(file: IO[str], form: str) -> Write:
+    """Return a function that writes rows; on a terminal, captions too are escaped."""
+    shown = visible if file.isatty() else str
+    table = csv.writer(file, lineterminator="\n")
+    header = [["image_id", "caption"]]
+
+    def write(image_id: str, caption: str) -> None:
+        image_id, caption = visible(image_id), shown(caption)
+        if form == "jsonl":
+            file.write(json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False) + "\n")
+        else:
+            table.writerows([*header, [image_id, caption]])
+            header.clear()
+
+    return write
 
 
 def choose_format(form: str, out: str) -> str:
-    """The format as set, else by the name of the file.
+    """Return csv or jsonl, as set or by the name of the file.
 
     Raises:
-        UserError: it is neither csv nor jsonl, or `out` is a folder.
+        UserError: it is neither, or `out` is a folder.
     """
     chosen = form or (Path(out).suffix.lower().removeprefix(".") if out else "csv")
     if chosen not in FORMATS:
@@ -129,51 +191,32 @@ def choose_format(form: str, out: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read paths and `key=value` arguments, caption, and tell the count; the exit status.
+    """Caption the images of the arguments and return the exit status.
 
     Raises:
-        UserError: an argument that is not known, a path that names nothing, no captioner, or no picture could
-            be read.
+        UserError: an unknown argument, a path that names nothing, no captioner, or no image was captioned.
     """
-    if any(word in ("-h", "--help") for word in arguments):
-        print(__doc__)
-        return 0
-    paths = [word for word in arguments if "=" not in word or os.path.exists(word)]
-    settings = parse_command([word for word in arguments if word not in paths], DEFAULTS)
+    settings = parse_command(arguments, DEFAULTS, positional="paths")
     form = choose_format(settings["format"], settings["out"])
-    checkpoint_file(settings["checkpoint"])  # before what takes seconds to import
-    from src.datamodule.readers.paths import find_pictures
+    images, num_others = find_images(settings["paths"])
+    from src.captioner import open_from_settings
 
-    pictures, others = find_pictures(paths)
-    captioner = _captioner(settings)
+    captioner = open_from_settings(settings)
     with open_table(settings["out"], form) as write:
-        unreadable = predict(captioner, pictures, write, settings["batch_size"])
-        if len(unreadable) == len(pictures):
+        num_unreadable, num_empty = predict(captioner, images, write, settings["batch_size"])
+        num_captioned = len(images) - num_unreadable - num_empty
+        if not num_captioned:
+            reason = "captions are empty" if num_empty else "images could be read"
             raise UserError(
-                f"none of {len(pictures)} pictures could be read; expected at least one; see the reasons above"
+                f"{'all' if num_empty else 'none of'} {len(images)} {reason}; expected at least one caption; "
+                "see the lines above, and check the checkpoint"
             )
-    done = len(pictures) - len(unreadable)
-    notes = [f"{done} captioned"] + [f"{len(unreadable)} could not be read"] * bool(unreadable)
-    notes += [f"{others} other files in the folders"] * bool(others)
-    print("; ".join(notes) + (f"; {settings['out']}" if settings["out"] else ""), file=sys.stderr)
-    return SOME_UNREADABLE if unreadable else 0
-
-
-def _captioner(settings: dict[str, Any]) -> "Captioner":
-    from src.captioner import Captioner
-    from src.utils.hardware import tune_malloc
-
-    captioner = Captioner.from_checkpoint(
-        settings["checkpoint"],
-        base=settings["base"] or None,
-        max_length=settings["max_length"] or None,
-        num_beams=settings["num_beams"] or None,
-        device=settings["device"],
-        precision=settings["precision"],
-    )
-    tune_malloc()
-    return captioner
+    counts = {"captioned": num_captioned, "could not be read": num_unreadable, "empty captions": num_empty,
+              "other files in the folders": num_others}  # fmt: skip
+    line = "; ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(line + (f"; {settings['out']}" if settings["out"] else ""), file=sys.stderr)
+    return SOME_FAILED if num_unreadable or num_empty else 0
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:], __doc__)

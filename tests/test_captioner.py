@@ -1,5 +1,7 @@
-"""The three-line API: the captions are evaluation's, whatever form the pictures come in."""
+"""The three-line API: the captions are evaluation's, whatever form the images come in."""
 
+import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +27,15 @@ def paths(flickr_folder) -> list[Path]:
 
 
 def test_captions_are_those_of_the_model(captioner, paths):
-    transform = captioner.preprocessing.image
+    transform = captioner.processor.image
     pixels = torch.stack([transform(load_image(path)) for path in paths])
     states = captioner.model.encoder(pixels).last_hidden_state
-    expected = generate_captions(captioner.model, captioner.preprocessing, states, 10, 3)
+    expected = generate_captions(captioner.model, captioner.processor, states, 10, 3)
     assert captioner.caption(paths, batch_size=3) == expected
     assert len(set(expected)) > 1
 
 
-def test_paths_pictures_and_tensors_are_the_same(captioner, paths):
+def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     expected = captioner.caption(paths)
     assert captioner.caption(map(str, paths)) == expected
     assert captioner.caption([Image.open(path) for path in paths]) == expected
@@ -41,22 +43,22 @@ def test_paths_pictures_and_tensors_are_the_same(captioner, paths):
     assert captioner.caption(torch.stack([load_image(path) for path in paths])) == expected
 
 
-def test_a_single_picture_gives_a_list_of_one(captioner, paths):
+def test_a_single_image_gives_a_list_of_one(captioner, paths):
     expected = captioner.caption(paths)[:1]
     for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
         assert captioner.caption(image) == expected
     assert captioner.caption([]) == []
 
 
-def test_alternatives_begin_with_the_caption(captioner, paths):
+def test_nbest_begins_with_the_caption(captioner, paths):
     for path in paths[:3]:
-        found = captioner.alternatives(path)
+        found = captioner.nbest(path)
         assert found[0].caption == captioner.caption(path)[0]
-        assert 1 <= len({alternative.caption for alternative in found}) == len(found) <= 3
-        assert [a.score for a in found] == sorted((a.score for a in found), reverse=True)
+        assert 1 <= len({hypothesis.caption for hypothesis in found}) == len(found) <= 3
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
         assert found[0].score < 0
-    greedy = Captioner(captioner.model, captioner.preprocessing, 10, num_beams=1, precision="32")
-    assert [a.caption for a in greedy.alternatives(paths[0])] == greedy.caption(paths[0])
+    greedy = Captioner(captioner.model, captioner.processor, 10, num_beams=1, precision="32")
+    assert [one.caption for one in greedy.nbest(paths[0])] == greedy.caption(paths[0])
 
 
 def test_attention_has_a_map_for_each_word_of_any_caption(captioner, paths):
@@ -71,22 +73,21 @@ def test_attention_has_a_map_for_each_word_of_any_caption(captioner, paths):
     assert captioner.attention(paths[0], []) == []
 
 
-def test_attention_tells_what_the_encoder_saw_and_where_there_is_no_grid(captioner, paths, monkeypatch):
-    cropping = replace(captioner.preprocessing.image, resize=(40, 40), crop=(32, 32))
-    seen = Captioner(captioner.model, replace(captioner.preprocessing, image=cropping), precision="32")
-    assert seen.attention(paths[0], "a")[0].region == pytest.approx((0.1, 0.1, 0.9, 0.9))
+def test_attention_has_the_visible_crop_and_is_none_without_a_grid(captioner, paths, monkeypatch):
+    cropping = replace(captioner.processor.image, resize=(40, 40), crop=(32, 32))
+    cropped = Captioner(captioner.model, replace(captioner.processor, image=cropping), precision="32")
+    assert cropped.attention(paths[0], "a")[0].region == pytest.approx((0.1, 0.1, 0.9, 0.9))
     monkeypatch.setattr("src.captioner.word_attention", lambda *_: None)
     assert captioner.attention(paths[0], "a red square") is None
 
 
-def test_a_picture_of_pillow_is_read_as_a_file_is(captioner, tmp_path):
-    """Turned by its EXIF, white behind what is transparent, at the frame that it stands at."""
+def test_a_pil_image_is_read_as_a_file_is(captioner, tmp_path):
+    """Rotated by its EXIF, white behind what is transparent, at its current frame."""
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
-    picture = Image.open(tmp_path / "two.gif")
-    picture.seek(1)
-    assert captioner.load(picture)[:, 0, 0].tolist() == [0, 0, 255]
-    assert picture.tell() == 1
+    image = Image.open(tmp_path / "two.gif")
+    image.seek(1)
+    assert captioner.load(image)[:, 0, 0].tolist() == [0, 0, 255]
     assert captioner.load(Image.new("RGBA", (4, 4), (0, 0, 0, 0))).unique().tolist() == [255]
     exif = Image.Exif()
     exif[274] = 6
@@ -94,60 +95,71 @@ def test_a_picture_of_pillow_is_read_as_a_file_is(captioner, tmp_path):
     assert captioner.load(Image.open(tmp_path / "turned.jpg")).shape == (3, 8, 4)
 
 
-def test_a_run_is_asked_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
+def test_a_run_captions_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
     module = save_run(tmp_path / "run", tiny_checkpoint)
     found = Captioner.from_checkpoint(tmp_path / "run", precision="32")
     assert (found.max_length, found.num_beams) == (12, 3)
-    pixels = torch.stack([found.preprocessing.image(load_image(path)) for path in paths])
+    pixels = torch.stack([found.processor.image(load_image(path)) for path in paths])
     assert found.caption(paths) == module.caption(module.model.encoder(pixels).last_hidden_state)
 
 
-def test_stream_goes_on_behind_a_broken_picture(captioner, paths, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(paths[0].read_bytes()[:200])
+def test_last_is_the_newest_run_of_log_dir(tiny_checkpoint, tmp_path, monkeypatch):
+    run = tmp_path / "logs" / "train" / "runs" / "2026-01-01_00-00-00"
+    save_run(run, tiny_checkpoint)
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    monkeypatch.chdir(tmp_path / "logs")  # `last` means the same from any folder
+    assert Captioner.from_checkpoint("last", log_dir=tmp_path / "logs").num_beams == 3
+
+
+def test_weights_that_are_not_finite_are_refused(captioner):
+    model = copy.deepcopy(captioner.model)
+    next(model.decoder.parameters()).data.view(-1)[0] = float("nan")
+    with pytest.raises(UserError, match=r"checkpoint: weight decoder\..* is not finite"):
+        Captioner(model, captioner.processor)
+
+
+def test_stream_continues_behind_an_unreadable_image(captioner, paths, tmp_path):
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(paths[0].read_bytes()[:200])
     expected = captioner.caption(paths)
-    found = list(captioner.stream([broken, *paths[:3], tmp_path / "gone.jpg", *paths[3:]], batch_size=2))
+    found = list(captioner.stream([cut, *paths[:3], tmp_path / "gone.jpg", *paths[3:]], batch_size=2))
     assert [caption for caption in found if isinstance(caption, str)] == expected
-    assert [place for place, caption in enumerate(found) if not isinstance(caption, str)] == [0, 4]
+    assert [index for index, caption in enumerate(found) if not isinstance(caption, str)] == [0, 4]
     assert "gone.jpg" in str(found[4])
 
 
-def test_stream_takes_pictures_when_it_needs_them(captioner, paths):
+def test_stream_takes_images_when_it_needs_them(captioner, paths):
     taken = []
     found = captioner.stream((taken.append(path) or path for path in paths * 10), batch_size=2, num_workers=0)
     next(found)
     assert len(taken) == 2
 
 
-def test_caption_raises_on_a_broken_picture(captioner, paths, tmp_path):
+def test_caption_raises_on_an_unreadable_image(captioner, paths, tmp_path):
     with pytest.raises(UnreadableImage, match=r"gone\.jpg: no such file"):
         captioner.caption([paths[0], tmp_path / "gone.jpg"])
-    (tmp_path / "cut.png").write_bytes(_png(tmp_path)[:-40])
+    noise = Image.effect_noise((40, 40), 90)
+    noise.save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])
     with pytest.raises(UnreadableImage, match="a PIL image cannot be read"):
         captioner.caption(Image.open(tmp_path / "cut.png"))
 
 
-def _png(folder: Path) -> bytes:
-    noise = torch.randint(256, (40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    Image.fromarray(noise.numpy()).save(folder / "whole.png")
-    return (folder / "whole.png").read_bytes()
-
-
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         (torch.zeros(3, 4, 4), r"Tensor of torch.float32 \(3, 4, 4\)"),
         (torch.zeros(1, 4, 4, dtype=torch.uint8), r"Tensor of torch.uint8 \(1, 4, 4\)"),
-        (5, "a picture is a int"),
+        (5, "an image is a int"),
     ],
 )
-def test_what_is_no_picture_is_refused(captioner, image, told):
-    with pytest.raises(UserError, match=told):
+def test_what_is_no_image_is_refused(captioner, image, message):
+    with pytest.raises(UserError, match=message):
         captioner.caption([image])
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"max_length": 1}, "max_length=1; expected 2 to 64"),
         ({"max_length": 65}, "max_length=65; expected 2 to 64"),
@@ -156,14 +168,9 @@ def test_what_is_no_picture_is_refused(captioner, image, told):
         ({"precision": "half"}, "precision='half'; expected auto, bf16, 32"),
     ],
 )
-def test_settings_out_of_range_are_told(tiny_checkpoint, settings, told):
-    with pytest.raises(UserError, match=told):
+def test_settings_out_of_range_are_named(tiny_checkpoint, settings, message):
+    with pytest.raises(UserError, match=message):
         Captioner.from_checkpoint(tiny_checkpoint, **settings)
-
-
-def test_a_batch_has_a_size(captioner, paths):
-    with pytest.raises(UserError, match="batch_size=0; expected 1 or more"):
-        captioner.caption(paths, batch_size=0)
 
 
 def test_precision_is_what_the_hardware_has(monkeypatch, tiny_checkpoint, paths):

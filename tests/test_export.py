@@ -86,7 +86,7 @@ def test_adapters_become_part_of_the_weights(tiny_checkpoint, tmp_path, flickr_f
     assert names == open_captioner(tiny_checkpoint).model.state_dict().keys()
     pictures = sorted((flickr_folder / "Images").iterdir())[:5]
     captioner = Captioner.from_checkpoint(tmp_path / "out", precision="32")
-    pixels = torch.stack([captioner.preprocessing.image(captioner.load(path)) for path in pictures])
+    pixels = torch.stack([captioner.processor.image(captioner.load(path)) for path in pictures])
     with torch.no_grad():
         states = module.model.encoder(pixels).last_hidden_state
     assert torch.allclose(captioner.encode(pixels), states, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The command that captions files: a row for each picture, broken ones told and left out."""
+"""The command that captions files: a row for each image, unreadable ones named and skipped."""
 
 import csv
 import io
@@ -11,115 +11,171 @@ from pathlib import Path
 
 import pytest
 
-from src import predict as command
 from src.captioner import Captioner
-from src.predict import choose_format, main, open_table
+from src.predict import DEFAULTS, __doc__, choose_format, find_images, main, open_table
 from src.utils.command import run_command
 from src.utils.errors import UserError
+from tests.saved_run import save_run
 
 
 @pytest.fixture(scope="module")
-def photos(flickr_folder, tmp_path_factory) -> Path:
-    """Ten pictures, two of them broken."""
-    folder = tmp_path_factory.mktemp("photos")
+def images(flickr_folder, tmp_path_factory) -> Path:
+    """Ten images, two of them unreadable."""
+    folder = tmp_path_factory.mktemp("images")
     for path in sorted((flickr_folder / "Images").iterdir())[:8]:
         shutil.copy(path, folder)
     (folder / "a_cut.jpg").write_bytes(next(folder.iterdir()).read_bytes()[:150])
-    (folder / "z_text.png").write_text("no picture")
+    (folder / "z_text.png").write_text("no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def expected(photos, tiny_checkpoint) -> dict[str, str]:
-    good = sorted(path for path in photos.iterdir() if path.name[0] == "p")
+def expected(images, tiny_checkpoint) -> dict[str, str]:
+    good = sorted(path for path in images.iterdir() if path.name[0] == "p")
     captioner = Captioner.from_checkpoint(tiny_checkpoint, max_length=8)
     return dict(zip([path.name for path in good], captioner.caption(good), strict=True))
 
 
-def call(*words: object) -> int:
-    return main([str(word) for word in words])
+def call(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
 
 
 def rows(text: str) -> dict[str, str]:
     return {row["image_id"]: row["caption"] for row in csv.DictReader(io.StringIO(text))}
 
 
-def test_a_folder_with_two_broken_files_on_standard_output(photos, tiny_checkpoint, expected, capsys):
-    status = call(photos, f"checkpoint={tiny_checkpoint}", "max_length=8", "batch_size=3")
-    told = capsys.readouterr()
+def test_a_folder_with_two_unreadable_files_on_standard_output(images, tiny_checkpoint, expected, capsys):
+    status = call(images, f"checkpoint={tiny_checkpoint}", "max_length=8", "batch_size=3")
+    printed = capsys.readouterr()
     assert status == 2
-    assert rows(told.out) == expected
-    assert list(rows(told.out)) == sorted(expected)
-    lines = told.err.splitlines()
-    assert [line for line in lines if line.startswith("left out: ")] == [
-        line for line in lines if "a_cut.jpg" in line or "z_text.png" in line
-    ]
+    assert rows(printed.out) == expected
+    assert list(rows(printed.out)) == sorted(expected)
+    lines = printed.err.splitlines()
+    skipped = [line for line in lines if "a_cut.jpg" in line or "z_text.png" in line]
+    assert [line for line in lines if line.startswith("skipped: ")] == skipped
     assert lines[-1] == "8 captioned; 2 could not be read"
 
 
-def test_a_csv_file_appears_whole(photos, tiny_checkpoint, expected, tmp_path, capsys):
+def test_csv_and_jsonl_files_appear_whole(images, tiny_checkpoint, expected, tmp_path, capsys):
+    settings = [f"checkpoint={tiny_checkpoint}", "max_length=8"]
     out = tmp_path / "new" / "captions.csv"
-    assert call(photos, f"checkpoint={tiny_checkpoint}", "max_length=8", f"out={out}") == 2
+    assert call(images, *settings, f"out={out}") == 2
     assert rows(out.read_text(encoding="utf-8")) == expected
-    assert capsys.readouterr().out == ""
     assert [path.name for path in out.parent.iterdir()] == ["captions.csv"]
-
-
-def test_jsonl_by_name_and_on_standard_output(photos, tiny_checkpoint, expected, tmp_path, capsys):
-    pattern = str(photos / "p*.jpg")
-    assert call(pattern, f"checkpoint={tiny_checkpoint}", "max_length=8", f"out={tmp_path / 'x.jsonl'}") == 0
+    pattern = str(images / "p*.jpg")
+    assert call(pattern, *settings, f"out={tmp_path / 'x.jsonl'}") == 0
     text = (tmp_path / "x.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line) for line in text.splitlines()] == [
-        {"image_id": str(photos / name), "caption": caption} for name, caption in expected.items()
+        {"image_id": str(images / name), "caption": caption} for name, caption in expected.items()
     ]
-    assert call(pattern, f"checkpoint={tiny_checkpoint}", "max_length=8", "format=jsonl") == 0
+    assert capsys.readouterr().out == ""
+    assert call(pattern, *settings, "format=jsonl") == 0
     assert capsys.readouterr().out == text
 
 
-def test_no_picture_that_can_be_read_is_a_mistake_and_leaves_no_file(photos, tiny_checkpoint, tmp_path):
-    with pytest.raises(UserError, match="none of 1 pictures could be read"):
-        call(photos / "z_text.png", f"checkpoint={tiny_checkpoint}", f"out={tmp_path / 'x.csv'}")
+def test_no_readable_image_is_an_error_without_header_or_file(images, tiny_checkpoint, tmp_path, capsys):
+    for out in ([], [f"out={tmp_path / 'x.csv'}"]):
+        with pytest.raises(UserError, match="none of 1 images could be read"):
+            call(images / "z_text.png", f"checkpoint={tiny_checkpoint}", *out)
+    assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stop_leaves_the_file_that_was_there(photos, tiny_checkpoint, tmp_path, monkeypatch):
-    def stopped(*args):
-        raise KeyboardInterrupt
+def test_a_checkpoint_that_is_not_finite_is_an_error(images, tiny_checkpoint, tmp_path):
+    import torch
 
-    (tmp_path / "x.csv").write_text("before")
-    monkeypatch.setattr(Captioner, "_caption", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        call(photos, f"checkpoint={tiny_checkpoint}", f"out={tmp_path / 'x.csv'}")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+    save_run(tmp_path / "run", tiny_checkpoint)
+    file = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    next(iter(content["state_dict"].values())).view(-1)[0] = float("nan")
+    torch.save(content, file)
+    with pytest.raises(UserError, match="finite"):
+        call(images, f"checkpoint={tmp_path / 'run'}")
 
 
-def test_a_spreadsheet_sees_text_and_odd_names_are_spelled_out(tmp_path):
+def test_empty_captions_are_an_error_or_a_status(images, tiny_checkpoint, monkeypatch, capsys):
+    arguments = (images / "p*.jpg", f"checkpoint={tiny_checkpoint}")
+    monkeypatch.setattr(Captioner, "_generate", lambda self, pixels: [" "] * len(pixels))
+    with pytest.raises(UserError, match="all 8 captions are empty; expected at least one"):
+        call(*arguments)
+    monkeypatch.setattr(Captioner, "_generate", lambda self, pixels: ["a dog", *[""] * (len(pixels) - 1)])
+    assert call(*arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "1 captioned; 7 empty captions"
+
+
+def test_last_is_looked_up_in_log_dir(images, tiny_checkpoint, tmp_path, capsys):
+    run = tmp_path / "elsewhere" / "train" / "runs" / "2026-01-01_00-00-00"
+    save_run(run, tiny_checkpoint)
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    assert call(images / "p*.jpg", "checkpoint=last", f"log_dir={tmp_path / 'elsewhere'}") == 0
+    assert len(rows(capsys.readouterr().out)) == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_to_images_and_folders_are_followed(images, tmp_path):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "sub").symlink_to(images)
+    (folder / "one.jpg").symlink_to(next(images.glob("p*.jpg")))
+    (folder / "same.jpg").symlink_to(next(images.glob("p*.jpg")))  # one blob under two names: two images
+    (folder / "loop").symlink_to(folder)
+    found, num_others = find_images([str(folder)])
+    assert list(found.values())[:2] == ["one.jpg", "same.jpg"]
+    assert set(found.values()) == {"one.jpg", "same.jpg", *(f"sub/{path.name}" for path in images.iterdir())}
+    assert num_others == 0
+
+
+def test_files_of_equal_names_keep_their_folders(tmp_path):
+    for name in ("cats/1.jpg", "dogs/1.jpg", ".hidden/1.jpg", "dogs/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found, num_others = find_images([str(tmp_path)])
+    assert (list(found.values()), num_others) == (["cats/1.jpg", "dogs/1.jpg"], 1)
+    paths = [str(tmp_path / "cats/1.jpg"), str(tmp_path / "*" / "*.jpg")]
+    assert list(find_images(paths)[0]) == [str(tmp_path / "cats/1.jpg"), str(tmp_path / "dogs/1.jpg")]
+
+
+def test_csv_text_is_as_it_is_and_control_characters_are_escaped(tmp_path):
     with open_table(str(tmp_path / "x.csv"), "csv") as write:
-        write("=cmd.jpg", '@sum, "quoted"')
-        write(os.fsdecode(b"\xff.jpg"), "zwei\nZeilen ü")
+        write("-dog.jpg", '@sum, "quoted"')
+        write(os.fsdecode(b"\xff\x1b[2J.jpg") + "\u202e", "zwei\nZeilen ü")
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file))[1:] == [
-            ["'=cmd.jpg", '\'@sum, "quoted"'],
-            ["\\udcff.jpg", "zwei\nZeilen ü"],
+        assert list(csv.reader(file)) == [
+            ["image_id", "caption"],
+            ["-dog.jpg", '@sum, "quoted"'],
+            ["\\udcff\\x1b[2J.jpg\\u202e", "zwei\nZeilen ü"],
         ]
 
 
+def test_a_stop_leaves_the_file_that_was_there(images, tiny_checkpoint, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    (tmp_path / "x.csv").write_text("before")
+    monkeypatch.setattr(Captioner, "_generate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        call(images, f"checkpoint={tiny_checkpoint}", f"out={tmp_path / 'x.csv'}")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (["out=x.txt"], r"out='x\.txt'; expected a name that ends in \.csv or \.jsonl"),
         (["format=xml"], "format='xml'"),
         (["beams=2"], "'beams=2' is no argument; did you mean num_beams"),
+        (["exp=*/*.jpg"], r"'exp=\*/\*\.jpg' matches no file"),
+        (["gone.jpg"], "'gone.jpg' does not exist; expected an image, a folder or a pattern"),
         (["batch_size=0"], "batch_size=0; expected 1 or more"),
         (["checkpoint=./nothing"], "checkpoint='./nothing' does not exist"),
     ],
 )
-def test_mistakes_are_told(photos, tiny_checkpoint, words, told):
-    with pytest.raises(UserError, match=told):
-        call(photos, f"checkpoint={tiny_checkpoint}", *words)
+def test_mistakes_are_named(images, tiny_checkpoint, arguments, message):
+    with pytest.raises(UserError, match=message):
+        call(images, f"checkpoint={tiny_checkpoint}", *arguments)
 
 
-def test_an_out_that_cannot_be_is_told_before_the_work(tmp_path):
+def test_an_out_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken.csv").mkdir()
     with pytest.raises(UserError, match="is a folder; expected a file"):
         choose_format("", str(tmp_path / "taken.csv"))
@@ -128,40 +184,22 @@ def test_an_out_that_cannot_be_is_told_before_the_work(tmp_path):
         pytest.raises(UserError, match="cannot be written"),
         open_table(str(tmp_path / "file" / "x.csv"), "csv"),
     ):
-        raise AssertionError("nothing is to be written")
+        raise AssertionError("not reached")
 
 
-def test_a_path_with_an_equals_sign_is_a_path(photos, tiny_checkpoint, tmp_path, capsys):
-    odd = Path(shutil.copy(sorted(photos.glob("p*.jpg"))[0], tmp_path / "a=b.jpg"))
-    assert call(odd, f"checkpoint={tiny_checkpoint}", "max_length=4") == 0
-    assert list(rows(capsys.readouterr().out)) == [str(odd)]
-
-
-def test_help_tells_every_argument(capsys):
-    assert call("--help") == 0
-    told = capsys.readouterr().out
-    assert all(f"{name}=" in told for name in command.DEFAULTS)
+def test_help_names_every_argument(capsys):
+    run_command(main, ["--help"], __doc__)
+    printed = capsys.readouterr().out
+    assert all(f"{name}=" in printed for name in DEFAULTS)
 
 
 @pytest.mark.slow
-def test_as_a_command(root, photos, tiny_checkpoint, expected):
-    """In a process of its own: the table alone on standard output, the status of some that were broken."""
-    words = [f"checkpoint={tiny_checkpoint}", "max_length=8"]
-    command = [sys.executable, "-m", "src.predict", str(photos), *words]
+def test_as_a_command(root, images, tiny_checkpoint, expected):
+    """In its own process: only the table on standard output, and the status of some unreadable images."""
+    settings = [f"checkpoint={tiny_checkpoint}", "max_length=8"]
+    command = [sys.executable, "-m", "src.predict", str(images), *settings]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert rows(done.stdout) == expected
     assert "Traceback" not in done.stderr
     assert "attention mask" not in done.stderr
-
-
-def test_a_mistake_ends_the_command_with_one_line_and_nothing_on_standard_output(
-    photos, tiny_checkpoint, capsys
-):
-    gone = str(photos / "gone.jpg")
-    with pytest.raises(SystemExit) as caught:
-        run_command(main, [gone, f"checkpoint={tiny_checkpoint}"])
-    assert caught.value.code == (
-        f"error: {gone!r} does not exist; expected a picture, a folder or a pattern; mend the path"
-    )
-    assert capsys.readouterr().out == ""

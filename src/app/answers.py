@@ -42,7 +42,7 @@ def answer(captioner: "Captioner", path: Path, name: str, limits: Limits) -> dic
     except UnreadableImage as error:
         return {"error": str(error)}
     started = time.perf_counter()
-    found = captioner.alternatives(picture)
+    found = captioner.nbest(picture)
     maps = captioner.attention(picture, [alternative.caption for alternative in found])
     entries = [None] * len(found) if maps is None else [encode_attention(name, words) for words in maps]
     for entry in entries:

@@ -38,7 +38,7 @@ OF_GRADIO = ('"Method not implemented."', "/gradio_api/upload", "Response")
 class Parrot:
     """Says the same of every picture, and looked at another patch at each word."""
 
-    def alternatives(self, picture):
+    def nbest(self, picture):
         return [Hypothesis(caption, -0.5 - place) for place, caption in enumerate(CAPTIONS)]
 
     def attention(self, picture, captions):

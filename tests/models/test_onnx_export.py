@@ -34,12 +34,12 @@ def test_the_graphs_say_torchs_tokens_one_by_one(exported, flickr_folder):
     """On pictures that the export's own check did not draw, in a batch of another size than the example's."""
     captioner = Captioner.from_checkpoint(exported, precision="32", num_beams=1)
     paths = sorted((flickr_folder / "Images").iterdir())[:20]
-    pixels = torch.stack([captioner.preprocessing.image(captioner.load(path)) for path in paths])
+    pixels = torch.stack([captioner.processor.image(captioner.load(path)) for path in paths])
     expected = captioner.caption(paths)
-    ids = np.full((len(paths), 1), captioner.preprocessing.start_id)
+    ids = np.full((len(paths), 1), captioner.processor.start_id)
     for _ in range(captioner.max_length - 1):
         ids = np.concatenate([ids, follow(exported / "onnx", pixels.numpy(), ids)[:, -1:].argmax(-1)], axis=1)
-    assert [captioner.preprocessing.decode(row[1:]) for row in ids.tolist()] == expected
+    assert [captioner.processor.decode(row[1:]) for row in ids.tolist()] == expected
     assert len(set(expected)) > 3
 
 
