@@ -12,7 +12,7 @@ from src.models.vit_gpt2 import VitGpt2
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-LOGGED = ("cider_d", "bleu_4", "distinct_share")
+LOGGED = ("cider_d", "bleu_4", "distinct_fraction")
 
 
 class Scorer(Protocol):
@@ -23,7 +23,7 @@ class Scorer(Protocol):
 
 
 class CaptionSamples(Callback):
-    """Logs `val/cider_d`, `val/bleu_4` and `val/distinct_share`, which checkpoint and early stopping may monitor.
+    """Logs `val/cider_d`, `val/bleu_4` and `val/distinct_fraction`, which checkpoint and early stopping may monitor.
 
     max_images: images of validation that are captioned, the first ones, the same each time. every_n_epochs: epochs
     between. pictures: how many of them are drawn into TensorBoard with caption and references.

@@ -1,11 +1,10 @@
-"""Caption scores. `CaptionMetrics` is loaded when it is asked for: its base class imports torch."""
+"""Caption metrics: BLEU, ROUGE-L, CIDEr-D by the COCO protocol, optional METEOR and SPICE."""
 
 from typing import Any
 
-__all__ = ["CaptionMetrics"]
-
 
 def __getattr__(name: str) -> Any:
+    """Import `CaptionMetrics` on first use: its base class imports torch."""
     if name == "CaptionMetrics":
         from src.metrics.caption_metrics import CaptionMetrics
 

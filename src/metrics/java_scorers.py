@@ -1,4 +1,4 @@
-"""METEOR and SPICE: extras that need Java, asked for before a run and never waited for without end.
+"""METEOR and SPICE: optional scores that need Java, checked before a run and stopped after a time limit.
 
 N images.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.metrics.bootstrap import Floats, Parts, Statistic, mean
+from src.metrics.bootstrap import Floats, MetricResult, SufficientStatistic, mean
 from src.utils.errors import UserError
 
 JARS = {
@@ -41,15 +41,12 @@ ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 
 
 class JavaScorerFailed(Exception):
-    """A Java scorer gave no result; the message tells why."""
+    """A Java scorer gave no result; the message has the reason."""
 
 
 @cache
-def why_not(name: str) -> str | None:
-    """Why `name` ("meteor" or "spice") cannot run on this machine; None where it can.
-
-    Takes as long as `java -version`; asked once per process.
-    """
+def unavailable_reason(name: str) -> str | None:
+    """Return why `name` ("meteor" or "spice") cannot run on this machine; None where it can."""
     java = shutil.which("java")
     if java is None:
         return "java is not on the PATH"
@@ -58,24 +55,22 @@ def why_not(name: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return f"{java} -version does not work"
     spec = importlib.util.find_spec("pycocoevalcap")
-    places = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
-    missing = [jar for jar in JARS[name] if not any((place / jar).is_file() for place in places)]
+    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or []]
+    missing = [jar for jar in JARS[name] if not any((folder / jar).is_file() for folder in folders)]
     if missing:
         return f"{', '.join(Path(jar).name for jar in missing)} missing; {HOW_TO_GET[name]}"
     return None
 
 
-def wanted(name: str, setting: bool | str) -> str | None:
-    """Why `name` is skipped under its setting true, false or "auto" (where it can run); None where it runs.
+def skip_reason(name: str, setting: bool | str) -> str | None:
+    """Return why `name` is skipped under its setting true or "auto" (where it can run); None where it runs.
 
     Raises:
-        UserError: the setting is true and the scorer cannot run, or is none of the three.
+        UserError: the setting is true and the scorer cannot run, or is neither.
     """
-    if setting not in (True, False, "auto"):
+    if setting not in (True, "auto"):
         raise UserError(f"metrics.{name}={setting!r}; expected true, false or auto; set metrics.{name}=auto")
-    if setting is False:
-        return "switched off"
-    reason = why_not(name)
+    reason = unavailable_reason(name)
     if reason and setting is True:
         raise UserError(
             f"metrics.{name}=true; expected a machine that can run it, but {reason}; set it to auto"
@@ -83,29 +78,29 @@ def wanted(name: str, setting: bool | str) -> str | None:
     return reason
 
 
-def run(name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float) -> Parts:
-    """METEOR or SPICE of tokenized captions.
-
-    Line breaks and METEOR's separator `|||` are blanks in what the scorer sees.
+def run(
+    name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float
+) -> MetricResult:
+    """Compute METEOR or SPICE of tokenized captions; line breaks and METEOR's separator `|||` become blanks.
 
     Raises:
-        JavaScorerFailed: no result within `timeout` seconds, or the scorer broke off.
+        JavaScorerFailed: no result within `timeout` seconds, or the scorer failed.
     """
-    keys = [f"{index:09d}" for index in range(len(candidates))]  # SPICE answers in sorted order
+    keys = [f"{index:09d}" for index in range(len(candidates))]  # SPICE's results come in sorted order
+    one_line = [[" ".join(text.replace("|||", " ").split()) for text in (c, *texts)]
+                for c, texts in zip(candidates, references, strict=True)]  # fmt: skip
     task = {
-        "candidates": {key: [_one_line(text)] for key, text in zip(keys, candidates, strict=True)},
-        "references": {
-            key: [_one_line(t) for t in texts] for key, texts in zip(keys, references, strict=True)
-        },
+        "candidates": {key: texts[:1] for key, texts in zip(keys, one_line, strict=True)},
+        "references": {key: texts[1:] for key, texts in zip(keys, one_line, strict=True)},
     }
-    result = _in_process(name, json.dumps(task), timeout)
+    result = _run_worker(name, json.dumps(task), timeout)
     per_image = np.array(result["per_image"], np.float64)
     if name == "meteor":
         counts = _without_whole_chunks(np.array(result["counts"], np.float64))
-        resampled = Statistic(counts, meteor_of_counts)
-        return Parts({name: result["corpus"]}, {name: per_image}, {name: resampled})
+        statistic = SufficientStatistic(counts, meteor_of_counts)
+        return MetricResult({name: result["corpus"]}, {name: per_image}, {name: statistic})
     per_image = np.nan_to_num(per_image)  # SPICE of a caption without anything to parse
-    return Parts({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})
+    return MetricResult({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})
 
 
 def meteor_of_counts(counts: Floats) -> Floats:
@@ -119,12 +114,14 @@ def meteor_of_counts(counts: Floats) -> Floats:
     weighted = DELTA * matches[:, :, 0:2] + (1 - DELTA) * matches[:, :, 2:4]  # (R, 4 stages, 2 sides)
     found = np.einsum("s,rst->rt", STAGES, weighted)
     total = DELTA * (words - function_words) + (1 - DELTA) * function_words
-    precision, recall = np.divide(found, total, out=np.zeros_like(found), where=total > 0).T
-    mean_of_both = ALPHA * precision + (1 - ALPHA) * recall
-    f_mean = np.divide(precision * recall, mean_of_both, out=np.zeros_like(recall), where=mean_of_both > 0)
-    matched = counts[:, 21:23].mean(axis=1)
-    fragments = np.divide(counts[:, 20], matched, out=np.zeros_like(matched), where=matched > 0)
+    precision, recall = _divide(found, total).T
+    f_mean = _divide(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
+    fragments = _divide(counts[:, 20], counts[:, 21:23].mean(axis=1))
     return f_mean * (1 - GAMMA * fragments**BETA)
+
+
+def _divide(a: Floats, b: Floats) -> Floats:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 def _without_whole_chunks(counts: Floats) -> Floats:
@@ -134,12 +131,8 @@ def _without_whole_chunks(counts: Floats) -> Floats:
     return counts
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("|||", " ").split())
-
-
-def _in_process(name: str, task: str, timeout: float) -> dict:
-    """The answer of `java_worker`, which is stopped with its Java program when it takes too long."""
+def _run_worker(name: str, task: str, timeout: float) -> dict:
+    """Return the result of `java_worker`, which is killed with its Java program when it takes too long."""
     options = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} {JAVA_OPTIONS}".strip()
     worker = subprocess.Popen(
         [sys.executable, str(WORKER), name],
@@ -156,15 +149,13 @@ def _in_process(name: str, task: str, timeout: float) -> dict:
     except subprocess.TimeoutExpired:
         raise JavaScorerFailed(f"no result within {timeout:g} seconds") from None
     finally:
-        _stop(worker)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            if hasattr(os, "killpg"):
+                os.killpg(worker.pid, signal.SIGKILL)  # its Java program too
+            else:
+                worker.kill()
+        worker.wait()
     if worker.returncode != 0 or not output.strip():
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
-        raise JavaScorerFailed(f"it broke off: {last.strip()}")
+        raise JavaScorerFailed(f"it failed: {last.strip()}")
     return json.loads(output.splitlines()[-1])
-
-
-def _stop(worker: subprocess.Popen) -> None:
-    """End the worker and all that it started, if they still run."""
-    with contextlib.suppress(ProcessLookupError):  # they have ended by themselves
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()

@@ -1,7 +1,7 @@
-"""Runs one Java scorer of pycocoevalcap by itself: JSON on standard input, JSON as the last line out.
+"""Run one Java scorer of pycocoevalcap: JSON on standard input, JSON as the last line out.
 
-A process of its own, because these scorers wait for their Java program without end: whoever started this one
-can stop it. `java_scorers` does; nobody else needs it.
+A process of its own, started by `java_scorers`: these scorers wait for their Java program without a limit,
+and a process can be killed.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def meteor(references: dict[str, list[str]], candidates: dict[str, list[str]]) -> dict[str, Any]:
-    """METEOR of the corpus and per image, with the 23 counts of each image that it is made of."""
+    """Compute METEOR of the corpus and per image, with the 23 counts of each image that it is made of."""
     from pycocoevalcap.meteor.meteor import Meteor
 
     counts: list[list[float]] = []
@@ -26,7 +26,7 @@ def meteor(references: dict[str, list[str]], candidates: dict[str, list[str]]) -
 
 
 def spice(references: dict[str, list[str]], candidates: dict[str, list[str]]) -> dict[str, Any]:
-    """SPICE of the corpus and per image, in the order of sorted keys, as pycocoevalcap gives them."""
+    """Compute SPICE of the corpus and per image, in the order of sorted keys."""
     from pycocoevalcap.spice.spice import Spice
 
     corpus, per_image = Spice().compute_score(references, candidates)

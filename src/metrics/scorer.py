@@ -1,4 +1,4 @@
-"""Step 8 of the data path: captions against references, for the whole set and for each image.
+"""Score captions against references, for the whole set and for each image (step 8 of the data path).
 
 Pure functions of text: no model, no files, no network.
 """
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from src.metrics.bootstrap import intervals as bootstrap
-from src.metrics.coco import coco_scores
-from src.metrics.java_scorers import JavaScorerFailed, run, wanted
+from src.metrics.coco import coco_scores, text_statistics
+from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
 from src.metrics.original_scores import original_scores
 from src.metrics.ptb.tokenizer import PTBTokenizer, WhitespaceTokenizer
-from src.metrics.text_statistics import text_statistics
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -21,18 +20,17 @@ TOKENIZERS: dict[str, type[PTBTokenizer | WhitespaceTokenizer]] = {
     "ptb": PTBTokenizer,
     "whitespace": WhitespaceTokenizer,
 }
-JAVA_SCORERS = ("meteor", "spice")
 FEW_IMAGES = 100
 _warned: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one set of captions is worth.
+    """Scores of one set of captions.
 
     corpus: scores by name. intervals: 95% bootstrap intervals over images, (low, high) by name, for every
-    score of `corpus` but `distinct_share`. per_image: one row of scores per image, in the order given.
-    skipped: why a metric that was asked for is not there.
+    score of `corpus` but `distinct_fraction`. per_image: one row of scores per image, in the order given.
+    skipped: requested metrics that are missing, with the reason.
     """
 
     corpus: dict[str, float]
@@ -40,13 +38,20 @@ class Scores:
     per_image: list[dict[str, float]]
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def flat(self, prefix: str = "") -> dict[str, float]:
+        """Return corpus scores and interval bounds by name: `cider_d`, `cider_d_low`, `cider_d_high`."""
+        scores = {f"{prefix}{name}": value for name, value in self.corpus.items()}
+        for name, (low, high) in self.intervals.items():
+            scores |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+        return scores
+
 
 class CaptionScorer:
-    """The metrics of a run, as `configs/metrics` sets them.
+    """Compute the metrics of a run, as `configs/metrics` sets them.
 
-    BLEU-1..4, ROUGE-L, CIDEr-D (0 to 10), distinct_share, mean_length, repeated_ngram_share; METEOR and SPICE
-    where they can run; the original project's figures on request. METEOR and SPICE are looked for when the
-    scorer is made, so that a run learns before training what it will not get.
+    BLEU-1..4, ROUGE-L, CIDEr-D (0 to 10), distinct_fraction, mean_length, repeated_ngram_fraction; on request
+    METEOR, SPICE and the original project's scores. METEOR and SPICE are looked for when the scorer is made,
+    so that a run learns before training what will be missing.
     """
 
     def __init__(
@@ -59,10 +64,11 @@ class CaptionScorer:
         original: bool = False,
         java_timeout: float = 1800,
     ) -> None:
-        """tokenizer: "ptb", or "whitespace" for text that is tokenized already. java_timeout: seconds.
+        """tokenizer: "ptb", or "whitespace" for tokenized text. meteor, spice: true, false or "auto" (where
+        they can run). java_timeout: seconds.
 
         Raises:
-            UserError: an unknown tokenizer, a negative number of samples, METEOR or SPICE demanded in vain.
+            UserError: an unknown tokenizer, a negative number of samples, METEOR or SPICE required but missing.
         """
         if tokenizer not in TOKENIZERS:
             raise UserError(f"metrics.tokenizer={tokenizer!r}; expected ptb or whitespace; set it to ptb")
@@ -75,10 +81,10 @@ class CaptionScorer:
         self.seed = seed
         self.original = original
         self.java_timeout = java_timeout
-        settings = dict(zip(JAVA_SCORERS, (meteor, spice), strict=True))
-        reasons = {name: wanted(name, setting) for name, setting in settings.items()}
+        requested = {name: setting for name, setting in (("meteor", meteor), ("spice", spice)) if setting}
+        reasons = {name: skip_reason(name, setting) for name, setting in requested.items()}
         self.java = [name for name, reason in reasons.items() if reason is None]
-        self.skipped = {name: reason for name, reason in reasons.items() if reason and settings[name]}
+        self.skipped = {name: reason for name, reason in reasons.items() if reason}
         for name, reason in self.skipped.items():
             log.info("%s is skipped: %s", name.upper(), reason)
 
@@ -89,29 +95,29 @@ class CaptionScorer:
         references: Sequence[Sequence[str]],
         intervals: bool = True,
     ) -> Scores:
-        """Scores of one candidate per image against its references.
+        """Score one candidate per image against its references.
 
-        Without `intervals` this is the fast path for validation: METEOR and SPICE rest too.
+        Without `intervals` this is the fast path for validation: METEOR and SPICE are left out too.
 
         Raises:
-            UserError: the lists differ in length or are empty, an image comes twice or has no reference, or
-                something else than text is among them.
+            UserError: the lists differ in length or are empty, an image occurs twice or has no reference, or
+                a caption is not a string.
         """
         _check(image_ids, candidates, references)
         if intervals:
             _warn_of_few(len(image_ids))
-        found, expected = self._tokens(candidates, references)
-        scores = coco_scores(found, expected)
+        captions, texts = self._tokenize(candidates, references)
+        scores = coco_scores(captions, texts)
         if self.original:
             scores |= original_scores(candidates, references)
         skipped = dict(self.skipped)
         for name in self.java if intervals else ():
             try:
-                scores |= run(name, found, expected, self.java_timeout)
+                scores |= run(name, captions, texts, self.java_timeout)
             except JavaScorerFailed as error:
                 skipped[name] = str(error)
                 log.warning("%s is skipped: %s", name.upper(), error)
-        scores |= text_statistics(found)
+        scores |= text_statistics(captions)
         rows = zip(*(values.tolist() for values in scores.per_image.values()), strict=True)
         return Scores(
             scores.corpus,
@@ -120,13 +126,12 @@ class CaptionScorer:
             skipped,
         )
 
-    def _tokens(
+    def _tokenize(
         self, candidates: Sequence[str], references: Sequence[Sequence[str]]
     ) -> tuple[list[str], list[list[str]]]:
-        """Tokenized as COCO does: all candidates in one call, all references in another."""
+        """Tokenize as COCO does: all candidates in one call, all references in another."""
         lines = iter(self.tokenizer.tokenize([text for texts in references for text in texts]))
-        expected = [[next(lines) for _ in texts] for texts in references]
-        return self.tokenizer.tokenize(candidates), expected
+        return self.tokenizer.tokenize(candidates), [[next(lines) for _ in texts] for texts in references]
 
 
 def score(
@@ -135,43 +140,43 @@ def score(
     references: Sequence[Sequence[str]],
     intervals: bool = True,
 ) -> Scores:
-    """`CaptionScorer().score(...)`: COCO's metrics without Java, 1000 bootstrap samples.
+    """Score captions with `CaptionScorer()`: COCO's metrics without Java, 1000 bootstrap samples.
 
     Raises:
-        UserError: as there.
+        UserError: see `CaptionScorer.score`.
     """
     return CaptionScorer().score(image_ids, candidates, references, intervals)
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Raises UserError for input that has no score."""
+    """Raise UserError for input that has no score."""
     if not len(image_ids) == len(candidates) == len(references):
         raise UserError(
             f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references; "
-            "expected the same number of each; leave out what has no partner"
+            "expected the same number of each"
         )
     if not len(candidates):
         raise UserError("no caption to score; expected at least one image with a caption and a reference")
     seen: set[str] = set()
     for image_id, candidate, texts in zip(image_ids, candidates, references, strict=True):
         if image_id in seen:
-            raise UserError(f"image {image_id!r} comes twice; expected one caption per image; leave one out")
+            raise UserError(f"image {image_id!r} occurs twice; expected one caption per image; remove one")
         seen.add(image_id)
-        if isinstance(texts, str) or not len(texts):
+        if texts is None or isinstance(texts, str) or not len(texts):
+            raise UserError(f"image {image_id!r} has no list of references; expected one at least; remove it")
+        if not all(isinstance(text, str) for text in (candidate, *texts)):
             raise UserError(
-                f"image {image_id!r} has no list of references; expected at least one; leave it out"
+                f"image {image_id!r} has a caption or reference that is not a string; expected text"
             )
-        if not isinstance(candidate, str) or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"image {image_id!r} has a caption or reference that is no text; expected text")
 
 
-def _warn_of_few(images: int) -> None:
-    """Say once that CIDEr-D of so few images says little."""
-    if images < FEW_IMAGES and "few" not in _warned:
+def _warn_of_few(num_images: int) -> None:
+    """Warn once that CIDEr-D of so few images has little meaning."""
+    if num_images < FEW_IMAGES and "few" not in _warned:
         _warned.add("few")
         log.warning(
-            "CIDEr-D of %d images, under %d: its word weights come from the references of these images, so "
-            "it compares with scores on the same images only, and its intervals are wide",
-            images,
+            "CIDEr-D of %d images, under %d: its document frequencies come from the references of these images, "
+            "so it compares with scores on the same images only, and its intervals are wide",
+            num_images,
             FEW_IMAGES,
         )

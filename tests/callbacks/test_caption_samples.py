@@ -47,7 +47,7 @@ def fitted(tmp_path_factory, tiny_checkpoint, flickr_folder):
     """Two epochs with TensorBoard, a checkpoint of the best CIDEr-D and early stopping on the distinct share."""
     folder = tmp_path_factory.mktemp("samples")
     best = ModelCheckpoint(folder / "best", "best", monitor="val/cider_d", mode="max")
-    stopping = EarlyStopping("val/distinct_share", mode="max", patience=9)
+    stopping = EarlyStopping("val/distinct_fraction", mode="max", patience=9)
     logger = TensorBoardLogger(folder, name="", version="")
     data, said = fit(folder, tiny_checkpoint, flickr_folder, best, stopping, samples={"pictures": 3}, logger=logger,
                      enable_checkpointing=True, num_sanity_val_steps=1)  # fmt: skip
@@ -62,9 +62,9 @@ def test_scores_are_those_of_the_captions(fitted):
         corpus = (
             CaptionScorer().score(list(captions), list(captions.values()), list(references.values())).corpus
         )
-        for name in ("cider_d", "bleu_4", "distinct_share"):
+        for name in ("cider_d", "bleu_4", "distinct_fraction"):
             assert logged[f"val/{name}"] == pytest.approx(corpus[name])
-    assert 0 < said.logged[-1]["val/distinct_share"] <= 1
+    assert 0 < said.logged[-1]["val/distinct_fraction"] <= 1
 
 
 def test_the_sanity_check_is_not_captioned(fitted):
@@ -79,7 +79,7 @@ def test_checkpoints_and_early_stopping_may_watch_them(fitted):
     scores = [logged["val/cider_d"] for logged in said.logged[1:]]
     assert float(best.best_model_score) == pytest.approx(max(scores))
     assert float(stopping.best_score) == pytest.approx(
-        max(logged["val/distinct_share"] for logged in said.logged[1:])
+        max(logged["val/distinct_fraction"] for logged in said.logged[1:])
     )
 
 

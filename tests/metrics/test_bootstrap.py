@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.metrics import bootstrap
-from src.metrics.bootstrap import Statistic, intervals, mean
+from src.metrics.bootstrap import SufficientStatistic, intervals, mean
 
 
 def test_mean_has_the_interval_of_a_normal_mean():
@@ -17,24 +17,24 @@ def test_mean_has_the_interval_of_a_normal_mean():
 
 def test_equals_resampling_one_by_one():
     values = np.random.default_rng(2).random((30, 2))
-    ratio = Statistic(values, lambda sums: sums[:, 0] / sums[:, 1])
-    draw = np.random.default_rng(0)
-    drawn = [values[rows].sum(axis=0) for rows in draw.integers(30, size=(50, 30))]
-    expected = np.percentile([a / b for a, b in drawn], [2.5, 97.5])
+    ratio = SufficientStatistic(values, lambda sums: sums[:, 0] / sums[:, 1])
+    rng = np.random.default_rng(0)
+    resamples = [values[rows].sum(axis=0) for rows in rng.integers(30, size=(50, 30))]
+    expected = np.percentile([a / b for a, b in resamples], [2.5, 97.5])
     assert intervals({"ratio": ratio}, samples=50, seed=0)["ratio"] == pytest.approx(tuple(expected))
 
 
-def test_draws_in_portions_are_the_same_draws(monkeypatch):
+def test_draws_in_chunks_are_the_same_draws(monkeypatch):
     values = {"score": mean(np.arange(20.0))}
     whole = intervals(values, samples=30)
-    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr(bootstrap, "MAX_DRAWS_PER_CHUNK", 100)
     assert intervals(values, samples=30)["score"] == pytest.approx(whole["score"])
 
 
-def test_one_image_has_no_width():
+def test_one_image_gives_an_interval_of_no_width():
     assert intervals({"score": mean(np.array([0.25]))}) == {"score": (0.25, 0.25)}
 
 
-def test_nothing_asked_nothing_given():
+def test_no_statistics_or_no_samples_give_no_intervals():
     assert intervals({}) == {}
     assert intervals({"score": mean(np.ones(3))}, samples=0) == {}

@@ -1,4 +1,4 @@
-"""METEOR and SPICE: told beforehand where they cannot run, stopped when they take too long."""
+"""METEOR and SPICE: reported beforehand where they cannot run, stopped when they take too long."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.metrics import java_scorers
-from src.metrics.java_scorers import JavaScorerFailed, meteor_of_counts, run, wanted, why_not
+from src.metrics.java_scorers import JavaScorerFailed, meteor_of_counts, run, skip_reason, unavailable_reason
 from src.utils.errors import UserError
 from tests.metrics.reference import needs_java
 
@@ -15,9 +15,9 @@ from tests.metrics.reference import needs_java
 @pytest.fixture(autouse=True)
 def ask_anew():
     """Forget what this machine can run, before and after."""
-    why_not.cache_clear()
+    unavailable_reason.cache_clear()
     yield
-    why_not.cache_clear()
+    unavailable_reason.cache_clear()
 
 
 def worker(monkeypatch, tmp_path, body):
@@ -29,15 +29,15 @@ def worker(monkeypatch, tmp_path, body):
 
 def test_no_java_is_the_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert why_not("meteor") == "java is not on the PATH"
-    assert wanted("meteor", "auto") == "java is not on the PATH"
+    assert unavailable_reason("meteor") == "java is not on the PATH"
+    assert skip_reason("meteor", "auto") == "java is not on the PATH"
 
 
 def test_a_java_that_does_not_start_is_the_reason(monkeypatch, tmp_path):
     (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert why_not("meteor").endswith("java -version does not work")
+    assert unavailable_reason("meteor").endswith("java -version does not work")
 
 
 def test_missing_jars_are_the_reason(monkeypatch, tmp_path):
@@ -45,14 +45,10 @@ def test_missing_jars_are_the_reason(monkeypatch, tmp_path):
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setitem(java_scorers.JARS, "spice", ("spice/lib/not-there.jar",))
-    assert why_not("spice").startswith(
+    assert unavailable_reason("spice").startswith(
         "not-there.jar missing; python -m pycocoevalcap.spice.get_stanford_models"
     )
-    assert why_not("meteor") is None
-
-
-def test_switched_off_is_the_reason():
-    assert wanted("meteor", False) == "switched off"
+    assert unavailable_reason("meteor") is None
 
 
 def test_demanded_in_vain_is_an_error(monkeypatch, tmp_path):
@@ -60,12 +56,12 @@ def test_demanded_in_vain_is_an_error(monkeypatch, tmp_path):
     with pytest.raises(
         UserError, match=r"metrics.meteor=true; expected a machine that can run it, but java is not"
     ):
-        wanted("meteor", True)
+        skip_reason("meteor", True)
 
 
 def test_another_setting_is_an_error():
     with pytest.raises(UserError, match=r"metrics.spice='yes'; expected true, false or auto"):
-        wanted("spice", "yes")
+        skip_reason("spice", "yes")
 
 
 def test_captions_reach_the_scorer_on_one_line(monkeypatch, tmp_path):
@@ -98,7 +94,7 @@ def test_a_hanging_scorer_is_stopped_with_its_children(monkeypatch, tmp_path):
 
 def test_a_scorer_that_breaks_off_tells_why(monkeypatch, tmp_path):
     worker(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
-    with pytest.raises(JavaScorerFailed, match="it broke off: no memory left"):
+    with pytest.raises(JavaScorerFailed, match="it failed: no memory left"):
         run("meteor", ["a"], [["a"]], timeout=60)
 
 
@@ -115,8 +111,8 @@ def test_meteor_of_counts_by_hand():
 def test_published_meteor(shared_data):
     import json
 
-    if why_not("meteor"):
-        pytest.skip(why_not("meteor"))
+    if unavailable_reason("meteor"):
+        pytest.skip(unavailable_reason("meteor"))
     vector = json.loads((shared_data / "metric_vectors" / "01_nlgeval.json").read_text())
     [single] = vector["individual"]
     found = [*vector["hyps"].values(), single["hyp"], "line\nbreak", ""]
@@ -137,4 +133,4 @@ def test_worker_is_run_by_this_python(monkeypatch, tmp_path):
         tmp_path,
         "print(json.dumps({'corpus': 0, 'per_image': [0], 'counts': None, 'exe': sys.executable}))",
     )
-    assert java_scorers._in_process("spice", "{}", 60)["exe"] == sys.executable
+    assert java_scorers._run_worker("spice", "{}", 60)["exe"] == sys.executable

@@ -15,15 +15,15 @@ from src.metrics.scorer import CaptionScorer, score
 from src.utils.errors import UserError
 
 NAMES = {f"Bleu_{n}": f"bleu_{n}" for n in range(1, 5)} | {"ROUGE_L": "rouge_l", "CIDEr": "cider_d"}
-PHOTOS = {
+IMAGES = {
     "1.jpg": ("A dog runs over grass.", ["A dog is running on the grass.", "The brown dog runs."]),
     "2.jpg": ("Two men sit on a bench.", ["Two men are sitting on a bench.", "Men on a bench"]),
     "3.jpg": ("A child, smiling.", ["A small child smiles.", "The child is smiling at the camera."]),
 }
 
 
-def photos():
-    return list(PHOTOS), [found for found, _ in PHOTOS.values()], [texts for _, texts in PHOTOS.values()]
+def images():
+    return list(IMAGES), [found for found, _ in IMAGES.values()], [texts for _, texts in IMAGES.values()]
 
 
 def published(shared_data, name):
@@ -88,7 +88,7 @@ def test_per_image_scores_are_those_of_the_reference_scorers():
 
     from src.metrics.ptb.tokenizer import PTBTokenizer
 
-    ids, found, texts = photos()
+    ids, found, texts = images()
     tokenize = PTBTokenizer().tokenize
     wanted = {i: tokenize(own) for i, own in zip(ids, texts, strict=True)}
     given = {i: [line] for i, line in zip(ids, tokenize(found), strict=True)}
@@ -103,9 +103,9 @@ def test_per_image_scores_are_those_of_the_reference_scorers():
 
 
 def test_corpus_means_and_intervals_belong_together():
-    scores = score(*photos())
+    scores = score(*images())
     assert scores.corpus["cider_d"] == pytest.approx(sum(row["cider_d"] for row in scores.per_image) / 3)
-    assert set(scores.intervals) == set(scores.corpus) - {"distinct_share"}
+    assert set(scores.intervals) == set(scores.corpus) - {"distinct_fraction"}
     for name, (low, high) in scores.intervals.items():
         assert low <= scores.corpus[name] <= high, name
     assert all(isinstance(value, float) for value in scores.corpus.values())
@@ -113,25 +113,25 @@ def test_corpus_means_and_intervals_belong_together():
 
 
 def test_same_input_same_intervals_and_another_seed_others():
-    assert CaptionScorer(seed=1).score(*photos()) == CaptionScorer(seed=1).score(*photos())
-    one, other = (CaptionScorer(bootstrap_samples=20, seed=seed).score(*photos()) for seed in (1, 2))
+    assert CaptionScorer(seed=1).score(*images()) == CaptionScorer(seed=1).score(*images())
+    one, other = (CaptionScorer(bootstrap_samples=20, seed=seed).score(*images()) for seed in (1, 2))
     assert one.corpus == other.corpus
     assert one.intervals != other.intervals
 
 
 def test_no_intervals_on_the_fast_path_or_without_samples():
-    assert score(*photos(), intervals=False).intervals == {}
-    assert CaptionScorer(bootstrap_samples=0).score(*photos()).intervals == {}
+    assert score(*images(), intervals=False).intervals == {}
+    assert CaptionScorer(bootstrap_samples=0).score(*images()).intervals == {}
 
 
 def test_scorers_print_nothing(capsys):
-    score(*photos())
-    CaptionScorer(original=True).score(*photos())
+    score(*images())
+    CaptionScorer(original=True).score(*images())
     assert capsys.readouterr() == ("", "")
 
 
 def test_order_of_images_does_not_change_scores():
-    ids, found, texts = photos()
+    ids, found, texts = images()
     backwards = score(ids[::-1], found[::-1], texts[::-1])
     for name, value in score(ids, found, texts).corpus.items():
         assert backwards.corpus[name] == pytest.approx(value), name
@@ -185,16 +185,16 @@ def test_long_texts_score():
 
 def test_collapse_is_seen():
     same = score(["a", "b"], ["a dog runs a dog runs a dog runs"] * 2, [["x"], ["y"]]).corpus
-    assert same["distinct_share"] == 0.5
+    assert same["distinct_fraction"] == 0.5
     assert same["mean_length"] == 9
-    assert same["repeated_ngram_share"] == pytest.approx(4 / 7)
+    assert same["repeated_ngram_fraction"] == pytest.approx(4 / 7)
 
 
 def test_few_images_are_warned_of_once(monkeypatch, caplog):
     monkeypatch.setattr(scoring, "_warned", set())
     with caplog.at_level(logging.WARNING, logger="src.metrics.scorer"):
-        score(*photos())
-        score(*photos())
+        score(*images())
+        score(*images())
     assert len([record for record in caplog.records if "CIDEr-D of 3 images" in record.getMessage()]) == 1
 
 
@@ -212,11 +212,11 @@ def test_hundred_images_are_not_warned_of(monkeypatch, caplog):
         (["a"], ["x", "y"], [["z"]], "1 images, 2 captions and 1 lists"),
         (["a"], ["x"], [], "1 images, 1 captions and 0 lists"),
         ([], [], [], "no caption to score"),
-        (["a", "a"], ["x", "y"], [["z"], ["z"]], "image 'a' comes twice"),
+        (["a", "a"], ["x", "y"], [["z"], ["z"]], "image 'a' occurs twice"),
         (["a"], ["x"], [[]], "no list of references"),
         (["a"], ["x"], ["text"], "no list of references"),
-        (["a"], [None], [["z"]], "no text"),
-        (["a"], ["x"], [["z", 3]], "no text"),
+        (["a"], [None], [["z"]], "not a string"),
+        (["a"], ["x"], [["z", 3]], "not a string"),
     ],
 )
 def test_input_without_a_score_is_refused(ids, found, texts, message):
@@ -235,14 +235,12 @@ def test_negative_samples_are_refused():
 
 
 def test_java_scorers_are_looked_for_when_made(monkeypatch, caplog):
-    monkeypatch.setattr(
-        scoring, "wanted", lambda name, setting: "java is not on the PATH" if setting else "off"
-    )
+    monkeypatch.setattr(scoring, "skip_reason", lambda name, setting: "java is not on the PATH")
     with caplog.at_level(logging.INFO, logger="src.metrics.scorer"):
         scorer = CaptionScorer(meteor="auto", spice="auto")
     assert scorer.skipped == dict.fromkeys(("meteor", "spice"), "java is not on the PATH")
     assert "METEOR is skipped: java is not on the PATH" in caplog.text
-    assert scorer.score(*photos()).skipped == scorer.skipped
+    assert scorer.score(*images()).skipped == scorer.skipped
     assert CaptionScorer().skipped == {}
 
 
@@ -250,15 +248,15 @@ def test_a_java_scorer_that_fails_costs_its_score_only(monkeypatch):
     def fail(*arguments):
         raise JavaScorerFailed("no result within 1 seconds")
 
-    monkeypatch.setattr(scoring, "wanted", lambda name, setting: None if setting else "switched off")
+    monkeypatch.setattr(scoring, "skip_reason", lambda name, setting: None)
     monkeypatch.setattr(scoring, "run", fail)
-    scores = CaptionScorer(meteor="auto").score(*photos())
+    scores = CaptionScorer(meteor="auto").score(*images())
     assert scores.skipped == {"meteor": "no result within 1 seconds"}
     assert "meteor" not in scores.corpus
     assert "cider_d" in scores.corpus
 
 
 def test_validation_does_not_wait_for_java(monkeypatch):
-    monkeypatch.setattr(scoring, "wanted", lambda name, setting: None)
+    monkeypatch.setattr(scoring, "skip_reason", lambda name, setting: None)
     monkeypatch.setattr(scoring, "run", None)  # would fail if called
-    assert "cider_d" in CaptionScorer(meteor=True).score(*photos(), intervals=False).corpus
+    assert "cider_d" in CaptionScorer(meteor=True).score(*images(), intervals=False).corpus

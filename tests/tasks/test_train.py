@@ -47,7 +47,7 @@ def test_metrics_are_flat_finite_and_named_as_logged(finished):
     metrics = json.loads((finished.folder / "metrics.json").read_text())
     assert metrics == finished.metrics
     assert all(isinstance(value, int | float) and math.isfinite(value) for value in metrics.values())
-    both = ("loss", "cider_d", "cider_d_low", "cider_d_high", "bleu_4", "rouge_l", "distinct_share")
+    both = ("loss", "cider_d", "cider_d_low", "cider_d_high", "bleu_4", "rouge_l", "distinct_fraction")
     assert {"train/loss", "val/loss", "val/loss_best", "val/cider_d", "time/fit_seconds"} <= metrics.keys()
     assert {f"{part}/{name}" for part in ("test", "zero_shot/test") for name in both} <= metrics.keys()
     assert metrics["test/loss"] < metrics["zero_shot/test/loss"]
