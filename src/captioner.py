@@ -25,10 +25,11 @@ from src.models.attention_maps import WordAttention, seen_region, word_attention
 from src.models.backbone import strip_pooler
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
-from src.models.pretrained import quiet_transformers
+from src.models.pretrained import check_finite
 from src.models.restore import Restored, open_captioner
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16, tune_malloc, warn_of_software_bf16
+from src.utils.hub import silence_transformers
 from src.utils.run_folder import newest_checkpoint
 
 ImageLike = str | Path | Image.Image | Tensor
@@ -64,7 +65,7 @@ class Captioner:
             )
         if num_beams < 1:
             raise UserError(f"num_beams={num_beams}; expected 1 or more; set num_beams=4")
-        check_finite(model)
+        check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.model = model.eval().requires_grad_(False).to(self.device)
@@ -108,7 +109,7 @@ class Captioner:
         """Build a captioner of a checkpoint that is loaded already; arguments as in `from_checkpoint`."""
         length = found.max_length if max_length is None else max_length
         beams = found.num_beams if num_beams is None else num_beams
-        return cls(found.model, found.preprocessing, length, beams, device, precision)
+        return cls(found.model, found.processor, length, beams, device, precision)
 
     def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
         """Return one caption per image, in order; a single image gives a list of one.
@@ -154,7 +155,7 @@ class Captioner:
             UserError: a tensor of another type or shape.
         """
         states = self.encode(self.processor.image(self.load(image))[None].to(self.device))  # (1,P,D)
-        with self.autocast(), quiet_transformers():
+        with self.autocast(), silence_transformers():
             return generate_nbest(self.model, self.processor, states, self.max_length, self.num_beams)[0]
 
     def attention(self, image: ImageLike, captions: str | Sequence[str]) -> list[WordAttention] | None:
@@ -224,7 +225,7 @@ class Captioner:
     def _generate(self, pixels: Tensor) -> list[str]:
         """Return captions of pixels f32 (B,3,h,w)."""
         states = self.encode(pixels.to(self.device))
-        with self.autocast(), quiet_transformers():
+        with self.autocast(), silence_transformers():
             return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
 
 
@@ -251,20 +252,6 @@ def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
     )  # fmt: skip
     tune_malloc()
     return captioner
-
-
-def check_finite(model: torch.nn.Module) -> None:
-    """Check that no weight is NaN or infinite: such a model generates empty captions.
-
-    Raises:
-        UserError: naming the first such weight.
-    """
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight.detach().sum(dtype=torch.float32)):  # one pass, no copy
-            raise UserError(
-                f"checkpoint: weight {name} is not finite; expected a model whose training did not diverge; "
-                "use another checkpoint"
-            )
 
 
 def choose_device(device: str) -> torch.device:

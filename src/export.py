@@ -64,7 +64,7 @@ def export(
         if onnx:
             from src.models.onnx_export import write_onnx
 
-            print(write_onnx(found.model, found.preprocessing, folder / "onnx", found.max_length))
+            print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
     if push_to_hub:
         upload(out, push_to_hub, private)
     return out
@@ -75,11 +75,11 @@ def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
     import torch
     from transformers import GenerationConfig
 
-    from src.models.pretrained import quiet_transformers
-    from src.models.restore import image_processor_of
+    from src.models.pretrained import load_image_processor
     from src.report.model_card import model_card
+    from src.utils.hub import silence_transformers
 
-    ids = found.preprocessing
+    ids = found.processor
     found.model.generation_config = GenerationConfig(
         max_length=found.max_length,
         num_beams=found.num_beams,
@@ -89,11 +89,11 @@ def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
         pad_token_id=ids.pad_id,
     )
     card = model_card(found, dtype)
-    with quiet_transformers():
+    with silence_transformers():
         found.model.to(getattr(torch, dtype)).save_pretrained(folder)
     found.model.float()
     ids.tokenizer.save_pretrained(folder)
-    image_processor_of(found.base).save_pretrained(folder)
+    load_image_processor(found.base).save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

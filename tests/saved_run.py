@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from src.models.checkpoint import KEY
+from src.models.checkpoint import METADATA_KEY
 from src.models.vit_gpt2 import VitGpt2
 
 METRICS = {
@@ -43,7 +43,7 @@ def save_run(folder: Path, checkpoint: Path | str, seed: int = 1, **model: Any) 
     }  # fmt: skip
     content: dict[str, Any] = {"epoch": 2, "global_step": 6}
     module.on_save_checkpoint(content)
-    assert content[KEY]["base"]
+    assert content[METADATA_KEY]["base"]
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(content, folder / "checkpoints" / "best.ckpt")
     (folder / "config_resolved.yaml").write_text("task_name: train\n")

@@ -106,13 +106,13 @@ def _copy_weights(source: Path, out: Path, run: Path, target: Path) -> None:
     """The trained weights, their base and config; the optimizer stays behind."""
     import torch
 
-    from src.models.checkpoint import KEY, read_checkpoint
+    from src.models.checkpoint import METADATA_KEY, read_checkpoint
 
     content = read_checkpoint(source)
     kept = {
         name: content[name] for name in ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
     }
-    kept[KEY] = portable(content[KEY], run, target)
+    kept[METADATA_KEY] = portable(content[METADATA_KEY], run, target)
     with atomic_write(out, "wb") as file:
         torch.save(kept, file)
 

@@ -16,7 +16,7 @@ from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
 FORMAT = 1
-KEY = "captioner"  # where a checkpoint holds what is ours: format, base, config
+METADATA_KEY = "captioner"  # where a checkpoint holds what is ours: format, base, config
 
 
 def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
@@ -107,14 +107,14 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"ckpt_path={str(path)!r} is damaged ({type(error).__name__}); expected a whole checkpoint; "
             "use another one of the run, such as last.ckpt"
         ) from error
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or METADATA_KEY not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(
             f"ckpt_path={str(path)!r} is not a checkpoint of this project; expected a file written by train.py; "
             "a save_pretrained folder goes into model.checkpoint=..."
         )
-    if checkpoint[KEY].get("format") != FORMAT:
+    if checkpoint[METADATA_KEY].get("format") != FORMAT:
         raise UserError(
-            f"ckpt_path={str(path)!r} has layout {checkpoint[KEY].get('format')}; expected {FORMAT}; "
+            f"ckpt_path={str(path)!r} has layout {checkpoint[METADATA_KEY].get('format')}; expected {FORMAT}; "
             "load it with the release that wrote it"
         )
     return checkpoint

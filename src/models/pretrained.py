@@ -1,11 +1,12 @@
-"""A captioner as it comes from the hub or a folder: weights, tokenizer and image processor together."""
+"""Load a captioner from a hub id or a folder: model and processor; or join a pretrained encoder and decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -16,9 +17,9 @@ from transformers import (
 )
 
 from src.datamodule.processor import Processor
-from src.models.hub import KNOWN_ID, find_source, load_part, quiet_transformers
 from src.models.special_tokens import make_preprocessing
 from src.utils.errors import UserError
+from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -29,16 +30,16 @@ HARMLESS = ("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattent
 
 @dataclass(frozen=True)
 class PretrainedCaptioner:
-    """What a checkpoint gives.
+    """A loaded captioner.
 
     model: fp32, in eval mode. base_id: hub id (with `@revision`) or folder.
-    fresh: names of weights that the checkpoint did not hold, made at random here; they must train.
+    new_weights: names of weights that the checkpoint lacks, newly initialized here; they must train.
     """
 
     model: VisionEncoderDecoderModel
-    preprocessing: Processor
+    processor: Processor
     base_id: str
-    fresh: frozenset[str] = frozenset()
+    new_weights: frozenset[str] = frozenset()
 
 
 def load_captioner(
@@ -51,15 +52,16 @@ def load_captioner(
 
     Args:
         checkpoint: a hub id or a folder in `save_pretrained`'s layout, of any age.
-        revision: branch, tag or commit on the hub; a folder has none.
-        from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each a hub id or a folder; then `checkpoint`
-            is not read.
-        seed: of the weights that are made at random here.
+        revision: branch, tag or commit on the hub; ignored for a folder.
+        from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each a hub id or a folder; `checkpoint` is then
+            not read.
+        seed: of newly initialized weights.
 
     Raises:
-        UserError: nothing there, the hub out of reach, another architecture, a part missing or contradictory.
+        UserError: nothing there, the hub unreachable, another architecture, a part missing or inconsistent,
+            weights that are not finite.
     """
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+    with silence_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if from_encoder_decoder:
             return _join(from_encoder_decoder, revision)
@@ -69,28 +71,56 @@ def load_captioner(
             )
         source = find_source("model.checkpoint", checkpoint)
         model = _load_model(source, revision)
-        tokenizer = load_part("tokenizer", AutoTokenizer, source, revision)
-        processor = load_part("image processor", AutoImageProcessor, source, revision)
+        tokenizer = load_pretrained("tokenizer", AutoTokenizer, source, revision)
+        image_processor = load_pretrained("image processor", AutoImageProcessor, source, revision)
     base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
-    return PretrainedCaptioner(model.eval(), make_preprocessing(model, tokenizer, processor), base_id)
+    return PretrainedCaptioner(model.eval(), make_preprocessing(model, tokenizer, image_processor), base_id)
+
+
+def load_image_processor(base: str) -> Any:
+    """Load the image processor of a base: hub id (with `@revision`), folder, or `encoder + decoder`.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    encoder = base if Path(base).is_dir() else base.split(" + ")[0]
+    source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
+    return load_pretrained("image processor", AutoImageProcessor, source, revision or None)
+
+
+def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Refuse weights that hold an infinite number or a NaN: captions would be empty.
+
+    source: what holds them, for the message.
+
+    Raises:
+        UserError: the first such weight.
+    """
+    for name, weight in weights:
+        if weight.is_floating_point() and weight.numel():
+            low, high = weight.aminmax()  # a NaN anywhere makes both NaN
+            if not (low.isfinite() and high.isfinite()):
+                raise UserError(
+                    f"{source}: its weights are not finite ({name}); expected numbers only; choose another checkpoint"
+                )
 
 
 def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
-    """The model, fp32.
+    """Load the model in fp32.
 
     Raises:
-        UserError: another architecture, or weights missing or of other shapes.
+        UserError: another architecture, or weights missing, of other shapes or not finite.
     """
-    config = load_part("config", AutoConfig, source, revision)
+    config = load_pretrained("config", AutoConfig, source, revision)
     if config.model_type != "vision-encoder-decoder":
         raise UserError(
             f"model.checkpoint={source!r} is a {config.model_type!r} model; expected a VisionEncoderDecoderModel "
             f"(an image encoder and a text decoder); set model.checkpoint={KNOWN_ID}"
         )
-    model, report = _load_weights("model", VisionEncoderDecoderModel, source, revision, "model.checkpoint")
-    if report:
+    model, missing = _load_weights("model", VisionEncoderDecoderModel, source, revision, "model.checkpoint")
+    if missing:
         raise UserError(
-            f"model.checkpoint={source!r} lacks {len(report)} weights that its config asks for ({report[0]}, ...); "
+            f"model.checkpoint={source!r} lacks {len(missing)} weights of its config ({missing[0]}, ...); "
             "expected a whole checkpoint; fetch it again"
         )
     return model
@@ -99,23 +129,24 @@ def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
 def _load_weights(
     part: str, kind: Any, source: str, revision: str | None, key: str, **settings: Any
 ) -> tuple[Any, list[str]]:
-    """A model and the names of its weights that the file lacks, an unused pooler's left out.
+    """Load a model; also return the names of weights that the file lacks, without an unused pooler's.
 
     Raises:
-        UserError: it cannot be loaded, or weights have other shapes.
+        UserError: it cannot be loaded, or weights have other shapes or are not finite.
     """
-    model, report = load_part(
+    model, report = load_pretrained(
         part, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **settings,
     )  # fmt: skip
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise UserError(
-            f"{key}={source!r}: {name} has the shape {tuple(found)} and its config asks for {tuple(expected)}; "
+            f"{key}={source!r}: {name} has the shape {tuple(found)}, its config has {tuple(expected)}; "
             "expected weights and config of one model; fetch both again"
         )
-    spare = sorted(name for name in report["unexpected_keys"] if not name.endswith(HARMLESS))
-    if spare:
-        log.info("%s of %s: %d weights have no place in it (%s, ...)", part, source, len(spare), spare[0])
+    check_finite(model.named_parameters(), f"{key}={source!r}")
+    unused = sorted(name for name in report["unexpected_keys"] if not name.endswith(HARMLESS))
+    if unused:
+        log.info("%s of %s: %d weights are not used (%s, ...)", part, source, len(unused), unused[0])
     return model, sorted(name for name in report["missing_keys"] if not is_pooler(name))
 
 
@@ -124,40 +155,42 @@ def is_pooler(name: str) -> bool:
     return "pooler" in name.split(".")
 
 
-def _join(halves: Mapping[str, str], revision: str | None) -> PretrainedCaptioner:
-    """A pretrained encoder and decoder with cross-attention (and projection) at random.
+def _join(parts: Mapping[str, str], revision: str | None) -> PretrainedCaptioner:
+    """Join a pretrained encoder and decoder with newly initialized cross-attention (and projection).
 
     Raises:
-        UserError: a half is not given or cannot be loaded, or the two cannot be joined.
+        UserError: one is missing or cannot be loaded, or the two cannot be joined.
     """
-    if set(halves) != {"encoder", "decoder"} or not all(halves.values()) or revision:
+    if set(parts) != {"encoder", "decoder"} or not all(parts.values()) or revision:
         raise UserError(
-            f"model.from_encoder_decoder={dict(halves)} with model.revision={revision}; expected an encoder, a decoder "
+            f"model.from_encoder_decoder={dict(parts)} with model.revision={revision}; expected an encoder, a decoder "
             "and no revision; set model.from_encoder_decoder={encoder: ..., decoder: ...}"
         )
-    keys = {half: f"model.from_encoder_decoder.{half}" for half in halves}
-    sources = {half: find_source(keys[half], halves[half]) for half in halves}
-    encoder, lacking = _load_weights("encoder", AutoModel, sources["encoder"], None, keys["encoder"])
-    if lacking:
+    keys = {name: f"model.from_encoder_decoder.{name}" for name in parts}
+    sources = {name: find_source(keys[name], parts[name]) for name in parts}
+    encoder, missing = _load_weights("encoder", AutoModel, sources["encoder"], None, keys["encoder"])
+    if missing:
         raise UserError(
-            f"{keys['encoder']}={sources['encoder']!r} lacks {len(lacking)} weights ({lacking[0]}, ...); expected a "
+            f"{keys['encoder']}={sources['encoder']!r} lacks {len(missing)} weights ({missing[0]}, ...); expected a "
             "whole image encoder; choose another"
         )
-    config = load_part("config", AutoConfig, sources["decoder"], None, keys["decoder"])
+    config = load_pretrained("config", AutoConfig, sources["decoder"], None, keys["decoder"])
     config.is_decoder = config.add_cross_attention = True
-    decoder, fresh = _load_weights(
+    decoder, new = _load_weights(
         "decoder", AutoModelForCausalLM, sources["decoder"], None, keys["decoder"], config=config
     )
-    processor = load_part("image processor", AutoImageProcessor, sources["encoder"], key=keys["encoder"])
-    tokenizer = load_part("tokenizer", AutoTokenizer, sources["decoder"], key=keys["decoder"])
-    if not fresh:
+    image_processor = load_pretrained(
+        "image processor", AutoImageProcessor, sources["encoder"], key=keys["encoder"]
+    )
+    tokenizer = load_pretrained("tokenizer", AutoTokenizer, sources["decoder"], key=keys["decoder"])
+    if not new:
         raise UserError(
             f"{keys['decoder']}={sources['decoder']!r} takes no new cross-attention; expected a text decoder such as "
             "gpt2 or bert-base-uncased; choose another"
         )
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
-    names = {f"decoder.{name}" for name in fresh}
+    names = {f"decoder.{name}" for name in new}
     names |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-    preprocessing = make_preprocessing(model, tokenizer, processor)
+    processor = make_preprocessing(model, tokenizer, image_processor)
     base_id = f"{sources['encoder']} + {sources['decoder']}"
-    return PretrainedCaptioner(model.eval(), preprocessing, base_id, frozenset(names))
+    return PretrainedCaptioner(model.eval(), processor, base_id, frozenset(names))

@@ -12,8 +12,9 @@ from pytorch_lightning import LightningDataModule
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.processor import Processor
-from src.models.pretrained import find_source, load_captioner
+from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
+from src.utils.hub import find_source
 from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Restored:
     """
 
     model: VisionEncoderDecoderModel
-    preprocessing: Processor
+    processor: Processor
     max_length: int
     num_beams: int
     source: str
@@ -62,7 +63,7 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     Raises:
         UserError: nothing there, damaged, not one of these, or the base is missing or another one.
     """
-    from src.models.checkpoint import KEY, read_checkpoint
+    from src.models.checkpoint import METADATA_KEY, read_checkpoint
     from src.models.lora import merge_adapter
 
     file = checkpoint_file(str(checkpoint))
@@ -76,10 +77,10 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
             str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         ) from error
     merge_adapter(module.model)
-    config = content[KEY]["config"]
+    config = content[METADATA_KEY]["config"]
     length = module.max_length or (config.get("datamodule") or {}).get("generation_length") or LENGTH
     return Restored(
-        module.model, module.preprocessing, length, module.num_beams, str(file), module.base_id, file, content[KEY]
+        module.model, module.preprocessing, length, module.num_beams, str(file), module.base_id, file, content[METADATA_KEY]
     )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def _open_saved(checkpoint: str) -> Restored:
     found = load_captioner(checkpoint)
     how = found.model.generation_config
     return Restored(
-        found.model, found.preprocessing, how.max_length or LENGTH, how.num_beams or BEAMS, found.base_id, found.base_id
+        found.model, found.processor, how.max_length or LENGTH, how.num_beams or BEAMS, found.base_id, found.base_id
     )  # fmt: skip
 
 
@@ -115,10 +116,10 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
     The settings come out of the file as plain values and go to one known class: a file from a stranger cannot
     name another one and so run its code.
     """
-    from src.models.checkpoint import KEY
+    from src.models.checkpoint import METADATA_KEY
     from src.models.vit_gpt2 import VitGpt2
 
-    settings = _movable(dict(content[KEY]["config"].get("model") or {}))
+    settings = _movable(dict(content[METADATA_KEY]["config"].get("model") or {}))
     if settings.get("_target_", OURS) != OURS:
         raise UserError(
             f"checkpoint={str(file)!r} is of a {settings['_target_']}; expected {OURS}; load it with the code "
@@ -132,7 +133,9 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
             "checkpoint of this release; load it with the release that wrote it"
         )
     if not settings.get("from_encoder_decoder"):
-        settings["checkpoint"] = base or _find_base(content[KEY], settings.get("checkpoint") or "", file)
+        settings["checkpoint"] = base or _find_base(
+            content[METADATA_KEY], settings.get("checkpoint") or "", file
+        )
     module = VitGpt2(**settings)
     checkpoint = dict(content)
     module.on_load_checkpoint(checkpoint)
@@ -223,12 +226,3 @@ def _movable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _movable(item) for key, item in value.items()}
     return value.replace(PROJECT, str(ROOT)) if isinstance(value, str) else value
-
-
-def image_processor_of(base: str) -> Any:
-    """The image processor of a base: hub id (with `@revision`), folder, or `encoder + decoder`."""
-    from transformers import AutoImageProcessor
-
-    encoder = base if Path(base).is_dir() else base.split(" + ")[0]
-    source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
-    return AutoImageProcessor.from_pretrained(source, revision=revision or None, trust_remote_code=False)

@@ -15,7 +15,7 @@ from src.datamodule.collate import CaptionBatch
 from src.models.backbone import FrozenBackbone, frozen_blocks, split_encoder, strip_pooler
 from src.models.checkpoint import (
     FORMAT,
-    KEY,
+    METADATA_KEY,
     check_base,
     combine_digests,
     hub_parameter_names,
@@ -70,12 +70,14 @@ class VitGpt2(LightningModule):
         super().__init__()
         train, settings = resolve_train_mode(train, adapter), lora_settings(lora)
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
-        self.model, self.preprocessing = pretrained.model, pretrained.preprocessing
+        self.model, self.preprocessing = pretrained.model, pretrained.processor
         use_math_attention(self.model.encoder)
         self.base_id = pretrained.base_id
         self.names = hub_parameter_names(self.model)
         self.digests = weight_digests(self.model, self.names)
-        unsaved = {self.names[name] for name in self.names if name in pretrained.fresh or is_pooler(name)}
+        unsaved = {
+            self.names[name] for name in self.names if name in pretrained.new_weights or is_pooler(name)
+        }
         self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
         self.max_length, self.num_beams, self.seed = max_length, num_beams, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -84,9 +86,11 @@ class VitGpt2(LightningModule):
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.captions: dict[str, str] | None = None  # filled by test_step while not None
 
-        self.trained_modules = [choose_trainable(self.model, train, num_layers_to_train, pretrained.fresh)]
+        self.trained_modules = [
+            choose_trainable(self.model, train, num_layers_to_train, pretrained.new_weights)
+        ]
         if train == "lora":
-            self.trained_modules[0] += add_lora(self.model, settings, pretrained.fresh)
+            self.trained_modules[0] += add_lora(self.model, settings, pretrained.new_weights)
             self.names = adapted_names(self.model, self.names)
         image = self.preprocessing.image
         parts = split_encoder(self.model.encoder, (image.height, image.width))
@@ -292,7 +296,7 @@ class VitGpt2(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights only, by public name, with the base's id and hash and the config."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
-        checkpoint[KEY] = {
+        checkpoint[METADATA_KEY] = {
             "format": FORMAT,
             "base": self.base_id,
             "base_sha256": self.base_sha256,
@@ -307,11 +311,11 @@ class VitGpt2(LightningModule):
         Raises:
             UserError: other base weights, or other weights than those that train here.
         """
-        check_base(checkpoint[KEY], self.base_id, self.base_sha256)
+        check_base(checkpoint[METADATA_KEY], self.base_id, self.base_sha256)
         weights = match_names(checkpoint["state_dict"], self.names, self.trained_weights())
         checkpoint["state_dict"] = {f"model.{name}": weight for name, weight in weights.items()}
-        self.val_loss_best = checkpoint[KEY]["val_loss_best"]
-        self.train_loss.take_over(checkpoint[KEY].get("train_loss", [0.0, 0.0]), self._trainer)
+        self.val_loss_best = checkpoint[METADATA_KEY]["val_loss_best"]
+        self.train_loss.take_over(checkpoint[METADATA_KEY].get("train_loss", [0.0, 0.0]), self._trainer)
 
 
 def _wants_steps(make: Any) -> bool:

@@ -104,7 +104,7 @@ def _what(found: Restored, dtype: str) -> str:
     model = found.model
     halves = [type(half).__name__ for half in (model.encoder, model.decoder)]
     count = sum(weight.numel() for weight in model.parameters())
-    size = found.preprocessing.image
+    size = found.processor.image
     trained = f" fine-tuned from {_name(found.base)}" if found.trained else f" saved from {_name(found.base)}"
     return (
         f"A `VisionEncoderDecoderModel` ({halves[0]} and {halves[1]}, {count:,} weights in {dtype}){trained}. It "

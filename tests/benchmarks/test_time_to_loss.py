@@ -47,7 +47,7 @@ def test_rows_read_their_picture_each_time_and_know_what_that_took(tiny_checkpoi
     from src.datamodule.flickr import FlickrDataModule
     from src.models.pretrained import load_captioner
 
-    data, words = FlickrDataModule(flickr_folder), load_captioner(str(tiny_checkpoint)).preprocessing
+    data, words = FlickrDataModule(flickr_folder), load_captioner(str(tiny_checkpoint)).processor
     data.setup()
     images = data.splits["train"][:2]
     rows = ReadRows(images, AutoImageProcessor.from_pretrained(tiny_checkpoint), words)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from src.demo.transfer import ROOT, main, portable, transfer
-from src.models.checkpoint import FORMAT, KEY, read_checkpoint
+from src.models.checkpoint import FORMAT, METADATA_KEY, read_checkpoint
 from src.report.run_files import read_run
 from src.utils.errors import UserError
 
@@ -29,7 +29,7 @@ def run(tmp_path) -> Path:
     (run / "csv" / "metrics.csv").write_text("epoch,val/loss\n0,1.5\n")
     content = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [{"big": torch.zeros(10**5)}]}
     content |= {"epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.0", "callbacks": {}}
-    content[KEY] = {"format": FORMAT, "base": "tiny", "base_sha256": "0", "config": config}
+    content[METADATA_KEY] = {"format": FORMAT, "base": "tiny", "base_sha256": "0", "config": config}
     torch.save(content, run / "checkpoints" / "best.ckpt")
     rows = [
         {"image_id": f"{n}.jpg", "path": str(tmp_path / f"{n}.jpg"), "caption": "a cat"} for n in range(3)
@@ -80,7 +80,7 @@ def test_no_path_of_this_machine_stays_in_config_and_checkpoint(run, tmp_path):
         assert config == (
             "root_dir: ${oc.env:PROJECT_ROOT}\noutput_dir: ${oc.env:PROJECT_ROOT}/src/demo/kept_by_a_test\n"
         )
-        assert str(ROOT) not in (out / "run.json").read_text() + str(content[KEY])
+        assert str(ROOT) not in (out / "run.json").read_text() + str(content[METADATA_KEY])
         assert os.path.normpath(rows[3].path) == f"{ROOT}/data/drawn/9.jpg"
     finally:
         for path in sorted(out.rglob("*"), reverse=True):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from src.callbacks.feature_cache import FeatureCache
 from src.captioner import Captioner
-from src.models.checkpoint import KEY
+from src.models.checkpoint import METADATA_KEY
 from src.models.restore import rebuilt_settings
 from src.predict import open_table
 from src.utils.csv_cells import FORMULA
@@ -70,7 +70,7 @@ def test_code_in_a_checkpoint_does_not_run(entry, plain, marker, tiny_checkpoint
     if plain:
         file.write_bytes(pickle.dumps({"state_dict": Attack(marker)}))
     else:
-        torch.save({"state_dict": {}, KEY: {"format": 1}, "extra": Attack(marker)}, file)
+        torch.save({"state_dict": {}, METADATA_KEY: {"format": 1}, "extra": Attack(marker)}, file)
     with pytest.raises(UserError, match=r"best\.ckpt' (holds more than tensors|is damaged)"):
         entry(file, tiny_checkpoint, flickr_folder, tmp_path / "run")
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_cannot_name_what_scoring_builds(part, marker, tiny_checkpo
     file = tmp_path / "theirs" / "checkpoints" / "best.ckpt"
     content = torch.load(file, weights_only=True)
     attack = {"_target_": "os.mkdir", "path": str(marker)}
-    config = content[KEY]["config"]
+    config = content[METADATA_KEY]["config"]
     if part == "optimizer":
         config["datamodule"] = {**config["datamodule"], "data_dir": str(flickr_folder), "seed": {"x": attack}}
     else:

@@ -123,7 +123,7 @@ def import_all() -> None:
     import src.callbacks.feature_cache
     import src.tasks.train
     import src.utils.task_run  # noqa: F401
-    from src.models.hub import transformers  # noqa: F401
+    from src.utils.hub import transformers  # noqa: F401
 
 
 def _become(words: list[str], output: int) -> None:

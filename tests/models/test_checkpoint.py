@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from src.models.checkpoint import KEY, AtomicCheckpointIO, check_base, match_names, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, check_base, match_names, read_checkpoint
 from src.utils.errors import UserError
 
 
@@ -20,7 +20,7 @@ class Attack:
 
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
     target = tmp_path / "owned"
-    torch.save({"state_dict": {}, KEY: Attack(target)}, tmp_path / "bad.ckpt")
+    torch.save({"state_dict": {}, METADATA_KEY: Attack(target)}, tmp_path / "bad.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Attack(target)))
     for name in ("bad.ckpt", "plain.ckpt"):
         with pytest.raises(UserError, match=r"not loaded|damaged"):
@@ -42,7 +42,7 @@ def test_a_file_that_is_no_checkpoint_is_told(tmp_path, content, message):
 
 def test_another_kind_and_another_layout_are_told(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    torch.save({"state_dict": {}, KEY: {"format": 0}}, tmp_path / "old.ckpt")
+    torch.save({"state_dict": {}, METADATA_KEY: {"format": 0}}, tmp_path / "old.ckpt")
     with pytest.raises(UserError, match="not a checkpoint of this project"):
         read_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="layout 0"):

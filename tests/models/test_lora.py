@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import VisionEncoderDecoderModel
 
-from src.models.checkpoint import KEY, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.freezing import choose_trainable
 from src.models.kernels.gpt2 import is_plain_gpt2
 from src.models.lora import add_lora, lora_settings, merge_adapter, resolve_train_mode
@@ -113,7 +113,7 @@ def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_fol
     assert any(name.startswith("encoder.") and name.endswith("lora_B.weight") for name in names)
     public = set(VisionEncoderDecoderModel.from_pretrained(folder).state_dict())  # as module names go
     assert all(name in public or ".lora_" in name for name in names)
-    assert content[KEY]["base_sha256"] == VitGpt2(str(folder)).base_sha256  # the base's, adapters or not
+    assert content[METADATA_KEY]["base_sha256"] == VitGpt2(str(folder)).base_sha256  # the base's, adapters or not
 
     other, _ = make(str(folder), flickr_folder, adapter="lora", lora={"dropout": 0.1})
     other.on_load_checkpoint(content)

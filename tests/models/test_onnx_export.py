@@ -58,7 +58,7 @@ def test_the_script_beside_the_graphs_captions_without_torch(exported, flickr_fo
 def test_a_graph_that_says_something_else_is_refused(exported, tiny_checkpoint):
     other = open_captioner(tiny_checkpoint)
     with pytest.raises(UserError, match=r"logits differ by .*; expected at most 1e-03; set onnx=false"):
-        check_graphs(other.model, other.preprocessing, exported / "onnx", 12)
+        check_graphs(other.model, other.processor, exported / "onnx", 12)
 
 
 def test_a_model_that_cannot_be_written_is_told_in_one_line(run, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_a_model_that_cannot_be_written_is_told_in_one_line(run, tmp_path, monke
     with pytest.raises(
         UserError, match=r"GPT2LMHeadModel cannot be written as ONNX \(no such operator\)"
     ) as caught:
-        write_onnx(found.model, found.preprocessing, tmp_path / "onnx", 12)
+        write_onnx(found.model, found.processor, tmp_path / "onnx", 12)
     assert "\n" not in str(caught.value)
     assert found.model.decoder.config._attn_implementation == before
 

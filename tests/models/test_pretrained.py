@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from src.models.pretrained import load_captioner
+from src.models.pretrained import load_captioner, load_image_processor
 from src.utils.errors import UserError
 from tests.models.folders import save_halves, save_inputs
 
@@ -37,7 +37,7 @@ def told(match, *args, **settings):
 
 def test_what_the_folder_holds_is_what_is_loaded(tiny_checkpoint):
     found = load_captioner(str(tiny_checkpoint), revision="v9")  # a folder has no revisions
-    assert (found.base_id, found.fresh) == (str(tiny_checkpoint), frozenset())
+    assert (found.base_id, found.new_weights) == (str(tiny_checkpoint), frozenset())
     assert not found.model.training
     saved = load_file(tiny_checkpoint / "model.safetensors")
     assert torch.equal(found.model.decoder.transformer.wpe.weight, saved["decoder.transformer.wpe.weight"])
@@ -59,7 +59,7 @@ def test_weights_that_are_missing_are_told_and_a_pooler_may_be(folder):
     change_weights(folder, lambda weights: [weights.pop(n) for n in list(weights) if "pooler" in n])
     load_captioner(str(folder))
     change_weights(folder, lambda weights: [weights.pop(n) for n in list(weights) if "h.1.mlp" in n])
-    told(r"lacks 4 weights that its config asks for \(decoder\.transformer\.h\.1\.mlp", str(folder))
+    told(r"lacks 4 weights of its config \(decoder\.transformer\.h\.1\.mlp", str(folder))
 
 
 def test_weights_of_another_shape_are_told(folder):
@@ -67,14 +67,22 @@ def test_weights_of_another_shape_are_told(folder):
         weights["encoder.layernorm.bias"] = weights["encoder.layernorm.bias"][:-1].clone()
 
     change_weights(folder, cut)
-    told(r"encoder\.layernorm\.bias has the shape \(31,\) and its config asks for \(32,\)", str(folder))
+    told(r"encoder\.layernorm\.bias has the shape \(31,\), its config has \(32,\)", str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder, value):
+    change_weights(
+        folder, lambda weights: weights["decoder.transformer.wpe.weight"].view(-1)[7:8].fill_(value)
+    )
+    told(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
 
 
 def test_weights_without_a_place_are_noted(folder, caplog):
     caplog.set_level("INFO")
     change_weights(folder, lambda weights: weights.update({"decoder.extra.weight": torch.zeros(2)}))
     load_captioner(str(folder))
-    assert "1 weights have no place in it (decoder.extra.weight, ...)" in caplog.text
+    assert "1 weights are not used (decoder.extra.weight, ...)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -91,10 +99,10 @@ def test_a_part_that_is_missing_is_named(folder, names, part):
 def test_halves_are_joined_by_new_weights_that_the_seed_decides(halves):
     found = load_captioner(from_encoder_decoder=halves, seed=3)
     assert found.base_id == f"{halves['encoder']} + {halves['decoder']}"
-    assert found.fresh
-    assert all("cross" in name for name in found.fresh)
+    assert found.new_weights
+    assert all("cross" in name for name in found.new_weights)
     again, other = (load_captioner(from_encoder_decoder=halves, seed=seed) for seed in (3, 4))
-    drawn = max(found.fresh, key=lambda name: found.model.get_parameter(name).std())
+    drawn = max(found.new_weights, key=lambda name: found.model.get_parameter(name).std())
     assert torch.equal(found.model.get_parameter(drawn), again.model.get_parameter(drawn))
     assert not torch.equal(found.model.get_parameter(drawn), other.model.get_parameter(drawn))
 
@@ -130,3 +138,10 @@ def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_told(hal
     save_inputs(tmp_path, "vit", None)
     told("the image processor gives 32 x 32 pixels and the encoder takes 48 x 48",
          from_encoder_decoder=halves | {"encoder": str(tmp_path)})  # fmt: skip
+
+
+def test_the_load_image_processor_a_folder_with_an_odd_name(tiny_checkpoint, tmp_path):
+    for name in ("a@b", "a + b"):
+        folder = shutil.copytree(tiny_checkpoint, tmp_path / name)
+        assert load_image_processor(str(folder)).size == {"height": 32, "width": 32}
+    assert load_image_processor(f"{tiny_checkpoint} + {tmp_path}").size == {"height": 32, "width": 32}

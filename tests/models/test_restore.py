@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from src.models import restore as restoring
-from src.models.checkpoint import KEY
-from src.models.restore import image_processor_of, open_captioner, restore
+from src.models.checkpoint import METADATA_KEY
+from src.models.restore import open_captioner, restore
 from src.utils.errors import UserError
 from tests.saved_run import save_run
 
@@ -23,7 +23,7 @@ def run(tmp_path_factory, tiny_checkpoint) -> Path:
 def rewrite(run: Path, target: Path, **changes) -> Path:
     """The run's checkpoint with other values under the project's key."""
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    content[KEY] |= changes
+    content[METADATA_KEY] |= changes
     torch.save(content, target)
     return target
 
@@ -53,7 +53,7 @@ def test_a_saved_folder_is_asked_as_its_generation_config_says(tiny_checkpoint, 
 
 
 def test_the_length_of_the_data_set_is_kept(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[KEY]["config"]
+    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
     config = config | {
         "model": config["model"] | {"max_length": None},
         "datamodule": {"generation_length": 20},
@@ -62,14 +62,14 @@ def test_the_length_of_the_data_set_is_kept(run, tmp_path):
 
 
 def test_a_file_cannot_choose_what_is_built(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[KEY]["config"]
+    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
     config = config | {"model": config["model"] | {"_target_": "os.system"}}
     with pytest.raises(UserError, match=r"is of a os\.system; expected src\.models"):
         open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config))
 
 
 def test_a_setting_of_another_release_is_named(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[KEY]["config"]
+    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
     config = config | {"model": config["model"] | {"warp": 9}}
     with pytest.raises(UserError, match=r"model\.warp, which is not known here"):
         open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config))
@@ -99,7 +99,7 @@ def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp
     then, now = tmp_path / "then", tmp_path / "now"
     base = shutil.copytree(tiny_checkpoint, then / "src" / "demo" / "tiny")
     save_run(then / "logs" / "run", base)
-    config = torch.load(then / "logs/run/checkpoints/best.ckpt", weights_only=True)[KEY]["config"]
+    config = torch.load(then / "logs/run/checkpoints/best.ckpt", weights_only=True)[METADATA_KEY]["config"]
     rewrite(
         then / "logs/run",
         then / "logs/run/checkpoints/best.ckpt",
@@ -112,7 +112,7 @@ def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp
 
 def test_a_run_that_was_made_movable_finds_its_base(run, tiny_checkpoint, tmp_path, monkeypatch):
     shutil.copytree(tiny_checkpoint, tmp_path / "src" / "tiny")
-    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[KEY]
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]
     base = restoring.PROJECT + "/src/tiny"
     config = content["config"] | {"model": content["config"]["model"] | {"checkpoint": base}}
     monkeypatch.setattr(restoring, "ROOT", tmp_path)
@@ -140,10 +140,3 @@ def test_what_is_no_captioner_is_told_in_one_line(checkpoint, told, tmp_path, mo
 def test_restore_wants_a_run(tiny_checkpoint):
     with pytest.raises(UserError, match="is not of a run"):
         restore(tiny_checkpoint)
-
-
-def test_the_image_processor_of_a_folder_with_an_odd_name(tiny_checkpoint, tmp_path):
-    for name in ("a@b", "a + b"):
-        folder = shutil.copytree(tiny_checkpoint, tmp_path / name)
-        assert image_processor_of(str(folder)).size == {"height": 32, "width": 32}
-    assert image_processor_of(f"{tiny_checkpoint} + {tmp_path}").size == {"height": 32, "width": 32}

@@ -8,7 +8,7 @@ import torch
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import KEY, AtomicCheckpointIO, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, read_checkpoint
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
@@ -156,7 +156,7 @@ def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads
 
     with safe_open(tmp_path / "saved" / "model.safetensors", "pt") as file:
         assert set(content["state_dict"]) <= set(file.keys())
-    assert content[KEY]["base_sha256"] == module.base_sha256
+    assert content[METADATA_KEY]["base_sha256"] == module.base_sha256
     other, data = make()
     again = trainer(tmp_path)
     again.test(other, data, ckpt_path=path, verbose=False)

@@ -81,7 +81,7 @@ def test_what_the_config_says_is_said(run, changes, told):
     found = open_captioner(run)
     config = json.loads(json.dumps(found.trained["config"])) | changes
     changed = Restored(
-        found.model, found.preprocessing, 12, 3, "x", "org/base@main", found.file, {"config": config}
+        found.model, found.processor, 12, 3, "x", "org/base@main", found.file, {"config": config}
     )
     text = model_card(changed, "float32")
     assert told in text

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from src.demo.synthetic.scenes import write_scenes
-from src.models.checkpoint import KEY
+from src.models.checkpoint import METADATA_KEY
 from src.report.run_files import read_predictions
 from src.tasks.train import finish
 from src.utils.stopping import Stopped
@@ -77,7 +77,7 @@ def test_every_image_is_in_one_part_and_each_test_image_has_a_prediction(finishe
 def test_the_config_that_is_kept_is_resolved_and_is_that_of_the_checkpoint(finished):
     text = (finished.folder / "config_resolved.yaml").read_text()
     assert "${" not in text
-    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[KEY]["config"]
+    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
     assert kept == OmegaConf.to_container(OmegaConf.create(text))
 
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 from transformers import VisionEncoderDecoderModel
 
-from tests.models.loopback_hub import LoopbackHub, commit
+from tests.utils.loopback_hub import LoopbackHub, commit
 
 ROOT = Path(__file__).parents[2]
 REPO, CUT = "someone/a-captioner", "someone/a-cut-one"
 LOAD = """
 import sys
-from src.models import hub
+from src.utils import hub
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
 for line in sys.stdin:
     checkpoint, _, revision = line.strip().partition("@")
-    hub.hub_answers.cache_clear()  # as in a run that begins now
+    hub.is_hub_reachable.cache_clear()  # as in a run that begins now
     try:
         found = load_captioner(checkpoint, revision or None)
         print("loaded", found.base_id, found.model.encoder.layernorm.bias[0].item(), flush=True)
@@ -105,7 +105,7 @@ def downloads(hub, load):
     assert re.match(
         f"error: .*{REPO}' at revision 'v3' has no such revision on {hub.url};", load(f"{REPO}@v3")
     )
-    assert re.match(f"error: .*'someone/else' is not there on {hub.url};", load("someone/else"))
+    assert re.match(f"error: .*'someone/else' does not exist on {hub.url};", load("someone/else"))
     assert f"GET /{REPO}/resolve/{commit('main')}/pytorch_model.bin" in hub.requests
     asked = {line.split("/resolve/")[0].split("/", 1)[1] for line in hub.requests if "/resolve/" in line}
     assert asked <= {REPO, "someone/else"}

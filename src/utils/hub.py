@@ -1,4 +1,4 @@
-"""The way to a checkpoint's files: a folder, the hub or its local cache, and one line where none has them."""
+"""Load models, tokenizers and processors from a folder, the Hugging Face Hub or its cache; each failure is one line."""
 
 import difflib
 import logging
@@ -14,21 +14,24 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-# Where a hub id has no safetensors file, transformers would ask a service to make one, from a thread of its own.
+# Without safetensors in a repository, transformers would ask a service to convert it, from a thread of its own.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import transformers
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    StrictDataclassError,
+)
 from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
 
 from src.utils.errors import UserError
-from src.utils.logging import get_logger
 
-log = get_logger(__name__)
-FAULTS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, EOFError,
-          SafetensorError, UnpicklingError)  # fmt: skip
+LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, EOFError,
+               OverflowError, MemoryError, SafetensorError, StrictDataclassError, UnpicklingError)  # fmt: skip
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
            "pytorch_model.bin.index.json")  # fmt: skip
 FILES = {
@@ -41,16 +44,17 @@ CONNECT_SECONDS = 5.0
 
 
 def find_source(key: str, checkpoint: str) -> str:
-    """The folder's absolute path, or the hub id as it is.
+    """Resolve `checkpoint` to a folder's absolute path, or return the hub id as it is.
 
     Raises:
-        UserError: it looks like a path and nothing is there.
+        UserError: it looks like a path and does not exist.
     """
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path.resolve())
-    near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
-    in_folder = path.parent.is_dir() and (near or path.parent != Path())  # `gpt2` alone is an id of the hub
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    in_folder = path.parent.is_dir() and (near or path.parent != Path())  # `gpt2` alone is a hub id
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or in_folder:
         hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
         raise UserError(
@@ -60,16 +64,9 @@ def find_source(key: str, checkpoint: str) -> str:
     return checkpoint
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-
-
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep load reports and retries off the screen; what matters in them is checked and told by us.
-
-    A download keeps its progress bar where somebody looks at a terminal.
-    """
+def silence_transformers() -> Iterator[None]:
+    """Suppress load reports and retry warnings; downloads keep their progress bar on a terminal."""
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels, bars = [logger.level for logger in loggers], transformers.utils.logging.is_progress_bar_enabled()
     for logger in loggers:
@@ -87,13 +84,13 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @lru_cache
-def hub_answers() -> bool:
-    """Whether the hub can be connected to; asked once, since each file would try six times, with pauses."""
+def is_hub_reachable() -> bool:
+    """Try one connection to the hub: otherwise each file would be tried six times, with pauses."""
     address = urlsplit(constants.ENDPOINT)
     if constants.is_offline_mode() or not address.hostname:
         return False
     if address.scheme in getproxies():
-        return True  # the proxy knows
+        return True  # the proxy decides
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
@@ -102,7 +99,7 @@ def hub_answers() -> bool:
     return True
 
 
-def load_part(
+def load_pretrained(
     part: str,
     kind: Any,
     source: str,
@@ -110,23 +107,24 @@ def load_part(
     key: str = "model.checkpoint",
     **settings: Any,
 ) -> Any:
-    """`kind.from_pretrained`, its many errors told in one line.
+    """Call `kind.from_pretrained` without remote code.
 
-    part: what to call it. source: a folder or a hub id. key: the setting that named it.
+    part: its name in messages ("config", "tokenizer", "image processor", "model").
+    source: a folder or a hub id. key: the setting that named it.
 
     Raises:
         UserError: it cannot be loaded.
     """
     if not Path(source).is_dir():
-        settings["local_files_only"] = not hub_answers()
+        settings["local_files_only"] = not is_hub_reachable()
     try:
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
-    except FAULTS as error:
+    except LOAD_ERRORS as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-        raise UserError(_what_failed(part, source, found, key, list(_causes(error)))) from error
+        raise UserError(_describe_failure(part, source, found, key, list(_causes(error)))) from error
 
 
-def _what_failed(part: str, source: str, found: str, key: str, causes: list[BaseException]) -> str:
+def _describe_failure(part: str, source: str, found: str, key: str, causes: list[BaseException]) -> str:
     if any(isinstance(cause, UnpicklingError) for cause in causes):
         return (
             f"{found}: its weights are a pickle that holds more than tensors or is damaged, and was not loaded, since "
@@ -139,18 +137,18 @@ def _what_failed(part: str, source: str, found: str, key: str, causes: list[Base
             reason = f"there is no {' and no '.join(names)}"
         return (
             f"{found}: its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout; "
-            "write it again with its tokenizer and image processor"
+            "save it again with its tokenizer and image processor"
         )
     hub = constants.ENDPOINT
-    for kind, what, remedy in (
-        (GatedRepoError, "is given to those alone who asked for it", "log in with `hf auth login`"),
+    for kind, problem, remedy in (
+        (GatedRepoError, "is gated", "log in with `hf auth login`"),
         (RevisionNotFoundError, "has no such revision", "set model.revision=main"),
-        (RepositoryNotFoundError, "is not there", "look at its name"),
+        (RepositoryNotFoundError, "does not exist", "check its name"),
     ):
         if any(isinstance(cause, kind) for cause in causes):
-            return f"{found} {what} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
+            return f"{found} {problem} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
     return (
-        f"{found}: its {part} is neither in the local cache nor to be had from the hub "
+        f"{found}: its {part} is neither in the local cache nor can it be downloaded "
         f"({type(causes[-1]).__name__}); expected a connection or a folder; fetch {hub}/{source} on a machine that "
         f"has one, with `hf download {source} --local-dir <folder>`, copy the folder here and set {key}=<folder>"
     )
