@@ -11,7 +11,7 @@ from src.models.vit_gpt2 import VitGpt2
 
 METRICS = {
     "data/train_images": 32, "data/val_images": 4, "data/test_images": 4, "data/skipped_rows": 1,
-    "data/broken_images": 0, "val/loss_best": 1.5, "test/loss": 1.25, "zero_shot/test/loss": 3.5,
+    "data/unreadable_images": 0, "val/loss_best": 1.5, "test/loss": 1.25, "zero_shot/test/loss": 3.5,
     "test/cider_d": 0.9, "test/cider_d_low": 0.7, "test/cider_d_high": 1.1, "test/bleu_4": 0.25,
     "zero_shot/test/cider_d": 0.1, "zero_shot/test/cider_d_low": 0.0, "zero_shot/test/cider_d_high": 0.2,
 }  # fmt: skip

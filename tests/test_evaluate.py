@@ -1,4 +1,4 @@
-"""Predictions as a file: everything that was said comes back from it, with the same scores."""
+"""Predictions as a file: captions and references come back from it, with the same scores."""
 
 import csv
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from src.datamodule.caption_table import CaptionedImage
-from src.evaluate import evaluate, flat, numbers, rescore, write_predictions
-from src.metrics.scorer import CaptionScorer
+from src.evaluate import PER_IMAGE, evaluate, finite_floats, rescore, write_predictions
+from src.metrics.scorer import CaptionScorer, Scores
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
 
@@ -17,11 +17,11 @@ BASE = {"a.jpg": "a dog", "=b.jpg": "", "c.jpg": "two birds"}
 
 
 def images(box=None):
-    """Three pictures, the first with twelve references, so that their columns have one digit and two."""
+    """Three images, the first with twelve references: columns of one and two digits."""
     many = tuple(f"a dog runs on grass {'again ' * k}" for k in range(12))
     found = {"a.jpg": many, "=b.jpg": ("-a cat sits", "a cat"), "c.jpg": ("two birds", "birds in the sky")}
     return [
-        CaptionedImage(name, f"/pictures/{name}", texts, name, box if name == "c.jpg" else None, "CC0")
+        CaptionedImage(name, f"/images/{name}", texts, name, box if name == "c.jpg" else None, "CC0")
         for name, texts in found.items()
     ]
 
@@ -42,32 +42,52 @@ def written(tmp_path):
 
 def test_a_file_scored_again_gives_the_same_numbers_and_the_same_file(written, tmp_path):
     metrics = rescore(written, tmp_path / "again", SCORER)
-    assert metrics == flat(scored(CAPTIONS), "test") | flat(scored(BASE), "zero_shot/test")
+    assert metrics == scored(CAPTIONS).flat("test/") | scored(BASE).flat("zero_shot/test/")
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == written.read_bytes()
 
 
-def test_text_that_a_spreadsheet_would_run_is_guarded_in_the_file_alone(written):
+def test_text_stands_in_the_file_as_it_is_in_the_data(written):
     with written.open(encoding="utf-8", newline="") as file:
-        cells = list(csv.DictReader(file))[1]
-    assert [cells[name] for name in ("image_id", "caption", "reference_1")] == [
-        "'=b.jpg",
-        "'=a cat",
-        "'-a cat sits",
+        row = list(csv.DictReader(file))[1]
+    assert [row[name] for name in ("image_id", "caption", "reference_1")] == [
+        "=b.jpg",
+        "=a cat",
+        "-a cat sits",
     ]
-    row = read_predictions(written)[1]
-    assert (row.image_id, row.caption, row.references[0]) == ("=b.jpg", "=a cat", "-a cat sits")
-    assert (row.zero_shot_caption, row.licence, row.box) == ("", "CC0", None)
+    read = read_predictions(written)[1]
+    assert (read.image_id, read.caption, read.references[0]) == ("=b.jpg", "=a cat", "-a cat sits")
+    assert (read.zero_shot_caption, read.license, read.box) == ("", "CC0", None)
 
 
-def test_a_base_that_was_not_asked_has_no_scores(tmp_path):
+def test_images_of_one_base_name_keep_their_own_captions(tmp_path):
+    two = [CaptionedImage(f"{x}/1.jpg", f"/{x}/1.jpg", (f"a {x}",), x) for x in ("cat", "dog")]
+    captions = {"cat/1.jpg": "a cat", "dog/1.jpg": "a dog"}
+    scores = SCORER.score(list(captions), list(captions.values()), [image.captions for image in two])
+    write_predictions(tmp_path / "predictions.csv", two, captions, scores)
+    rows = read_predictions(tmp_path / "predictions.csv")
+    assert [(row.image_id, row.caption, row.references) for row in rows] == [
+        ("cat/1.jpg", "a cat", ("a cat",)),
+        ("dog/1.jpg", "a dog", ("a dog",)),
+    ]
+
+
+def test_lone_surrogates_of_references_are_replaced(tmp_path):
+    image = CaptionedImage("a.jpg", "/a.jpg", ("a \ud83d dog",), "a")
+    write_predictions(
+        tmp_path / "p.csv", [image], {"a.jpg": "b"}, Scores({}, {}, [dict.fromkeys(PER_IMAGE, 0.0)])
+    )
+    assert read_predictions(tmp_path / "p.csv")[0].references == ("a ? dog",)
+
+
+def test_without_zero_shot_the_base_has_no_scores(tmp_path):
     path = tmp_path / "predictions.csv"
     write_predictions(path, images(), CAPTIONS, scored(CAPTIONS))
     assert all(row.zero_shot_caption is None for row in read_predictions(path))
     metrics = rescore(path, tmp_path / "again", SCORER)
-    assert metrics == flat(scored(CAPTIONS), "test")
+    assert metrics == scored(CAPTIONS).flat("test/")
 
 
-def test_the_box_of_a_part_of_a_picture_reaches_the_report(tmp_path):
+def test_the_box_of_a_subfigure_reaches_the_report(tmp_path):
     path, box = tmp_path / "predictions.csv", (10, 20, 110, 220)
     write_predictions(path, images(box), CAPTIONS, scored(CAPTIONS))
     assert [row.box for row in read_predictions(path)] == [None, None, box]
@@ -86,25 +106,25 @@ def test_a_file_of_another_program_may_hold_other_columns(tmp_path):
     expected = SCORER.score(
         ["a.jpg", "b.jpg"], ["a dog", "a cat"], [["a dog runs"], ["a cat sits", "the cat"]]
     )
-    assert metrics == flat(expected, "test")
+    assert metrics == expected.flat("test/")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (None, "does not exist; expected a predictions.csv"),
+        (None, "cannot be read .*; expected a predictions.csv"),
         (b"", "has no rows; expected the columns image_id, caption, reference_1"),
         (b"image_id,caption\na,b\n", "has image_id, caption; expected the columns"),
         ("image_id,caption,reference_1\na,é,b\n".encode("latin-1"), "is no csv file in UTF-8"),
-        (b"image_id,caption,reference_1\na,b,c\na,d,e\n", "image 'a' comes twice"),
+        (b"image_id,caption,reference_1\na,b,c\na,d,e\n", "image 'a' occurs twice"),
         (b"image_id,caption,reference_1\na,b,\n", "image 'a' has no list of references"),
     ],
 )
-def test_a_file_that_cannot_be_scored_is_told_in_one_line(tmp_path, content, told):
+def test_a_file_that_cannot_be_scored_is_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "x.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         rescore(path, tmp_path / "out", SCORER)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -123,7 +143,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(written, monkeypatch):
 
 def test_logged_values_become_plain_finite_numbers():
     logged = {"a": torch.tensor(1.5), "b": torch.tensor(float("nan")), "c": float("inf"), "d": 2}
-    assert numbers(logged) == {"a": 1.5, "d": 2.0}
+    assert finite_floats(logged) == {"a": 1.5, "d": 2.0}
 
 
 def test_without_a_readable_test_image_there_is_no_score(tmp_path):
@@ -134,7 +154,7 @@ def test_without_a_readable_test_image_there_is_no_score(tmp_path):
         splits = {"test": images()}  # noqa: RUF012
 
         def broken_everywhere(self):
-            return {image.image_id: "broken" for image in images()}
+            return {image.image_id: "unreadable" for image in images()}
 
     class Trainer:
         is_global_zero = True

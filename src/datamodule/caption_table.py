@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from src.utils.csv_cells import safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
@@ -35,7 +34,7 @@ class CaptionedImage:
     captions: tuple[str, ...]
     group: str
     box: tuple[int, int, int, int] | None = None
-    licence: str = ""
+    license: str = ""
     split: str | None = None
 
 
@@ -253,7 +252,7 @@ def write_splits(splits: Mapping[str, Sequence[CaptionedImage]], path: str | Pat
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_id", "split"])
         for part, images in splits.items():
-            writer.writerows([safe_cell(image.image_id), part] for image in images)
+            writer.writerows([image.image_id, part] for image in images)
 
 
 def write_skipped(table: CaptionTable, path: str | Path) -> None:
@@ -262,7 +261,7 @@ def write_skipped(table: CaptionTable, path: str | Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["line", "image_id", "reason", "detail"])
         for row in table.skipped:
-            writer.writerow([row.line, safe_cell(row.image_id), row.reason, safe_cell(row.detail)])
+            writer.writerow([row.line, row.image_id, row.reason, row.detail])
 
 
 def _by_count(reasons: dict[str, int]) -> str:

@@ -17,7 +17,6 @@ from src.datamodule.caption_table import (
 from src.datamodule.readers.shards import Shard, index_shards, read_images
 from src.datamodule.stream_loader import StreamLoader, import_webdataset
 from src.datamodule.stream_plan import StreamPlan
-from src.utils.csv_cells import safe_cell
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
@@ -205,9 +204,9 @@ class WebDatasetDataModule(CaptionDataModule):
         with atomic_write(Path(run_dir) / "splits.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image_id", "split"])
-            writer.writerows([safe_cell(f"{shard.name}/*"), "train"] for shard in self.shards["train"])
+            writer.writerows([f"{shard.name}/*", "train"] for shard in self.shards["train"])
             for part in PARTS[1:]:
-                writer.writerows([safe_cell(image.image_id), part] for image in self.splits[part])
+                writer.writerows([image.image_id, part] for image in self.splits[part])
         write_skipped(self.table, Path(run_dir) / "skipped.csv")
 
 

@@ -134,7 +134,7 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Started", str(about.get("started") or "").replace("T", " ")[:19]),
         ("Training took", _count(metrics.get("time/fit_seconds"), " s")),
         ("Rows skipped in the data", _count(metrics.get("data/skipped_rows"))),
-        ("Pictures broken during the run", _count(metrics.get("data/broken_images"))),
+        ("Pictures broken during the run", _count(metrics.get("data/unreadable_images"))),
         ("Best validation loss", number(metrics["val/loss_best"]) if "val/loss_best" in metrics else ""),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]

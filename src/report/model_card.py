@@ -135,7 +135,7 @@ def _data(config: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
             f"Split by image or paper in the ratios {shares} with seed {data.get('split_seed')}, or as the data "
             "set's own files say; no image and no paper is in two parts."
         )
-    skipped, broken = (metrics.get(f"data/{key}") for key in ("skipped_rows", "broken_images"))
+    skipped, broken = (metrics.get(f"data/{key}") for key in ("skipped_rows", "unreadable_images"))
     if skipped or broken:
         lines.append(
             f"Left out: {skipped or 0:.0f} rows of the captions file, {broken or 0:.0f} broken pictures."

@@ -10,9 +10,8 @@ from typing import Any
 
 from src.report.attention import read_attention
 from src.report.history import read_history
-from src.utils.csv_cells import plain_cell
 
-TEXT_COLUMNS = {"image_id", "path", "box", "caption", "zero_shot_caption", "licence"}
+TEXT_COLUMNS = {"image_id", "path", "box", "caption", "zero_shot_caption", "license"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Prediction:
     caption: str
     zero_shot_caption: str | None
     references: tuple[str, ...]
-    licence: str
+    license: str
     box: tuple[int, int, int, int] | None  # (left, top, right, bottom) in pixels, of a part of the picture
     scores: dict[str, float]  # "cider_d", "zero_shot_cider_d", ...
 
@@ -102,7 +101,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
-    cells = {name: plain_cell(value or "") for name, value in row.items() if isinstance(name, str)}
+    cells = {name: value or "" for name, value in row.items() if isinstance(name, str)}
     references = [name for name in cells if name.startswith("reference_")]
     scores = _scores({name: cells[name] for name in cells.keys() - TEXT_COLUMNS - set(references)})
     asked = any(name.startswith("zero_shot_") for name in scores)
@@ -112,7 +111,7 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
         caption=cells["caption"],
         zero_shot_caption=cells.get("zero_shot_caption") or ("" if asked else None),
         references=tuple(cells[name] for name in references if cells[name].strip()),
-        licence=cells.get("licence", ""),
+        license=cells.get("license", ""),
         box=read_box(cells.get("box", "")),
         scores=scores,
     )

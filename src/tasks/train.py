@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.callbacks.csv_history import carry_history
 from src.callbacks.last_checkpoint import earlier_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.evaluate import evaluate, numbers
+from src.evaluate import evaluate, finite_floats
 from src.models.checkpoint import read_checkpoint
 from src.report.curves import write_losses
 from src.report.html import write_report
@@ -50,16 +50,16 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.train:
         started = time.monotonic()
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics |= earlier_metrics(trainer) | numbers(trainer.callback_metrics)
+        metrics |= earlier_metrics(trainer) | finite_floats(trainer.callback_metrics)
         metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
         folder = trainer.strategy.broadcast(folder)  # each rank composed its own; one run has one
         best = folder / "checkpoints" / "best.ckpt"
         if not (_is_there(best, trainer) or config.trainer.fast_dev_run):  # stopped before a validation
             trainer.save_checkpoint(best)
             trainer.validate(model, datamodule=datamodule, verbose=False)
-            metrics |= numbers(trainer.callback_metrics)
+            metrics |= finite_floats(trainer.callback_metrics)
         ckpt_path = str(best) if _is_there(best, trainer) else ckpt_path
-        metrics["data/broken_images"] = len(datamodule.broken_everywhere())
+        metrics["data/unreadable_images"] = len(datamodule.broken_everywhere())
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", metrics)
     if config.test:

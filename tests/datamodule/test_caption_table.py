@@ -204,7 +204,7 @@ def test_files_of_the_run_folder(tmp_path: Path) -> None:
     with open(tmp_path / "skipped.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["line", "image_id", "reason", "detail"],
-            ["4", "'=cmd()", "no image", "'+1"],
+            ["4", "=cmd()", "no image", "+1"],
             ["5", 'a,"b', "empty caption", ""],
         ]
     with open(tmp_path / "splits.csv", newline="", encoding="utf-8") as file:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageDraw
 
 from src.report.attention import write_attention
-from src.utils.csv_cells import safe_cell
 
 COLOURS = {"red": "#c8503c", "green": "#4f9d69", "blue": "#3f6fb5", "yellow": "#e3b23c", "purple": "#7d5ba6"}
 THINGS = ("ball", "house", "tree", "car", "boat")
@@ -79,11 +78,11 @@ def _picture(folder: Path, number: int, rng: random.Random, noise: bool) -> tupl
         "image_id": path.name, "path": str(path), "caption": caption,
         "zero_shot_caption": f"a picture of a {rng.choice(THINGS)}",
         **{f"reference_{k}": text for k, text in enumerate(_references(colour, thing, place), 1)},
-        "licence": "CC BY 4.0" if number % 3 == 0 else "", "bleu_4": score / 5, "cider_d": score,
+        "license": "CC BY 4.0" if number % 3 == 0 else "", "bleu_4": score / 5, "cider_d": score,
         "rouge_l": score / 4.2, "zero_shot_bleu_4": base / 6, "zero_shot_cider_d": base,
         "zero_shot_rouge_l": base / 4,
     }  # fmt: skip
-    return {key: safe_cell(str(value)) for key, value in row.items()}, _attention(caption, across, down, size)
+    return {key: str(value) for key, value in row.items()}, _attention(caption, across, down, size)
 
 
 def _references(colour: str, thing: str, place: str) -> list[str]:
@@ -114,7 +113,7 @@ def _metrics() -> dict[str, float]:
         "bleu_1": (0.74, 0.45), "rouge_l": (0.633, 0.341),
     }  # fmt: skip
     metrics = {
-        "test/loss": 1.214, "zero_shot/test/loss": 3.402, "data/skipped_rows": 3, "data/broken_images": 1,
+        "test/loss": 1.214, "zero_shot/test/loss": 3.402, "data/skipped_rows": 3, "data/unreadable_images": 1,
         "time/fit_seconds": 61.5, "train/loss": 1.1, "val/loss": 1.25, "val/loss_best": 1.22,
     }  # fmt: skip
     for name, values in scores.items():

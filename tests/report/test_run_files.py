@@ -18,7 +18,7 @@ def test_a_complete_folder_is_read_without_notes(tmp_path):
         f"{base}{name}" for base in ("", "zero_shot_") for name in ("bleu_4", "cider_d", "rouge_l")
     }
     assert len(row.references) == 5
-    assert row.licence == "CC BY 4.0"
+    assert row.license == "CC BY 4.0"
     assert row.box is None
     assert run.split == "test"
 

@@ -53,7 +53,7 @@ def test_metrics_are_flat_finite_and_named_as_logged(finished):
     assert metrics["test/loss"] < metrics["zero_shot/test/loss"]
     counts = {name: metrics[f"data/{name}"] for name in ("train_images", "val_images", "test_images")}
     assert counts == {"train_images": 32, "val_images": 4, "test_images": 4}
-    assert (metrics["data/skipped_rows"], metrics["data/broken_images"]) == (0, 0)
+    assert (metrics["data/skipped_rows"], metrics["data/unreadable_images"]) == (0, 0)
 
 
 def test_every_image_is_in_one_part_and_each_test_image_has_a_prediction(finished, flickr_folder):

@@ -57,8 +57,8 @@ def test_a_figure_has_its_path_paper_and_licence(tmp_path: Path) -> None:
     table = read_medicat(root)
     first, second = table.images
     assert (first.image_id, first.path) == (NAMES[1], str(root / "figures" / NAMES[1]))
-    assert (first.captions, first.group, first.licence) == (("Axial CT of the chest.",), "a", "cc-by")
-    assert (second.captions, second.group, second.licence, second.box) == (("Two",), "b", "", None)
+    assert (first.captions, first.group, first.license) == (("Axial CT of the chest.",), "a", "cc-by")
+    assert (second.captions, second.group, second.license, second.box) == (("Two",), "b", "", None)
     assert (table.rows_read, table.skipped) == (2, [])
 
 
@@ -149,7 +149,7 @@ def test_figures_with_panels_become_their_panels(tmp_path: Path) -> None:
         NAMES[2]: ("Whole figure",),
     }
     panel = table.images[2]
-    assert (panel.box, panel.group, panel.licence) == ((10, 0, 30, 20), "a", "cc-by")
+    assert (panel.box, panel.group, panel.license) == ((10, 0, 30, 20), "a", "cc-by")
     assert panel.path == str(root / "figures" / NAMES[1])
     assert table.left_out == {"subfigures not accepted": 1}
     only = read_medicat(root, subcaptions_file="subcaptions_public.jsonl", subfigures_only=True)
@@ -244,6 +244,6 @@ def test_real_sample(shared_data: Path) -> None:
     table = read_medicat(shared_data / "medicat")
     assert (len(table.images), len({image.group for image in table.images}), table.skipped) == (7, 3, [])
     assert not any(image.captions[0].lower().startswith("fig") for image in table.images)
-    assert {image.licence for image in table.images} == {"", "cc-by-nc-nd"}
+    assert {image.license for image in table.images} == {"", "cc-by-nc-nd"}
     splits = split_table(table)
     assert [len(splits[part]) for part in ("train", "val", "test")] == [4, 2, 1]

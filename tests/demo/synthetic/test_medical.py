@@ -24,7 +24,7 @@ def test_the_ordinary_reader_reads_them(folder):
 
     assert (len(table.images), table.skipped) == (80, [])
     assert not any(image.captions[0].startswith("Fig") for image in table.images)
-    assert {"cc-by", "cc0"} <= {image.licence for image in table.images}
+    assert {"cc-by", "cc0"} <= {image.license for image in table.images}
     for image in table.images:
         pixels = load_image(image.path)
         assert pixels.shape[0] == 3
