@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".poetry"
 BIN = TOOLS / ("Scripts" if os.name == "nt" else "bin")
-WANTED = ["poetry>=2.1,<3", "poetry-plugin-pypi-mirror"]
+WANTED = ["poetry>=2.2,<3", "poetry-plugin-pypi-mirror"]
 ENDING = ".exe" if os.name == "nt" else ""
 PYTHON, POETRY = BIN / f"python{ENDING}", BIN / f"poetry{ENDING}"
 
