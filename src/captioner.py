@@ -23,9 +23,9 @@ from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, seen_region, word_attention
 from src.models.backbone import strip_pooler
+from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
-from src.models.pretrained import check_finite
 from src.models.restore import Restored, open_captioner
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16, tune_malloc, warn_of_software_bf16

@@ -1,4 +1,4 @@
-"""Checkpoint files: the trained weights by their public names, whole or not there, and never a pickle."""
+"""Checkpoint files: trained weights under hub names, base hash, atomic writing, checked reading without code."""
 
 import hashlib
 import pickle
@@ -16,11 +16,11 @@ from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
 FORMAT = 1
-METADATA_KEY = "captioner"  # where a checkpoint holds what is ours: format, base, config
+METADATA_KEY = "captioner"  # holds format, base, base_sha256 and config
 
 
 def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
-    """Module name -> the name in `save_pretrained`'s files, which outlives a rename inside transformers."""
+    """Map module names to the names in `save_pretrained`'s files, which stay when transformers renames a module."""
     from transformers.core_model_loading import revert_weight_conversion
 
     weights = model.state_dict()
@@ -31,7 +31,7 @@ def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
 
 
 def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of every weight by its public name."""
+    """Return the SHA-256 of every weight by its hub name."""
     return {
         names[name]: hashlib.sha256(
             weight.detach().cpu().contiguous().view(torch.uint8).numpy().data
@@ -41,13 +41,31 @@ def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str
 
 
 def combine_digests(digests: Mapping[str, str], names: Iterable[str] | None = None) -> str:
-    """One SHA-256 over weights in the order of their names."""
+    """Return one SHA-256 over weights in the order of their names."""
     chosen = sorted(digests if names is None else names)
     return hashlib.sha256("".join(f"{name}={digests[name]}\n" for name in chosen).encode()).hexdigest()
 
 
+def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Refuse weights that hold an infinite number or a NaN: captions would be empty.
+
+    source: what holds them, for the message.
+
+    Raises:
+        UserError: naming the first such weight.
+    """
+    for name, weight in weights:
+        if weight.is_floating_point() and weight.numel():
+            low, high = weight.detach().aminmax()  # one pass, no copy; a NaN anywhere makes both NaN
+            if not (low.isfinite() and high.isfinite()):
+                raise UserError(
+                    f"{source}: its weights are not finite ({name}); expected a model whose training did not diverge; "
+                    "use another checkpoint"
+                )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written beside and renamed, read without running code from them."""
+    """Write Lightning's checkpoint files atomically and read them without running code from them."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -61,13 +79,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(path, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            fault = _of_the_disk(error)
-            if fault is None:
+            disk_error = _find_os_error(error)
+            if disk_error is None:
                 raise
-            reason = fault.strerror or fault
+            earlier = f", then resume from the earlier ckpt_path={path}" if Path(path).is_file() else ""
             raise UserError(
-                f"{path} cannot be written ({reason}); expected room for it; an earlier file of that name is "
-                f"intact: free some space and go on with ckpt_path={path}"
+                f"{path} cannot be written ({disk_error.strerror or disk_error}); expected room for it; "
+                f"free some space{earlier or ' and start again'}"
             ) from error
 
     def load_checkpoint(
@@ -77,47 +95,81 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path, map_location)
 
 
-def _of_the_disk(error: BaseException | None) -> OSError | None:
-    """The disk's error behind an error: torch's writer, left in the middle of a file, puts one of its own on top."""
+def _find_os_error(error: BaseException | None) -> OSError | None:
+    """Find the disk's error below torch's: its writer raises one of its own when a write fails."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint's content: tensors and plain values; anything else in it is refused, not run.
+    """Read and check a checkpoint: tensors and plain values; anything else in it is refused and does not run.
 
     Raises:
-        UserError: no such file, damaged, holds code, or is not a checkpoint of this project.
+        UserError: no such file, damaged, larger inside than outside, holds code, has weights that are not finite,
+            or is not a checkpoint of this project.
     """
     path = Path(path)
+    found = f"ckpt_path={str(path)!r}"
     if not path.is_file():
         raise UserError(
-            f"ckpt_path={str(path)!r} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
+            f"{found} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
         )
+    _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"ckpt_path={str(path)!r} holds more than tensors and plain values, or none; expected a checkpoint "
+            f"{found} holds more than tensors and plain values, or none; expected a checkpoint "
             "written by train.py; it was not loaded, since loading could run code from it"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, type(error).__name__) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(METADATA_KEY), dict):
         raise UserError(
-            f"ckpt_path={str(path)!r} is damaged ({type(error).__name__}); expected a whole checkpoint; "
-            "use another one of the run, such as last.ckpt"
-        ) from error
-    if not isinstance(checkpoint, dict) or METADATA_KEY not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(
-            f"ckpt_path={str(path)!r} is not a checkpoint of this project; expected a file written by train.py; "
+            f"{found} is not a checkpoint of this project; expected a file written by train.py; "
             "a save_pretrained folder goes into model.checkpoint=..."
         )
-    if checkpoint[METADATA_KEY].get("format") != FORMAT:
+    content, weights = checkpoint[METADATA_KEY], checkpoint.get("state_dict")
+    if content.get("format") != FORMAT:
         raise UserError(
-            f"ckpt_path={str(path)!r} has layout {checkpoint[METADATA_KEY].get('format')}; expected {FORMAT}; "
-            "load it with the release that wrote it"
+            f"{found} has format {content.get('format')}; expected {FORMAT}; load it with the release that wrote it"
         )
+    kinds = {"base": str, "base_sha256": str, "config": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    if wrong or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise _damaged(path, f"without {wrong[0] if wrong else 'weights'}")
+    check_finite(weights.items(), found)
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Compare a checkpoint file with its own sizes and CRC-32 sums, before anything of it is loaded.
+
+    Raises:
+        UserError: bytes have changed or are missing, or it would unpack to more than the file's size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stated, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            if stated > size:
+                raise UserError(
+                    f"ckpt_path={str(path)!r} is a file of {size / 1e6:,.0f} MB that unpacks to "
+                    f"{stated / 1e6:,.0f} MB; expected uncompressed tensors, as train.py writes them; it was not loaded"
+                )
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise _damaged(path, str(error) or type(error).__name__) from error
+    if changed:
+        raise _damaged(path, f"the checksum of {changed} differs")
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    others = sorted(other.name for other in path.parent.glob("*.ckpt") if other.name != path.name)
+    remedy = (
+        f"use another one of its folder, such as {others[0]}" if others else "copy it again or train again"
+    )
+    return UserError(f"ckpt_path={str(path)!r} is damaged ({reason}); expected a whole checkpoint; {remedy}")
 
 
 def check_base(content: Mapping[str, Any], base_id: str, base_sha256: str) -> None:
@@ -134,18 +186,22 @@ def check_base(content: Mapping[str, Any], base_id: str, base_sha256: str) -> No
 
 
 def match_names(
-    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Iterable[str]
+    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Weights by public name -> by module name.
+    """Map saved weights from hub names to module names.
+
+    trained: the weights that train here, by module name.
 
     Raises:
-        UserError: the file holds other weights than those that train here.
+        UserError: the file holds other weights than those that train here, or of other shapes.
     """
     wanted = {names[name]: name for name in trained}
-    unlike = sorted(set(wanted) ^ set(saved))
-    if unlike:
+    differing = sorted(set(wanted) ^ set(saved)) or sorted(
+        name for name, weight in saved.items() if weight.shape != trained[wanted[name]].shape
+    )
+    if differing:
         raise UserError(
-            f"the checkpoint holds {len(saved)} weights and {len(wanted)} train here (first difference: {unlike[0]}); "
-            "expected the same model.train and model.num_layers_to_train as in the run that wrote it"
+            f"the checkpoint holds {len(saved)} weights and {len(wanted)} train here (first difference: "
+            f"{differing[0]}); expected the run's own model.train and model.num_layers_to_train; set them"
         )
     return {wanted[name]: weight for name, weight in saved.items()}

@@ -1,12 +1,11 @@
 """Load a captioner from a hub id or a folder: model and processor; or join a pretrained encoder and decoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from src.datamodule.processor import Processor
+from src.models.checkpoint import check_finite
 from src.models.special_tokens import make_preprocessing
 from src.utils.errors import UserError
 from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
@@ -86,23 +86,6 @@ def load_image_processor(base: str) -> Any:
     encoder = base if Path(base).is_dir() else base.split(" + ")[0]
     source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
     return load_pretrained("image processor", AutoImageProcessor, source, revision or None)
-
-
-def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
-    """Refuse weights that hold an infinite number or a NaN: captions would be empty.
-
-    source: what holds them, for the message.
-
-    Raises:
-        UserError: the first such weight.
-    """
-    for name, weight in weights:
-        if weight.is_floating_point() and weight.numel():
-            low, high = weight.aminmax()  # a NaN anywhere makes both NaN
-            if not (low.isfinite() and high.isfinite()):
-                raise UserError(
-                    f"{source}: its weights are not finite ({name}); expected numbers only; choose another checkpoint"
-                )
 
 
 def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:

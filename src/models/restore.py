@@ -1,40 +1,53 @@
-"""From a run folder, a `.ckpt`, a saved folder or a hub id back to a captioner, with nothing else given."""
+"""Rebuild a captioner from a run folder, a `.ckpt`, a saved folder or a hub id, with nothing else given.
 
-import importlib
+A checkpoint may come from a stranger: plain values of known settings are taken from its config, and nothing else.
+"""
+
+import contextlib
+import importlib.util
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningDataModule
-from transformers import VisionEncoderDecoderModel
+from transformers import GenerationConfig, VisionEncoderDecoderModel
 
 from src.datamodule.processor import Processor
+from src.models.checkpoint import METADATA_KEY, read_checkpoint
+from src.models.lora import merge_adapter
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
 from src.utils.hub import find_source
+from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.models.vit_gpt2 import VitGpt2
 
+log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "${oc.env:PROJECT_ROOT}"  # what a config that was made movable calls the project's folder
-OURS = "src.models.vit_gpt2.VitGpt2"
+PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder in the demo's checkpoint
+MODEL_TARGET = "src.models.vit_gpt2.VitGpt2"
+DATA_TARGET = re.compile(r"(src\.datamodule\.[a-z_]+|src\.demo\.synthetic\.datamodules)\.([A-Za-z]+)")
 ONLY_FOR_TRAINING = ("_target_", "optimizer", "lr_scheduler")
-LENGTH, BEAMS = 32, 4  # where neither a run nor a generation config says
+# Settings that a checkpoint may not choose: they download or write.
+FORCED = {"download": False, "cache_dir": None}
+PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
+LENGTH, BEAMS = 32, 4  # where neither a run nor a generation config has them
+MAX_BEAMS = 128
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A captioner that is ready to be asked; adapters are merged into the weights.
+    """A captioner ready for generation; adapters are merged into the weights.
 
-    model: fp32, in eval mode, on the CPU. max_length (tokens, start included) and num_beams: how it was to be
-    asked. source: the file, folder or hub id that it came from. base: hub id or folder of the base weights.
-    file: the `.ckpt`, None for a saved folder or the hub. trained: what the `.ckpt` holds of the run: base,
-    base_sha256, config; empty without one.
+    model: fp32, in eval mode, on the CPU. max_length (tokens, start included) and num_beams: as it was evaluated.
+    source: the file, folder or hub id that it came from. base: hub id or folder of the base weights.
+    file: the `.ckpt`, None for a saved folder or the hub. trained: base, base_sha256 and config of the `.ckpt`; empty
+    without one.
     """
 
     model: VisionEncoderDecoderModel
@@ -56,86 +69,219 @@ class Restored:
 
 
 def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
-    """Whatever `checkpoint` is: run folder (its best), `.ckpt`, `last`, `save_pretrained` folder or hub id.
+    """Load a run folder (its best), a `.ckpt`, `last`, a `save_pretrained` folder or a hub id.
 
     base: where the base weights are now, when they are not where they were at training; their hash is checked.
 
     Raises:
         UserError: nothing there, damaged, not one of these, or the base is missing or another one.
     """
-    from src.models.checkpoint import METADATA_KEY, read_checkpoint
-    from src.models.lora import merge_adapter
-
     file = checkpoint_file(str(checkpoint))
     try:
         if file is None:
             return _open_saved(str(checkpoint))
         content = read_checkpoint(file)
-        module = _module(content, file, base)
-    except UserError as error:  # the settings of a training run are not the words of these commands
+        module = _build_module(content, file, base)
+    except UserError as error:  # these commands name the setting otherwise than a training run
         raise UserError(
             str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         ) from error
     merge_adapter(module.model)
     config = content[METADATA_KEY]["config"]
     length = module.max_length or (config.get("datamodule") or {}).get("generation_length") or LENGTH
+    _check_generation(length, module.num_beams, module.preprocessing, f"checkpoint={str(file)!r}")
     return Restored(
-        module.model, module.preprocessing, length, module.num_beams, str(file), module.base_id, file, content[METADATA_KEY]
+        module.model, module.preprocessing, length, module.num_beams, str(file), module.base_id, file,
+        content[METADATA_KEY],
     )  # fmt: skip
 
 
-def restore(checkpoint: str | Path, base: str | None = None) -> "VitGpt2":
-    """The module of a training run with its trained weights, in eval mode, on the CPU.
+def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> "VitGpt2":
+    """Rebuild the module of a training run with its trained weights, in eval mode, on the CPU.
+
+    settings: arguments of `VitGpt2` to replace those of the run, such as num_beams.
 
     Raises:
         UserError: no such file, or one that does not fit its base.
     """
-    from src.models.checkpoint import read_checkpoint
-
     file = checkpoint_file(str(checkpoint))
     if file is None:
         raise UserError(
             f"checkpoint={str(checkpoint)!r} is not of a run; expected a .ckpt or a run folder; "
             "set checkpoint=<run>/checkpoints/best.ckpt"
         )
-    return _module(read_checkpoint(file), file, base)
+    return _build_module(read_checkpoint(file), file, base, settings)
+
+
+def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any]:
+    """Return the settings to score a checkpoint with: `datamodule`, `model`, `seed`, `trainer.precision`.
+
+    file: the `.ckpt`; None for a saved folder or hub id at `checkpoint`, which has settings of the model alone.
+
+    Raises:
+        UserError: it cannot be loaded, or names something else to build.
+    """
+    if file is not None:
+        metadata = read_checkpoint(file)[METADATA_KEY]
+        settings = rebuilt_settings(metadata["config"], file)
+        with contextlib.suppress(UserError):  # the command line may name another base
+            model = settings.get("model", {})
+            model["checkpoint"] = _find_base(metadata, model.get("checkpoint") or "", file)
+        return settings
+    found = open_captioner(checkpoint)
+    model = {"_target_": MODEL_TARGET, "checkpoint": found.base, "max_length": found.max_length}
+    return {"model": model | {"num_beams": found.num_beams, "optimizer": None, "lr_scheduler": None}}
+
+
+def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    """Return `datamodule`, `model`, `seed` and `trainer.precision` of a checkpoint's config, safe to instantiate.
+
+    `_target_` calls whatever it names: it has to name our model and one of our data modules, and nothing within
+    them is built. Interpolations are refused, as they read the environment. Downloads are off.
+
+    Raises:
+        UserError: the file names something else to build, or holds other values than plain ones.
+    """
+    settings: dict[str, Any] = {}
+    for name, expected in (("model", MODEL_TARGET), ("datamodule", "a data module of src/datamodule")):
+        if name not in config:
+            continue
+        group = {key: value for key, value in dict(config[name]).items() if key not in ONLY_FOR_TRAINING[1:]}
+        group = _plain(group, name, file)
+        target = group.get("_target_")
+        kind = _find_class(str(target)) if name == "datamodule" else _model_class(target)
+        if kind is None:
+            raise UserError(
+                f"ckpt_path={str(file)!r} has {name}._target_={target}; expected {expected}; nothing of it was "
+                "built, since that could run code; use a checkpoint that train.py wrote"
+            )
+        settings[name] = {"_target_": target} | _known(group, kind, name, file)
+    if isinstance(config.get("seed"), int):
+        settings["seed"] = config["seed"]
+    trainer = config.get("trainer")
+    precision = str(trainer.get("precision")) if isinstance(trainer, dict) else ""
+    return settings | ({"trainer": {"precision": precision}} if precision in PRECISIONS else {})
+
+
+def _plain(value: Any, name: str, file: str | Path) -> Any:
+    """Copy settings of plain values; the project's folder takes the place of its name.
+
+    Raises:
+        UserError: an interpolation, an object, or something to build inside of a setting.
+    """
+    if isinstance(value, Mapping):
+        nested = sorted(key for key in value if not isinstance(key, str) or key.startswith("_"))
+        if nested and (nested != ["_target_"] or "." in name):
+            raise _not_plain(f"{name}.{nested[0]}", value[nested[0]], file)
+        return {key: _plain(item, f"{name}.{key}", file) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{name}.", file) for item in value]
+    if isinstance(value, str):
+        value = value.replace(PROJECT, str(ROOT))
+        if "${" in value or value == "???":
+            raise _not_plain(name, value, file)
+    elif not (value is None or isinstance(value, bool | int | float)):
+        raise _not_plain(name, value, file)
+    return value
+
+
+def _not_plain(name: str, value: Any, file: str | Path) -> UserError:
+    return UserError(
+        f"ckpt_path={str(file)!r} has {name}={value}; expected a plain value, without interpolation or a class to "
+        "build; nothing of it was built, since that could run code; use a checkpoint that train.py wrote"
+    )
+
+
+def _known(settings: Mapping[str, Any], kind: type, name: str, file: str | Path) -> dict[str, Any]:
+    """Return the settings that a class takes, without downloads and addresses of the network."""
+    known = _parameters(kind)
+    kept = {key: value for key, value in settings.items() if key in known and key not in ONLY_FOR_TRAINING}
+    for key in sorted(settings.keys() - known - {*ONLY_FOR_TRAINING}):
+        if settings[key] is not None and kind.__name__ == "VitGpt2":
+            raise UserError(
+                f"checkpoint={str(file)!r} was made with model.{key}, which is not known here; expected a "
+                "checkpoint of this release; load it with the release that wrote it"
+            )
+        log.debug("%s: %s.%s of the checkpoint is not known here and not used", file, name, key)
+    for key in [key for key, value in kept.items() if isinstance(value, str) and "://" in value]:
+        log.warning(
+            "%s: %s.%s=%s of the checkpoint is not used; set it yourself", file, name, key, kept.pop(key)
+        )
+    return kept | {key: value for key, value in FORCED.items() if key in kept}
+
+
+def _parameters(kind: type) -> set[str]:
+    """Return the names of a class's arguments, with those of its parents where it passes `**kwargs` on."""
+    names: set[str] = set()
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent):
+            parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names - {"self", "kwargs", "processor", "run_config"}
+
+
+def _model_class(target: Any) -> type | None:
+    from src.models.vit_gpt2 import VitGpt2
+
+    return VitGpt2 if target in (None, MODEL_TARGET) else None
+
+
+def _find_class(target: str) -> type | None:
+    """Return the data module of src/datamodule that a `_target_` names, None for anything else."""
+    found = DATA_TARGET.fullmatch(target)
+    if found is None or importlib.util.find_spec(found[1]) is None:
+        return None
+    kind = getattr(importlib.import_module(found[1]), found[2], None)
+    return kind if isinstance(kind, type) and issubclass(kind, LightningDataModule) else None
 
 
 def _open_saved(checkpoint: str) -> Restored:
-    """A folder of `save_pretrained` or a hub id, asked as its generation config says."""
-    found = load_captioner(checkpoint)
-    how = found.model.generation_config
-    return Restored(
-        found.model, found.processor, how.max_length or LENGTH, how.num_beams or BEAMS, found.base_id, found.base_id
-    )  # fmt: skip
+    """Load a folder of `save_pretrained` or a hub id, with the lengths and beams of its generation config.
 
-
-def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt2":
-    """Base and trained weights together.
-
-    The settings come out of the file as plain values and go to one known class: a file from a stranger cannot
-    name another one and so run its code.
+    Raises:
+        UserError: it cannot be loaded, or its generation config has values out of range.
     """
-    from src.models.checkpoint import METADATA_KEY
+    found = load_captioner(checkpoint)
+    saved: GenerationConfig = found.model.generation_config
+    length = saved.max_length or min(LENGTH, found.processor.max_positions)
+    beams = saved.num_beams or BEAMS
+    _check_generation(length, beams, found.processor, f"checkpoint={checkpoint!r}: generation_config.json")
+    return Restored(found.model, found.processor, length, beams, found.base_id, found.base_id)
+
+
+def _check_generation(max_length: Any, num_beams: Any, processor: Processor, source: str) -> None:
+    """Raises UserError for a length or a number of beams of another type or out of range."""
+    limits = (("max_length", max_length, 2, processor.max_positions), ("num_beams", num_beams, 1, MAX_BEAMS))
+    for name, value, low, high in limits:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise UserError(
+                f"{source} has {name}={value!r}; expected a whole number from {low} to {high}; change it there"
+            )
+
+
+def _build_module(
+    content: Mapping[str, Any], file: Path, base: str | None, replaced: Mapping[str, Any] | None = None
+) -> "VitGpt2":
+    """Join base and trained weights.
+
+    Raises:
+        UserError: the file is of another class, of another release, or does not fit the base.
+    """
     from src.models.vit_gpt2 import VitGpt2
 
-    settings = _movable(dict(content[METADATA_KEY]["config"].get("model") or {}))
-    if settings.get("_target_", OURS) != OURS:
+    metadata = content[METADATA_KEY]
+    config = metadata["config"].get("model") or {}
+    if _model_class(config.get("_target_")) is None:
         raise UserError(
-            f"checkpoint={str(file)!r} is of a {settings['_target_']}; expected {OURS}; load it with the code "
+            f"checkpoint={str(file)!r} is of a {config['_target_']}; expected {MODEL_TARGET}; load it with the code "
             "that wrote it"
         )
-    settings = {key: value for key, value in settings.items() if key not in ONLY_FOR_TRAINING}
-    unknown = settings.keys() - inspect.signature(VitGpt2).parameters.keys()
-    if unknown:
-        raise UserError(
-            f"checkpoint={str(file)!r} was made with model.{min(unknown)}, which is not known here; expected a "
-            "checkpoint of this release; load it with the release that wrote it"
-        )
+    taken = {key: value for key, value in config.items() if key not in ONLY_FOR_TRAINING}
+    settings = _known(_plain(taken, "model", file), VitGpt2, "model", file) | dict(replaced or {})
     if not settings.get("from_encoder_decoder"):
-        settings["checkpoint"] = base or _find_base(
-            content[METADATA_KEY], settings.get("checkpoint") or "", file
-        )
+        settings["checkpoint"] = base or _find_base(metadata, settings.get("checkpoint") or "", file)
     module = VitGpt2(**settings)
     checkpoint = dict(content)
     module.on_load_checkpoint(checkpoint)
@@ -143,86 +289,22 @@ def _module(content: Mapping[str, Any], file: Path, base: str | None) -> "VitGpt
     return module.eval()
 
 
-def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    """`datamodule`, `model` and `seed` of the run that wrote a checkpoint, fit to be built by Hydra for scoring.
-
-    `_target_` calls whatever it names, and the file may come from a stranger: it has to name our model and one of
-    our data modules, and nothing within them is built.
+def _find_base(metadata: Mapping[str, Any], checkpoint: str, file: Path) -> str:
+    """Find the base weights where they were or, when the whole project was moved, inside this project.
 
     Raises:
-        UserError: the file wants something else to be built.
+        UserError: they were in a folder that does not exist any more.
     """
-    parts = {name: config[name] for name in ("datamodule", "model", "seed") if name in config}
-    if "model" in parts:
-        parts["model"] = {
-            key: value for key, value in parts["model"].items() if key not in ("optimizer", "lr_scheduler")
-        }
-    for name, allowed, expected in (
-        ("model", _is_our_model, OURS),
-        ("datamodule", _is_our_data, "a data module of src/datamodule"),
-    ):
-        targets = list(_targets(parts.get(name) or {}))
-        if name in parts and not (len(targets) == 1 and allowed(str(dict(parts[name]).get("_target_")))):
-            raise UserError(
-                f"ckpt_path={str(file)!r} wants {name} to be {targets}; expected {expected}; nothing of it was "
-                "built, since that could run code; use a checkpoint that train.py wrote"
-            )
-    return parts
-
-
-def _targets(value: Any) -> Iterator[Any]:
-    """Every `_target_` in settings, however deep."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if key == "_target_":
-                yield item
-            else:
-                yield from _targets(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _targets(item)
-
-
-def _is_our_model(target: str) -> bool:
-    return target == OURS
-
-
-def _is_our_data(target: str) -> bool:
-    """Whether it is a data module that a file of src/datamodule has at its top."""
-    found = re.fullmatch(r"(src\.datamodule\.[a-z_]+|src\.demo\.synthetic\.datamodules)\.([A-Za-z]+)", target)
-    if found is None or not (ROOT / f"{found[1].replace('.', '/')}.py").is_file():
-        return False
-    kind = getattr(importlib.import_module(found[1]), found[2], None)
-    return isinstance(kind, type) and issubclass(kind, LightningDataModule)
-
-
-def _find_base(trained: Mapping[str, Any], checkpoint: str, file: Path) -> str:
-    """The base weights, where they were or, when the whole project was moved, where they must be now.
-
-    Raises:
-        UserError: they were in a folder that is gone.
-    """
-    then = str((trained["config"].get("paths") or {}).get("root_dir") or ROOT)
-    recorded = _movable(trained["base"])
-    candidates = [recorded] if Path(recorded).is_absolute() else []
-    candidates.append(checkpoint)
-    candidates += [
-        str(ROOT / Path(one).relative_to(then)) for one in candidates if Path(one).is_relative_to(then)
-    ]
-    for candidate in candidates:
-        if Path(candidate).is_dir():
-            return candidate
+    recorded = metadata["base"].replace(PROJECT, str(ROOT))
+    for folder in [Path(one) for one in (recorded, checkpoint) if Path(one).is_absolute()]:
+        inside = [ROOT.joinpath(*folder.parts[start:]) for start in range(1, len(folder.parts))]
+        for candidate in (folder, *inside):
+            if (candidate / "config.json").is_file():
+                return str(candidate)
     try:
         return find_source("checkpoint", checkpoint)
     except UserError as error:
         raise UserError(
-            f"checkpoint={str(file)!r} was trained on {checkpoint}, which is gone; expected its base weights "
-            f"(sha256 {trained['base_sha256'][:12]}); set base=<the folder where they are now, or a hub id>"
+            f"checkpoint={str(file)!r} was trained on {checkpoint}, which does not exist; expected its base weights "
+            f"(sha256 {metadata['base_sha256'][:12]}); set base=<the folder where they are now, or a hub id>"
         ) from error
-
-
-def _movable(value: Any) -> Any:
-    """`value` with the project's folder in the place of its name."""
-    if isinstance(value, Mapping):
-        return {key: _movable(item) for key, item in value.items()}
-    return value.replace(PROJECT, str(ROOT)) if isinstance(value, str) else value

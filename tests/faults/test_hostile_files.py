@@ -18,7 +18,6 @@ from PIL import Image
 from src.callbacks.feature_cache import FeatureCache
 from src.captioner import Captioner
 from src.models.checkpoint import METADATA_KEY
-from src.models.restore import rebuilt_settings
 from src.predict import open_table
 from src.utils.errors import UserError
 from tests.faults.tiny import Run, differences
@@ -88,21 +87,6 @@ def test_a_checkpoint_cannot_name_what_scoring_builds(part, marker, tiny_checkpo
     torch.save(content, file)
     with pytest.raises(UserError, match=r"os\.mkdir.*nothing of it was built"):
         run_eval(tmp_path / "run", f"ckpt_path={file}")
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "src.datamodule.images.decode.os.mkdir",
-        "src.datamodule.images.decode.Path",
-        "src.datamodule.nothing.FlickrDataModule",
-        "src.datamodule.flickr.Nothing",
-        "tests.datamodule.tiny.DrawnDataModule",
-    ],
-)
-def test_only_our_data_modules_are_built_from_a_file(target):
-    with pytest.raises(UserError, match="a data module of src/datamodule"):
-        rebuilt_settings({"datamodule": {"_target_": target}}, "theirs.ckpt")
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["in a whole file", "a bare pickle"])

@@ -1,13 +1,16 @@
-"""What is refused as a checkpoint, and that nothing of it runs."""
+"""Checkpoint files: what is refused, that nothing of it runs, and that a failed write damages nothing."""
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
 
 from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, check_base, match_names, read_checkpoint
 from src.utils.errors import UserError
+
+CONTENT = {"format": 1, "base": "org/base", "base_sha256": "0" * 64, "config": {}}
 
 
 class Attack:
@@ -18,13 +21,23 @@ class Attack:
         return os.mkdir, (str(self.target),)
 
 
+def save(path, weights=None, **content):
+    torch.save({"state_dict": weights or {"w": torch.ones(999)}, METADATA_KEY: CONTENT | content}, path)
+    return path
+
+
+def refused(path, match):
+    with pytest.raises(UserError, match=match) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
     target = tmp_path / "owned"
     torch.save({"state_dict": {}, METADATA_KEY: Attack(target)}, tmp_path / "bad.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Attack(target)))
     for name in ("bad.ckpt", "plain.ckpt"):
-        with pytest.raises(UserError, match=r"not loaded|damaged"):
-            read_checkpoint(tmp_path / name)
+        refused(tmp_path / name, r"not loaded|damaged")
     assert not target.exists()
 
 
@@ -32,21 +45,57 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
     ("content", "message"),
     [(b"", "damaged"), (b"PK\x03\x04 cut", "damaged"), (None, "does not exist")],
 )
-def test_a_file_that_is_no_checkpoint_is_told(tmp_path, content, message):
-    path = tmp_path / "x.ckpt"
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content, message):
     if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_checkpoint(path)
+        (tmp_path / "x.ckpt").write_bytes(content)
+    refused(tmp_path / "x.ckpt", message)
 
 
-def test_another_kind_and_another_layout_are_told(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    torch.save({"state_dict": {}, METADATA_KEY: {"format": 0}}, tmp_path / "old.ckpt")
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
-        read_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="layout 0"):
-        read_checkpoint(tmp_path / "old.ckpt")
+@pytest.mark.parametrize("change", ["a flipped bit", "a page of zeros", "a cut end"])
+def test_a_checkpoint_with_changed_bytes_is_refused(tmp_path, change):
+    path = save(tmp_path / "best.ckpt", {"w": torch.arange(1, 9999.0)})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    if change == "a flipped bit":
+        data[middle] ^= 1
+    elif change == "a page of zeros":
+        data[middle : middle + 4096] = bytes(4096)
+    else:
+        del data[-99:]
+    path.write_bytes(data)
+    refused(path, r"is damaged \(.*; copy it again or train again")
+    save(tmp_path / "last.ckpt")
+    refused(path, "use another one of its folder, such as last.ckpt")
+
+
+def test_a_checkpoint_that_inflates_is_refused_by_its_stated_sizes(tmp_path):
+    save(tmp_path / "plain.ckpt", {"w": torch.zeros(9_999_999)})
+    with zipfile.ZipFile(tmp_path / "plain.ckpt") as plain:
+        with zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as small:
+            for entry in plain.infolist():
+                small.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "x.ckpt").stat().st_size < 1e6
+    refused(tmp_path / "x.ckpt", r"file of 0 MB that unpacks to 40 MB; .* not loaded")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    refused(save(tmp_path / "x.ckpt", {"w": torch.tensor([1.0, value])}), r"weights are not finite \(w\)")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}}, "not a checkpoint of this project"),
+        ([1], "not a checkpoint of this project"),
+        ({"state_dict": {}, METADATA_KEY: {"format": 0}}, "has format 0"),
+        ({"state_dict": {}, METADATA_KEY: CONTENT | {"config": [1]}}, "damaged \\(without config"),
+        ({"state_dict": {"w": 1}, METADATA_KEY: CONTENT}, "damaged \\(without weights"),
+    ],
+)
+def test_another_content_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "x.ckpt")
+    refused(tmp_path / "x.ckpt", message)
 
 
 def test_other_base_weights_are_refused():
@@ -54,27 +103,33 @@ def test_other_base_weights_are_refused():
         check_base({"base": "a", "base_sha256": "1" * 64}, "b", "2" * 64)
 
 
-def test_other_trained_weights_are_refused():
-    with pytest.raises(UserError, match="num_layers_to_train"):
-        match_names({"x": torch.zeros(1)}, {"y": "z"}, ["y"])
+def test_weights_of_another_name_or_shape_are_refused():
+    for saved in ({"x": torch.zeros(1)}, {"z": torch.zeros(2)}):
+        with pytest.raises(UserError, match="num_layers_to_train"):
+            match_names(saved, {"y": "z"}, {"y": torch.zeros(1)})
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_advises_it_only_where_there_is_one(
+    tmp_path, monkeypatch, earlier
+):
     path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"a": 1}, path)
+    if earlier:
+        AtomicCheckpointIO().save_checkpoint({"a": 1}, path)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="No space left") as caught:
         AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
     monkeypatch.undo()
-    assert torch.load(path, weights_only=True) == {"a": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert ("earlier ckpt_path=" in str(caught.value)) == earlier
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"] * earlier
+    assert not earlier or torch.load(path, weights_only=True) == {"a": 1}
 
 
-def test_a_fault_that_is_not_the_disks_is_not_told_as_one(tmp_path, monkeypatch):
+def test_an_error_that_is_not_the_disks_is_raised_as_it_is(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("cannot write this tensor")
 

@@ -1,5 +1,6 @@
-"""Whatever a captioner is kept as, it comes back as it was."""
+"""A captioner is rebuilt from whatever it was saved as; a stranger's checkpoint chooses nothing but plain settings."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import torch
 
 from src.models import restore as restoring
 from src.models.checkpoint import METADATA_KEY
-from src.models.restore import open_captioner, restore
+from src.models.restore import open_captioner, rebuilt_settings, restore, scoring_settings
 from src.utils.errors import UserError
 from tests.saved_run import save_run
+
+FLICKR = "src.datamodule.flickr.FlickrDataModule"
 
 
 @pytest.fixture(scope="module")
@@ -20,68 +23,124 @@ def run(tmp_path_factory, tiny_checkpoint) -> Path:
     return folder
 
 
-def rewrite(run: Path, target: Path, **changes) -> Path:
-    """The run's checkpoint with other values under the project's key."""
+def rewrite(run: Path, target: Path, model: dict | None = None, **changes) -> Path:
+    """Copy the run's checkpoint with other metadata."""
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    content[METADATA_KEY] |= changes
+    metadata = content[METADATA_KEY] | changes
+    config = metadata["config"]
+    content[METADATA_KEY] = metadata | {"config": config | {"model": config["model"] | (model or {})}}
     torch.save(content, target)
     return target
 
 
-def test_a_run_folder_its_checkpoint_and_a_copy_of_the_file_give_the_trained_model(
-    run, tiny_checkpoint, tmp_path
-):
+def refused(match, function, *args):
+    with pytest.raises(UserError, match=match) as caught:
+        function(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_folder_its_checkpoint_and_a_copied_file_give_the_trained_model(run, tiny_checkpoint, tmp_path):
     expected = save_run(tmp_path / "again", tiny_checkpoint).model.state_dict()
     copied = shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "copied.ckpt")
-    for checkpoint in (run, run / "checkpoints" / "best.ckpt", run / "checkpoints", copied):
+    for checkpoint in (run, run / "checkpoints" / "best.ckpt", copied):
         found = open_captioner(checkpoint)
         assert all(torch.equal(weight, expected[name]) for name, weight in found.model.state_dict().items())
         assert (found.max_length, found.num_beams) == (12, 3)
         assert found.run_dir == (None if checkpoint == copied else run)
         assert not found.model.training
-    weights = restore(run).model.state_dict()
+    module = restore(run, num_beams=2)
+    weights = module.model.state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+    assert module.num_beams == 2
 
 
-def test_a_saved_folder_is_asked_as_its_generation_config_says(tiny_checkpoint, tmp_path):
+def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_path):
     found = open_captioner(tiny_checkpoint)
     assert (found.max_length, found.num_beams, found.run_dir, found.trained) == (32, 4, None, {})
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
     (folder / "generation_config.json").write_text('{"max_length": 9, "num_beams": 2}')
     found = open_captioner(folder)
     assert (found.max_length, found.num_beams) == (9, 2)
+    model = scoring_settings(str(folder), None)["model"]
+    assert (model["checkpoint"], model["max_length"], model["num_beams"]) == (str(folder), 9, 2)
 
 
-def test_the_length_of_the_data_set_is_kept(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
-    config = config | {
-        "model": config["model"] | {"max_length": None},
-        "datamodule": {"generation_length": 20},
+@pytest.mark.parametrize(
+    "values",
+    [{"num_beams": 10**9}, {"num_beams": "four"}, {"num_beams": 0.5}, {"max_length": 10**9}, {"max_length": [9]},
+     {"num_beams": -1}],
+)  # fmt: skip
+def test_a_generation_config_out_of_range_or_of_another_type_is_one_line(tiny_checkpoint, tmp_path, values):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
+    (folder / "generation_config.json").write_text(json.dumps(values))
+    refused("checkpoint=", open_captioner, folder)
+
+
+def test_a_checkpoint_with_too_many_beams_is_one_line(run, tmp_path):
+    refused("num_beams=1000000000; expected", open_captioner,
+            rewrite(run, tmp_path / "x.ckpt", {"num_beams": 10**9}))  # fmt: skip
+
+
+def test_the_generation_length_of_the_data_is_kept(run, tmp_path):
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]
+    config = content["config"] | {"datamodule": {"generation_length": 20}}
+    assert (
+        open_captioner(rewrite(run, tmp_path / "x.ckpt", {"max_length": None}, config=config)).max_length
+        == 20
+    )
+
+
+def test_a_checkpoint_cannot_choose_the_model_class_and_unknown_settings_are_named(run, tmp_path):
+    changed = rewrite(run, tmp_path / "x.ckpt", {"_target_": "os.system"})
+    refused(r"is of a os\.system; expected src\.models", open_captioner, changed)
+    changed = rewrite(run, tmp_path / "x.ckpt", {"warp": 9, "renamed": None})
+    refused(r"model\.warp, which is not known here", open_captioner, changed)
+
+
+@pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a${now:}", {"x": {"_target_": "os.mkdir"}}, {"_args_": [1]},
+                                   "???", [{"_target_": "os.mkdir"}], {1, 2}])  # fmt: skip
+def test_interpolations_and_classes_in_a_checkpoint_are_refused(value, monkeypatch):
+    monkeypatch.setenv("SECRET", "hidden")
+    data = {"_target_": FLICKR, "data_dir": value}
+    told = refused("nothing of it was built", rebuilt_settings, {"datamodule": data}, "x.ckpt")
+    assert "hidden" not in told
+
+
+def test_a_checkpoint_can_neither_download_nor_write_nor_add_settings():
+    data = {"_target_": FLICKR, "data_dir": "data/x", "download": True, "unheard_of": 1, "split_seed": 3}
+    config = {"datamodule": data, "seed": 1, "trainer": {"precision": "16-mixed", "default_root_dir": "/x"},
+              "callbacks": {"x": {"_target_": "os.mkdir"}}, "paths": {"log_dir": "/x"}}  # fmt: skip
+    found = rebuilt_settings(config, "x.ckpt")
+    assert found == {
+        "seed": 1,
+        "datamodule": {"_target_": FLICKR, "data_dir": "data/x", "split_seed": 3}
+        | ({"download": False} if "download" in found["datamodule"] else {}),
     }
-    assert open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config)).max_length == 20
+    config = {
+        "datamodule": data | {"data_dir": "https://elsewhere/x"},
+        "trainer": {"precision": "bf16-mixed"},
+    }
+    found = rebuilt_settings(config, "x.ckpt")
+    assert "data_dir" not in found["datamodule"]
+    assert found["trainer"] == {"precision": "bf16-mixed"}
 
 
-def test_a_file_cannot_choose_what_is_built(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
-    config = config | {"model": config["model"] | {"_target_": "os.system"}}
-    with pytest.raises(UserError, match=r"is of a os\.system; expected src\.models"):
-        open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config))
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "src.datamodule.images.decode.os.mkdir", "src.datamodule.nothing.FlickrDataModule",
+     "src.datamodule.flickr.Nothing", "tests.datamodule.tiny.DrawnDataModule", 7, None],
+)  # fmt: skip
+def test_only_our_data_modules_are_built_from_a_checkpoint(target):
+    config = {"datamodule": {"_target_": target}}
+    refused("a data module of src/datamodule", rebuilt_settings, config, "x.ckpt")
 
 
-def test_a_setting_of_another_release_is_named(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
-    config = config | {"model": config["model"] | {"warp": 9}}
-    with pytest.raises(UserError, match=r"model\.warp, which is not known here"):
-        open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config))
-
-
-def test_a_base_that_is_gone_is_told_in_one_line_and_can_be_given(tiny_checkpoint, tmp_path):
+def test_a_base_that_was_moved_is_named_and_can_be_given(tiny_checkpoint, tmp_path):
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     save_run(tmp_path / "run", base)
     moved = base.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"was trained on .*base, which is gone; .* set base=") as caught:
-        open_captioner(tmp_path / "run")
-    assert "\n" not in str(caught.value)
+    refused(r"was trained on .*base, which does not exist; .* set base=", open_captioner, tmp_path / "run")
     assert open_captioner(tmp_path / "run", base=str(moved)).base == str(moved)
 
 
@@ -91,52 +150,42 @@ def test_another_base_is_refused(run, tiny_checkpoint, tmp_path):
     with torch.no_grad():
         found.model.decoder.transformer.wte.weight += 1
     found.model.save_pretrained(other)
-    with pytest.raises(UserError, match=r"trained on .*; expected the same base weights; set checkpoint="):
-        open_captioner(run, base=str(other))
+    refused(
+        r"trained on .*; expected the same base weights; set checkpoint=", open_captioner, run, str(other)
+    )
 
 
 def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp_path, monkeypatch):
     then, now = tmp_path / "then", tmp_path / "now"
     base = shutil.copytree(tiny_checkpoint, then / "src" / "demo" / "tiny")
     save_run(then / "logs" / "run", base)
-    config = torch.load(then / "logs/run/checkpoints/best.ckpt", weights_only=True)[METADATA_KEY]["config"]
-    rewrite(
-        then / "logs/run",
-        then / "logs/run/checkpoints/best.ckpt",
-        config=config | {"paths": {"root_dir": str(then)}},
-    )
     then.rename(now)
     monkeypatch.setattr(restoring, "ROOT", now)
     assert open_captioner(now / "logs" / "run").base == str(now / "src" / "demo" / "tiny")
+    file = now / "logs" / "run" / "checkpoints" / "best.ckpt"
+    assert scoring_settings(file, file)["model"]["checkpoint"] == str(now / "src" / "demo" / "tiny")
 
 
-def test_a_run_that_was_made_movable_finds_its_base(run, tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_base_inside_the_project_is_found_by_the_projects_name(run, tiny_checkpoint, tmp_path, monkeypatch):
     shutil.copytree(tiny_checkpoint, tmp_path / "src" / "tiny")
-    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]
     base = restoring.PROJECT + "/src/tiny"
-    config = content["config"] | {"model": content["config"]["model"] | {"checkpoint": base}}
     monkeypatch.setattr(restoring, "ROOT", tmp_path)
-    assert open_captioner(rewrite(run, tmp_path / "x.ckpt", config=config, base=base)).base == str(
-        tmp_path / "src/tiny"
-    )
+    changed = rewrite(run, tmp_path / "x.ckpt", {"checkpoint": base}, base=base)
+    assert open_captioner(changed).base == str(tmp_path / "src/tiny")
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "told"),
+    ("checkpoint", "match"),
     [("nowhere.ckpt", "does not exist"), ("empty_run", "holds no checkpoint"), ("./nothing", "does not exist"),
-     ("notes.txt", "is damaged|more than tensors")],
+     ("notes.txt", "is damaged")],
 )  # fmt: skip
-def test_what_is_no_captioner_is_told_in_one_line(checkpoint, told, tmp_path, monkeypatch):
+def test_what_is_no_captioner_is_refused_in_one_line(checkpoint, match, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty_run").mkdir()
     (tmp_path / "empty_run" / "run.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no checkpoint")
-    with pytest.raises(UserError, match=told) as caught:
-        open_captioner(checkpoint)
-    assert str(caught.value).startswith("checkpoint=")
-    assert "\n" not in str(caught.value)
+    assert refused(match, open_captioner, checkpoint).startswith("checkpoint=")
 
 
-def test_restore_wants_a_run(tiny_checkpoint):
-    with pytest.raises(UserError, match="is not of a run"):
-        restore(tiny_checkpoint)
+def test_restore_needs_a_run(tiny_checkpoint):
+    refused("is not of a run", restore, tiny_checkpoint)
