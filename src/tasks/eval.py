@@ -8,8 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.evaluate import evaluate, rescore
-from src.models.checkpoint import METADATA_KEY, read_checkpoint
-from src.models.restore import rebuilt_settings
+from src.models.restore import scoring_settings
 from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
 from src.tasks.train import datamodule_metrics, finish
 from src.utils.logging import rank
@@ -32,8 +31,7 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         return metrics
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
     assert ckpt_path is not None  # the check of the config asks for it
-    trained = read_checkpoint(ckpt_path)[METADATA_KEY]["config"]
-    config = with_training_config(config, {**trained, **rebuilt_settings(trained, ckpt_path)})
+    config = with_training_config(config, scoring_settings(ckpt_path, Path(ckpt_path)))
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
