@@ -48,7 +48,7 @@ def write_index(folder: Path, sample: Path, lines: int) -> None:
 
 def measure_reader(folder: Path) -> dict[str, float]:
     """Read and split the index in this process: seconds, and the peak of resident memory in MB."""
-    from src.datamodule.caption_table import split_table
+    from src.datamodule.splits import split_table
     from src.datamodule.readers.medicat import read_medicat
 
     before, start, cpu = _peak(), time.perf_counter(), time.process_time()

@@ -160,7 +160,7 @@ class Workshop:
         """
         try:
             datamodule = MedicatDataModule(self.settings["medicat_dir"])
-            images = datamodule.read_table().images
+            images = datamodule.reader().images
         except UserError as error:
             raise UserError(f"{error}; or set medicat_tokens=") from error
         tokens = CaptionTokens(images, self.module.preprocessing, 256)

@@ -52,7 +52,7 @@ def evaluate(
     if zero_shot:
         with model.base_weights():
             base_metrics, base_captions = _test(model, datamodule, trainer, None)
-    metrics["data/unreadable_images"] = len(datamodule.broken_everywhere())
+    metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]

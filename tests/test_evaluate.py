@@ -153,7 +153,7 @@ def test_without_a_readable_test_image_there_is_no_score(tmp_path):
     class Data:
         splits = {"test": images()}  # noqa: RUF012
 
-        def broken_everywhere(self):
+        def all_unreadable(self):
             return {image.image_id: "unreadable" for image in images()}
 
     class Trainer:

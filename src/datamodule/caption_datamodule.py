@@ -1,7 +1,6 @@
-"""Steps 1 to 4 of the data path in one place: what Flickr, MedICaT and the drawn sets have in common."""
+"""CaptionDataModule: any reader of captioned images as train, val and test batches."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +8,60 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, FeatureStore
-from src.datamodule.caption_table import (
-    CaptionedImage,
-    CaptionTable,
-    SkippedRow,
-    split_table,
-    write_skipped,
-    write_splits,
-)
+from src.datamodule.caption_table import CaptionedImage, CaptionTable, write_skipped
 from src.datamodule.images.decode import check_images as find_unreadable
 from src.datamodule.loader import BatchLoader, TrainLoader, choose_pinning, choose_workers
 from src.datamodule.processor import Processor
 from src.datamodule.sampler import LengthGroupedSampler
+from src.datamodule.splits import split_table, write_splits
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
+Reader = Callable[[], CaptionTable]
+
 
 class CaptionDataModule(LightningDataModule):
-    """A captions file as train, val and test batches; subclasses say how the file is read.
+    """Train, val and test batches of the images and captions that `reader` returns.
 
-    Order of use: `setup()` (reads, checks, splits; no model needed), `connect(processor)`, then the
-    loaders. `features`, when set, takes the place of pixels in all loaders made afterwards.
+    A new data set is one function that returns a `CaptionTable`:
+    `CaptionDataModule(reader=lambda: CaptionTable(images, [], len(images)), processor=processor)`.
 
-    data_dir: folder of captions file and pictures.
-    num_samples: image-caption pairs to use, in file order; None for all.
-    batch_size: images per step and process.
-    captions_per_image: captions of an image drawn anew each epoch; None packs all of them.
-    num_workers, pin_memory: None chooses by cores, cache and device.
-    split_ratios, split_seed, fold, num_folds: see `split_table`; independent of the run's seed.
-    max_skipped: share of unusable rows, 0 to 1, above which setup stops.
-    max_caption_tokens: longer captions are cut; None leaves the decoder's limit.
-    check_images: look at every picture's header in `setup`; unreadable ones count as skipped.
-    augment: random crops in training, where pixels and not cached features are read.
-    broken: pictures that could not be read though their header was sound, image_id -> reason.
-    captions_cut: how many captions of a part were longer than `max_caption_tokens`.
-    seed: of the order of training images and of what is drawn in an epoch.
+    Args:
+        reader: function without arguments that returns the table; called once, by `setup`.
+        processor: tokenizer and image transform of the checkpoint; needed by the loaders, not by `setup`.
+        num_samples: image-caption pairs to use, in file order; None for all.
+        batch_size: images per step and process.
+        captions_per_image: captions of an image sampled per epoch; None packs all of them.
+        num_workers: threads that read and decode images ahead; None chooses by cores and cache.
+        pin_memory: page-locked memory for the copy to a GPU; None chooses by the device.
+        split_ratios, split_seed, fold, num_folds: see `split_table`; independent of the run's seed.
+        max_skipped: fraction of unusable rows, 0 to 1, above which `setup` stops.
+        max_caption_tokens: longer captions are cut; None leaves the decoder's limit.
+        check_images: read the header of every image in `setup`; unreadable ones count as skipped.
+        augment: random crops in training, where pixels and not cached features are read.
+        generation_length: tokens to generate where `model.max_length` is not set.
+        seed: of the order of training images and of what is sampled in an epoch.
+
+    Attributes:
+        table: what was read, after `num_samples` and without unreadable images; set by `setup`.
+        splits: "train", "val", "test" -> images, in table order.
+        features: cached features that replace pixels; set by `use_features`.
+        unreadable: images with a sound header that could not be decoded, image_id -> reason.
+        captions_cut: split -> number of captions longer than `max_caption_tokens`.
+
+    Raises:
+        UserError: a number below 1.
     """
 
-    generation_length: int | None = None
-    cacheable = True  # whether the frozen backbone's output can be kept for the images of `splits`
+    cacheable = True  # whether the frozen backbone's output can be cached for the images of `splits`
 
     def __init__(
         self,
-        data_dir: str | Path,
+        reader: Reader,
+        processor: Processor | None = None,
+        *,
         num_samples: int | None = None,
         batch_size: int = 16,
         captions_per_image: int | None = None,
@@ -67,165 +75,151 @@ class CaptionDataModule(LightningDataModule):
         max_caption_tokens: int | None = None,
         check_images: bool = True,
         augment: bool = False,
+        generation_length: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers = {
-            "batch_size": batch_size,
-            "captions_per_image": captions_per_image,
-            "max_caption_tokens": max_caption_tokens,
-        }
-        for name, value in numbers.items():
+        self.reader, self.processor = reader, processor
+        self.num_samples, self.batch_size, self.captions_per_image = num_samples, batch_size, captions_per_image
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.split_ratios, self.split_seed, self.fold, self.num_folds = split_ratios, split_seed, fold, num_folds
+        self.max_skipped, self.check_images = max_skipped, check_images
+        self.max_caption_tokens, self.generation_length = max_caption_tokens, generation_length
+        self.augment, self.seed = augment, seed
+        for name in ("batch_size", "captions_per_image", "max_caption_tokens", "generation_length"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(
                     f"datamodule.{name}={value}; expected 1 or more; set datamodule.{name} to a whole number"
                 )
-        self.data_dir = Path(data_dir)
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.captions_per_image = captions_per_image
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.split_ratios = split_ratios
-        self.split_seed = split_seed
-        self.fold = fold
-        self.num_folds = num_folds
-        self.max_skipped = max_skipped
-        self.max_caption_tokens = max_caption_tokens
-        self.check_images = check_images
-        self.augment = augment
-        self.seed = seed
         self.table: CaptionTable | None = None
         self.splits: Mapping[str, Sequence[CaptionedImage]] = {}
         self.features: FeatureStore | None = None
-        self.broken: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         self.captions_cut: dict[str, int] = {}
-        self._preprocessing: Processor | None = None
-
-    def read_table(self) -> CaptionTable:
-        """The whole captions file as a table; every subclass has its own."""
-        raise NotImplementedError
+        self._tokens: dict[str, CaptionTokens] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and split, once: later calls change nothing.
+        """Read, check and split the data, once: later calls change nothing.
+
+        Where the data is refused, `table` still has the skipped rows for `write_files`.
 
         Raises:
-            UserError: as `read_table`, `CaptionTable.check` and `split_table`.
+            UserError: as `reader`, `CaptionTable.check` and `split_table`.
         """
-        if self.table is not None:
+        if self.splits:
             return
-        table = self.read_table().take(self.num_samples)
+        self.table = self.reader()
+        self.table.check(self.max_skipped)
+        table = self.table = self.table.take(self.num_samples)
         if self.check_images:
-            table = _without_unreadable(table)
+            table = self.table = table.without_unreadable(find_unreadable(table.images))
         log.info(table.summary())
         table.check(self.max_skipped)
         self.splits = split_table(table, self.split_ratios, self.split_seed, self.fold, self.num_folds)
-        self.table = table
 
-    def connect(self, preprocessing: Processor) -> None:
-        """Tell the loaders to come what the checkpoint wants of pixels and tokens."""
-        self._preprocessing = preprocessing
+    def connect(self, processor: Processor) -> None:
+        """Set the processor of later loaders."""
+        self.processor = processor
+        self._tokens.clear()
+
+    def use_features(self, features: FeatureStore | None) -> None:
+        """Make later loaders read cached features instead of pixels; None returns to pixels."""
+        self.features = features
 
     def pixel_loader(self, images: Sequence[CaptionedImage], view: int = 0) -> BatchLoader:
-        """Batches of `images` in the order given, with pixels and without captions: what fills a cache.
+        """Return batches of `images` in the given order, with pixels and without captions, to fill a cache.
 
-        view: 0 the picture as it is, 1 and more its augmented views. Broken pictures are noted in `broken`
-        and left out.
+        view: 0 is the image as it is, 1 and more its augmented views. Unreadable images are left out and recorded.
         """
-        words = self._words()
-        dataset = CaptionDataset(images, words.image, view=view, seed=self.seed)
-        plan = LengthGroupedSampler([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
-        return BatchLoader(dataset, plan, words, **self._reading(pixels=True))
+        processor = self._processor()
+        dataset = CaptionDataset(images, processor.image, view=view, seed=self.seed)
+        sampler = LengthGroupedSampler([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
+        return BatchLoader(dataset, sampler, processor, **self._loading(pixels=True))
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches of the train part: shuffled by seed and epoch, each image once over all processes."""
+        """Return train batches: shuffled by seed and epoch, each image once over all processes."""
         overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         loader = TrainLoader(**self._settings("train", shuffle=not overfit))
         loader.done = self._batches_done
         return loader
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the val part in table order; each image once in all, none repeated."""
+        """Return val batches in table order; over all processes each image once."""
         return BatchLoader(**self._settings("val", shuffle=False))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test part in table order; each image once in all, none repeated."""
+        """Return test batches in table order; over all processes each image once."""
         return BatchLoader(**self._settings("test", shuffle=False))
 
     def write_files(self, run_dir: str | Path) -> None:
-        """Write `splits.csv` and `skipped.csv` into the run folder."""
-        self.setup()
-        assert self.table is not None
-        write_splits(self.splits, Path(run_dir) / "splits.csv")
-        write_skipped(self.table, Path(run_dir) / "skipped.csv")
+        """Write `skipped.csv` and `splits.csv` of what `setup` has read into the run folder."""
+        if self.table is not None:
+            write_skipped(self.table, Path(run_dir) / "skipped.csv")
+        if self.splits:
+            write_splits(self.splits, Path(run_dir) / "splits.csv")
 
-    def broken_everywhere(self) -> dict[str, str]:
-        """`broken` of all processes; every one of them has to call it."""
+    def all_unreadable(self) -> dict[str, str]:
+        """Return `unreadable` of all processes; a collective call."""
         if self.trainer is None or self.trainer.world_size == 1:
-            return self.broken
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, self.broken)
-        return {name: reason for part in parts for name, reason in part.items()}
+            return self.unreadable
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, self.unreadable)
+        return {name: reason for found in gathered for name, reason in found.items()}
 
-    def _settings(self, part: str, shuffle: bool) -> dict[str, Any]:
-        """The arguments of a part's loader."""
+    def _settings(self, split: str, shuffle: bool) -> dict[str, Any]:
+        """The arguments of a split's loader."""
         self.setup()
-        words, images = self._words(), self.splits[part]
-        tokens = CaptionTokens(images, words, self.max_caption_tokens)
-        self._tell_cut(part, tokens)
+        processor, images, tokens = self._processor(), self.splits[split], self._tokenize(split)
         dataset = CaptionDataset(
             images,
-            words.image,
+            processor.image,
             tokens,
-            train=part == "train",
+            train=split == "train",
             seed=self.seed,
             captions_per_image=self.captions_per_image,
             augment=self.augment,
             features=self.features,
         )
-        rank, world_size = self._place()
-        plan = LengthGroupedSampler(
+        trainer = self.trainer
+        sampler = LengthGroupedSampler(
             [tokens.packed_length(index) for index in range(len(images))],
             self.batch_size,
             self.seed,
             shuffle=shuffle,
-            equal_steps=part == "train",
-            rank=rank,
-            world_size=world_size,
+            equal_steps=split == "train",
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
         )
-        reading = self._reading(pixels=self.features is None)
-        return {"dataset": dataset, "plan": plan, "preprocessing": words, **reading}
+        loading = self._loading(pixels=self.features is None)
+        return {"dataset": dataset, "plan": sampler, "preprocessing": processor, **loading}
 
-    def _place(self) -> tuple[int, int]:
-        """Rank and number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _tokenize(self, split: str) -> CaptionTokens:
+        """Token ids of a split's captions, made once; log the fraction of captions that is cut."""
+        if split not in self._tokens:
+            tokens = CaptionTokens(self.splits[split], self._processor(), self.max_caption_tokens)
+            if tokens.num_cut:
+                log.info(
+                    "%s: %d of %d captions (%.1f%%) are longer than %d tokens and are cut",
+                    split, tokens.num_cut, tokens.num_captions, 100 * tokens.num_cut / tokens.num_captions,
+                    tokens.limit,
+                )  # fmt: skip
+            self._tokens[split], self.captions_cut[split] = tokens, tokens.num_cut
+        return self._tokens[split]
 
-    def _reading(self, pixels: bool) -> dict[str, Any]:
+    def _loading(self, pixels: bool) -> dict[str, Any]:
         trainer = self.trainer
         processes = 1 if trainer is None else trainer.world_size // max(trainer.num_nodes, 1)
         return {
             "num_workers": choose_workers(self.num_workers, pixels, processes),
             "pin_memory": choose_pinning(self.pin_memory),
-            "broken": self.broken,
+            "broken": self.unreadable,
         }
 
-    def _words(self) -> Processor:
-        if self._preprocessing is None:
-            raise RuntimeError("connect(processor) comes before the loaders")
-        return self._preprocessing
-
-    def _tell_cut(self, part: str, tokens: CaptionTokens) -> None:
-        """Note, and say once, which share of a part's captions is longer than the model is shown."""
-        if part not in self.captions_cut and tokens.num_cut:
-            log.info(
-                "%s: %d of %d captions (%.1f%%) are longer than %d tokens and are cut",
-                part,
-                tokens.num_cut,
-                tokens.num_captions,
-                100 * tokens.num_cut / tokens.num_captions,
-                tokens.limit,
-            )
-        self.captions_cut[part] = tokens.num_cut
+    def _processor(self) -> Processor:
+        if self.processor is None:
+            raise RuntimeError("the loaders need a processor: CaptionDataModule(reader, processor=...)")
+        return self.processor
 
     def _batches_done(self) -> int | None:
         """Batches of this epoch whose step is finished, as Lightning counts them."""
@@ -233,18 +227,3 @@ class CaptionDataModule(LightningDataModule):
             return None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return progress.processed
-
-
-def _without_unreadable(table: CaptionTable) -> CaptionTable:
-    """The table without pictures whose header is unreadable; each of their captions counts as skipped."""
-    reasons = find_unreadable(table.images)
-    if not reasons:
-        return table
-    skipped = [
-        SkippedRow(0, image.image_id, "unreadable image", reasons[image.image_id])
-        for image in table.images
-        for _ in image.captions
-        if image.image_id in reasons
-    ]
-    images = [image for image in table.images if image.image_id not in reasons]
-    return replace(table, images=images, skipped=[*table.skipped, *skipped])

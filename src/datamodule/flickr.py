@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as a data module; `flickr_index.py` reads them, `download.py` fetches them."""
+"""FlickrDataModule: Flickr8k and Flickr30k as train, val and test batches."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from src.datamodule.readers.kaggle import download_flickr
 class FlickrDataModule(CaptionDataModule):
     """Flickr8k, Flickr30k and every folder in one of their layouts.
 
-    captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
-    download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir`
-        unless it lies there; "flickr8k" or "flickr30k" names it.
-    common: the arguments of `CaptionDataModule`.
+    Args:
+        data_dir, captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
+        processor: as in `CaptionDataModule`.
+        download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir` unless it
+            is there; "flickr8k" or "flickr30k" names the data set.
+        common: num_samples, batch_size and all other arguments of `CaptionDataModule`.
     """
 
     def __init__(
@@ -28,17 +30,10 @@ class FlickrDataModule(CaptionDataModule):
         download: bool | str = False,
         **common: Any,
     ) -> None:
-        super().__init__(data_dir, **common)
-        self.captions_file = captions_file
-        self.images_dir = images_dir
-        self.karpathy_json = karpathy_json
-        self.official_split = official_split
-        self.download = download
+        def read() -> CaptionTable:
+            if download:
+                download_flickr(data_dir, download)
+            return read_flickr(data_dir, captions_file, images_dir, karpathy_json, official_split)
 
-    def read_table(self) -> CaptionTable:
-        """See `download_flickr` and `read_flickr`."""
-        if self.download:
-            download_flickr(self.data_dir, self.download)
-        return read_flickr(
-            self.data_dir, self.captions_file, self.images_dir, self.karpathy_json, self.official_split
-        )
+        super().__init__(read, **common)
+        self.data_dir = Path(data_dir).expanduser()

@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Any, overload
 
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.datamodule.caption_table import (
-    PARTS,
-    CaptionedImage,
-    CaptionTable,
-    SkippedRow,
-    split_table,
-    write_skipped,
-)
+from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow, write_skipped
 from src.datamodule.readers.shards import Shard, index_shards, read_images
 from src.datamodule.stream_loader import StreamLoader, import_webdataset
+from src.datamodule.splits import SPLITS as PARTS
+from src.datamodule.splits import split_table
 from src.datamodule.stream_plan import StreamPlan
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -71,7 +66,8 @@ class WebDatasetDataModule(CaptionDataModule):
         shuffle_window: int = 256,
         **common: Any,
     ) -> None:
-        super().__init__(data_dir, **common)
+        super().__init__(lambda: CaptionTable([], [], 0), **common)
+        self.data_dir = Path(data_dir).expanduser()
         for name, value in (("readers", readers), ("shuffle_window", shuffle_window)):
             if value < 1:
                 raise UserError(f"datamodule.{name}={value}; expected 1 or more; set datamodule.{name}=1")
@@ -159,9 +155,9 @@ class WebDatasetDataModule(CaptionDataModule):
     def _check(self, table: CaptionTable) -> None:
         if not self.shards["train"]:
             raise UserError(f"no sample in the train shards of {self.data_dir}; expected captioned pictures")
-        if table.skipped_share > self.max_skipped:
+        if table.skipped_fraction > self.max_skipped:
             raise UserError(
-                f"{table.skipped_share:.1%} of {table.rows_read:,} samples have no picture or no caption, "
+                f"{table.skipped_fraction:.1%} of {table.rows_read:,} samples have no picture or no caption, "
                 f"first in {table.skipped[0].image_id}; expected at most "
                 f"datamodule.max_skipped={self.max_skipped}; mend the shards or raise that share"
             )
@@ -182,19 +178,21 @@ class WebDatasetDataModule(CaptionDataModule):
 
     def _stream(self, part: str) -> StreamLoader:
         self.setup()
-        rank, world_size = self._place()
+        trainer = self.trainer
+        rank = 0 if trainer is None else trainer.global_rank
+        world_size = 1 if trainer is None else trainer.world_size
         train = part == "train"
         plan = StreamPlan(
             self.shards[part], self.batch_size, self.seed, train, self.readers, rank, world_size
         )
         return StreamLoader(
             plan,
-            self._words(),
+            self._processor(),
             window=self.shuffle_window if train else 1,
             captions_per_image=self.captions_per_image,
             max_caption_tokens=self.max_caption_tokens,
             augment=self.augment,
-            **self._reading(pixels=True),
+            **self._loading(pixels=True),
         )
 
     def write_files(self, run_dir: str | Path) -> None:

@@ -59,7 +59,7 @@ def train(config: DictConfig) -> dict[str, float]:
             trainer.validate(model, datamodule=datamodule, verbose=False)
             metrics |= finite_floats(trainer.callback_metrics)
         ckpt_path = str(best) if _is_there(best, trainer) else ckpt_path
-        metrics["data/unreadable_images"] = len(datamodule.broken_everywhere())
+        metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
         if trainer.is_global_zero:
             write_json(folder / "metrics.json", metrics)
     if config.test:

@@ -211,7 +211,7 @@ def test_a_picture_whose_end_is_missing_is_left_out_and_counted(run, tmp_path, f
     with open(image.path, "r+b") as file:
         file.truncate(600)
     data, _ = run(pictures)
-    assert list(data.broken) == [image.image_id]
+    assert list(data.unreadable) == [image.image_id]
     with pytest.raises(KeyError):
         data.features.get(image.image_id)
 

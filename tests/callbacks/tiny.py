@@ -18,7 +18,7 @@ def make(
     torch.manual_seed(0)
     settings = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "max_length": 8, "num_beams": 1}
     module = VitGpt2(str(checkpoint), **(settings | (model or {})))
-    datamodule = FlickrDataModule(pictures, **({"batch_size": 8, "num_workers": 0} | data))
+    datamodule = FlickrDataModule(pictures, **({"batch_size": 8, "num_workers": 0, "split_seed": 3} | data))
     datamodule.setup()
     datamodule.connect(module.preprocessing)
     return module, datamodule

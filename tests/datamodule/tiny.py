@@ -49,10 +49,9 @@ class DrawnDataModule(CaptionDataModule):
     """A data module over images that are given, not read."""
 
     def __init__(self, images: list[CaptionedImage], **settings: Any) -> None:
-        super().__init__(data_dir=".", **{"num_workers": 0, "batch_size": 4, **settings})
-        self.given = images
-        self.reads = 0
+        def read() -> CaptionTable:
+            self.reads += 1
+            return CaptionTable(list(images), [], sum(len(image.captions) for image in images))
 
-    def read_table(self) -> CaptionTable:
-        self.reads += 1
-        return CaptionTable(list(self.given), [], sum(len(image.captions) for image in self.given))
+        super().__init__(read, **{"num_workers": 0, "batch_size": 4, **settings})
+        self.reads = 0

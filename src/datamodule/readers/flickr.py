@@ -58,7 +58,7 @@ def read_flickr(
 
     Returns:
         Images in the order of the file. Rows with no usable picture or caption, and pairs that occurred
-        before, are in `skipped`; rows of images that the official split does not name are in `left_out`.
+        before, are in `skipped`; rows of images that the official split does not name are in `excluded`.
 
     Raises:
         UserError: a folder or file is missing or unreadable, or the captions file has an unknown layout.
@@ -164,6 +164,6 @@ def _with_split(table: CaptionTable, split_of: Mapping[str, str], source: str) -
     log.info(
         "official split of %s: %s", source, ", ".join(f"{counts[p]} {p}" for p in ("train", "val", "test"))
     )
-    left_out = sum(len(image.captions) for image in images if not image.split)
-    reasons = {f"not in {source}": left_out} if left_out else {}
-    return replace(table, images=kept, left_out={**table.left_out, **reasons})
+    excluded = sum(len(image.captions) for image in images if not image.split)
+    reasons = {f"not in {source}": excluded} if excluded else {}
+    return replace(table, images=kept, excluded={**table.excluded, **reasons})

@@ -122,7 +122,7 @@ class _IndexReader:
         self.seen: set[str] = set()
         self.images: list[CaptionedImage] = []
         self.skipped: list[SkippedRow] = []
-        self.left_out: Counter[str] = Counter(subfigures.left_out)
+        self.excluded: Counter[str] = Counter(subfigures.excluded)
 
     def read(self, path: Path) -> CaptionTable:
         """The table of the whole file.
@@ -148,13 +148,13 @@ class _IndexReader:
             )
         self.skipped += self.subfigures.skipped
         rows_read += self.subfigures.rows_read
-        return CaptionTable(self.images, self.skipped, rows_read, dict(self.left_out))
+        return CaptionTable(self.images, self.skipped, rows_read, dict(self.excluded))
 
     def _add(self, number: int, row: Mapping[str, Any]) -> None:
         """Put a row's images into the table, or say why there are none."""
         reason = self.choose.unwanted(row)
         if reason:
-            self.left_out[reason] += 1
+            self.excluded[reason] += 1
             return
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
         try:
@@ -167,22 +167,22 @@ class _IndexReader:
             self._skip(number, figure, "duplicate figure", caption)
             return
         self.seen.add(image_id)
-        licence = _licence(row)
+        license = _licence(row)
         for place, panel in enumerate(panels, 1):
             text = self.choose.panel_caption(panel.caption, panel.panel)
             name = f"{image_id}#{place}"
-            self._put(number, CaptionedImage(name, path, (text,), row["pdf_hash"], panel.box, licence))
+            self._put(number, CaptionedImage(name, path, (text,), row["pdf_hash"], panel.box, license))
         if not panels and self.subfigures_only:
-            self.left_out["no subfigures"] += 1
+            self.excluded["no subfigures"] += 1
         elif not panels:
-            self._put(number, CaptionedImage(image_id, path, (caption,), row["pdf_hash"], None, licence))
+            self._put(number, CaptionedImage(image_id, path, (caption,), row["pdf_hash"], None, license))
 
     def _put(self, number: int, image: CaptionedImage) -> None:
         reason = self.choose.too_short(image.captions[0])
         if not image.captions[0]:
             self._skip(number, image.image_id, "empty caption", "")
         elif reason:
-            self.left_out[reason] += 1
+            self.excluded[reason] += 1
         else:
             self.images.append(image)
 
@@ -191,8 +191,8 @@ class _IndexReader:
 
 
 def _licence(row: Mapping[str, Any]) -> str:
-    """The article's licence, "cc-by" or the like; "" where the release knows none."""
+    """The article's license, "cc-by" or the like; "" where the release knows none."""
     info = row.get("oa_info")
     access = info.get("oa") if isinstance(info, dict) else None
-    licence = access.get("license") if isinstance(access, dict) else None
-    return sys.intern(printable(licence, 80)) if isinstance(licence, str) else ""
+    license = access.get("license") if isinstance(access, dict) else None
+    return sys.intern(printable(license, 80)) if isinstance(license, str) else ""

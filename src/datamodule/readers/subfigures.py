@@ -31,13 +31,13 @@ class Subfigure:
 class Subfigures:
     """Panels by figure ("{pdf_hash}_{fig_uri}"), in file order, and the rows that gave none.
 
-    left_out: rows that the annotators did not accept, and panels of which the caption says nothing.
+    excluded: rows that the annotators did not accept, and panels of which the caption says nothing.
     """
 
     of_figure: dict[str, list[Subfigure]] = field(default_factory=dict)
     skipped: list[SkippedRow] = field(default_factory=list)
     rows_read: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
+    excluded: dict[str, int] = field(default_factory=dict)
 
 
 def parse_row(line: str) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ def read_subfigures(path: Path) -> Subfigures:
                 SkippedRow(number, "", "malformed line", f"{path.name}: {printable(line, 80)}")
             )
         elif row.get("answer") != "accept":
-            _count(result.left_out, "subfigures not accepted")
+            _count(result.excluded, "subfigures not accepted")
         else:
             _read_figure(number, row, path.name, result)
     return result
@@ -90,7 +90,7 @@ def _read_figure(number: int, row: Mapping[str, Any], source: str, result: Subfi
         if caption:
             result.of_figure.setdefault(figure, []).append(Subfigure(box, caption, str(label)))
         else:
-            _count(result.left_out, "subfigures without a subcaption")
+            _count(result.excluded, "subfigures without a subcaption")
 
 
 def _box(points: Any, row: Mapping[str, Any]) -> Box | None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.caption_table import CaptionTable, split_table
+from src.datamodule.caption_table import CaptionTable
+from src.datamodule.splits import split_table
 from src.datamodule.readers.flickr import read_flickr
 from src.utils.errors import UserError
 
@@ -80,7 +81,7 @@ def test_karpathy_split_beside_a_captions_file(tmp_path: Path) -> None:
         ("b.jpg", ("Hello",), "val"),
         ("c.jpg", ("Hello",), "test"),
     ]
-    assert table.left_out == {"not in split.json": 1}
+    assert table.excluded == {"not in split.json": 1}
     assert table.skipped == []
     without = read_flickr(root, karpathy_json="split.json", official_split=False)
     assert [image.split for image in without.images] == [None] * 4
@@ -195,7 +196,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
 
 def test_one_image_reads_but_does_not_split(tmp_path: Path) -> None:
     table = read_flickr(folder(tmp_path, "image,caption\na.jpg,One\n"))
-    with pytest.raises(UserError, match="val and test part"):
+    with pytest.raises(UserError, match="split is empty"):
         split_table(table)
 
 
@@ -306,4 +307,4 @@ def test_real_sample(shared_data: Path) -> None:
     table = read_flickr(shared_data / "flickr8k")
     assert (len(table.images), table.num_pairs, table.skipped) == (700, 3500, [])
     splits = split_table(table)
-    assert [len(splits[part]) for part in ("train", "val", "test")] == [560, 70, 70]
+    assert [len(splits[part]) for part in ("train", "val", "test")] == [560, 71, 69]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.caption_table import CaptionTable, split_table
+from src.datamodule.caption_table import CaptionTable
+from src.datamodule.splits import split_table
 from src.datamodule.readers.figure_captions import FigureFilter
 from src.datamodule.readers.medicat import read_medicat
 from src.utils.errors import UserError
@@ -79,7 +80,7 @@ def test_settings_leave_rows_out(tmp_path: Path) -> None:
     )
     table = read_medicat(root, choose=FigureFilter(radiology_only=True, min_words=2))
     assert list(captions(table)) == [NAMES[0]]
-    assert table.left_out == {"not radiology": 2, "under 2 words": 1}
+    assert table.excluded == {"not radiology": 2, "under 2 words": 1}
     assert table.skipped == []
 
 
@@ -151,10 +152,10 @@ def test_figures_with_panels_become_their_panels(tmp_path: Path) -> None:
     panel = table.images[2]
     assert (panel.box, panel.group, panel.license) == ((10, 0, 30, 20), "a", "cc-by")
     assert panel.path == str(root / "figures" / NAMES[1])
-    assert table.left_out == {"subfigures not accepted": 1}
+    assert table.excluded == {"subfigures not accepted": 1}
     only = read_medicat(root, subcaptions_file="subcaptions_public.jsonl", subfigures_only=True)
     assert list(captions(only)) == [f"{NAMES[1]}#1", f"{NAMES[1]}#2"]
-    assert only.left_out == {"subfigures not accepted": 1, "no subfigures": 2}
+    assert only.excluded == {"subfigures not accepted": 1, "no subfigures": 2}
 
 
 def test_panels_obey_the_settings_and_the_index(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_panels_obey_the_settings_and_the_index(tmp_path: Path) -> None:
     choose = FigureFilter(radiology_only=True, min_words=2)
     table = read_medicat(root, "release.jsonl", subcaptions_file="subs.jsonl", choose=choose)
     assert list(captions(table)) == [f"{NAMES[1]}#2", NAMES[2]]
-    assert table.left_out == {"not radiology": 1, "under 2 words": 1}
+    assert table.excluded == {"not radiology": 1, "under 2 words": 1}
     assert skipped(table) == [(3, NAMES[1], "duplicate figure"), (3, "", "malformed line")]
     assert table.rows_read == 4 + 3
 

@@ -60,7 +60,7 @@ def test_a_panel_has_its_box_within_the_picture_and_its_words(tmp_path: Path) ->
             Subfigure((50, 0, 100, 50), "Chest (B) axial CT", "B"),
         ]
     }
-    assert (result.rows_read, result.skipped, result.left_out) == (1, [], {})
+    assert (result.rows_read, result.skipped, result.excluded) == (1, [], {})
 
 
 def test_spans_plain_tokens_and_plain_subcaptions_are_read_too(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_spans_plain_tokens_and_plain_subcaptions_are_read_too(tmp_path: Path) -
 @pytest.mark.parametrize("answer", ["reject", "ignore", None, True])
 def test_only_accepted_rows_count(tmp_path: Path, answer: Any) -> None:
     result = read_subfigures(write(tmp_path, row(answer=answer), row()))
-    assert result.left_out == {"subfigures not accepted": 1}
+    assert result.excluded == {"subfigures not accepted": 1}
     assert len(result.of_figure) == 1
 
 
-def test_panels_without_words_are_left_out(tmp_path: Path) -> None:
+def test_panels_without_words_are_excluded(tmp_path: Path) -> None:
     result = read_subfigures(write(tmp_path, row(subcaptions={"A": [0], "B": []}), row(subcaptions=None)))
     assert [len(panels) for panels in result.of_figure.values()] == [1]
-    assert result.left_out == {"subfigures without a subcaption": 3}
+    assert result.excluded == {"subfigures without a subcaption": 3}
 
 
 @pytest.mark.parametrize(
