@@ -149,7 +149,7 @@ class Race:
         settings = self.settings
         if self.data == "drawn":
             words = ["datamodule=synthetic_flickr", f"datamodule.num_images={settings['drawn_images']}"]
-            words += ["datamodule.picture_size=128", f"datamodule.data_dir={self.folder}/drawn"]
+            words += ["datamodule.image_size=128", f"datamodule.data_dir={self.folder}/drawn"]
         else:
             words = ["datamodule=flickr", f"datamodule.data_dir={settings['data_dir']}"]
         return product.compose_config(

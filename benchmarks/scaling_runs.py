@@ -23,7 +23,7 @@ from benchmarks.common import quiet
 from src.callbacks.feature_cache import FeatureCache, backbone_shape
 from src.datamodule.caption_dataset import CaptionTokens
 from src.datamodule.medicat import MedicatDataModule
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
 from src.tasks.building import build_data

@@ -84,7 +84,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def flickr_folder(tmp_path_factory) -> Path:
     """Forty drawn scenes in Flickr8k's layout."""
-    from src.demo.synthetic.scenes import write_scenes
+    from src.demo.synthetic.datamodules import write_scenes
 
     folder = tmp_path_factory.mktemp("flickr")
     write_scenes(folder, 40, "plain", size=32)

@@ -11,7 +11,7 @@ import torch
 
 from src import export as command
 from src.captioner import Captioner
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 from src.export import export, main, upload
 from src.models.restore import open_captioner
 from src.utils.errors import UserError

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 
 
 def run(root: Path, name: str) -> nbformat.NotebookNode:

@@ -24,7 +24,7 @@ from transformers import (
 
 from src.demo.synthetic.medical_findings import report, sample_figure
 from src.demo.synthetic.scene import STYLES, sample_scene
-from src.demo.synthetic.scene_captions import tell_scene
+from src.demo.synthetic.scene_captions import describe_scene
 from src.utils.command import parse_command, run_command
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ def corpus() -> list[str]:
     for style in STYLES:
         for index in range(TOLD_PICTURES):
             rng = random.Random(f"tokenizer:{style}:{index}")
-            lines += tell_scene(sample_scene(rng, style), rng)
+            lines += describe_scene(sample_scene(rng, style), rng)
     for index in range(TOLD_PICTURES):
         rng = random.Random(f"tokenizer:phantoms:{index}")
         lines.append(report(sample_figure(rng), rng))

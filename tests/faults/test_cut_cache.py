@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from src.callbacks.feature_cache import FeatureCache
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 from tests.faults.tiny import Run, differences
 from tests.faults.whole_files import leftovers
 

@@ -27,7 +27,7 @@ SETTINGS = (
 
 def make_world(folder: Path) -> list[str]:
     """Pictures and a base model with dropout in `folder`; the settings that name them."""
-    from src.demo.synthetic.scenes import write_scenes
+    from src.demo.synthetic.datamodules import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
     with_dropout(ROOT / "src" / "demo" / "vit_gpt2_tiny", folder / "base")

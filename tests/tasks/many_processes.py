@@ -104,7 +104,7 @@ def wait(processes: Sequence[Process]) -> list[tuple[int, float]]:
 def write_shards(folder: Path) -> None:
     """Drawn scenes as img2dataset lays them, their captions in the json; 4 shards to train on, one each to score."""
     from src.datamodule.readers.flickr import read_flickr
-    from src.demo.synthetic.scenes import write_scenes
+    from src.demo.synthetic.datamodules import write_scenes
     from tests.datamodule.shard_files import write_captioned
 
     count = sum(SHARDS.values()) * SHARD_SAMPLES
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     import_all()
-    from src.demo.synthetic.scenes import write_scenes
+    from src.demo.synthetic.datamodules import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
     write_shards(folder / "shards")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from omegaconf import OmegaConf
 
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 from src.tasks.eval import with_training_config
 from src.utils.errors import UserError
 from tests.tasks.running import captions, rows, run_eval

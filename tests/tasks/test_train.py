@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.datamodules import write_scenes
 from src.models.checkpoint import METADATA_KEY
 from src.report.run_files import read_predictions
 from src.tasks.train import finish

@@ -1,25 +1,48 @@
-"""Data sets that are drawn on first use and then read by the ordinary readers: no download needed."""
+"""Synthetic datasets in the layouts of Flickr8k and MedICaT, generated on first use: no download needed.
 
+Everything that captions state (colours, counts, sizes, places, findings) can be read from the images. The bodies
+are ellipses and the findings are invented: nothing here is an image or a report of a person.
+"""
+
+import csv
+import hashlib
+import json
+import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
 from src.datamodule.flickr import FlickrDataModule
 from src.datamodule.medicat import MedicatDataModule
-from src.demo.synthetic.medical import write_phantoms
-from src.demo.synthetic.scenes import write_scenes
+from src.demo.synthetic.medical_drawing import draw_figure
+from src.demo.synthetic.medical_findings import report, sample_figure
+from src.demo.synthetic.scene import STYLES, sample_scene
+from src.demo.synthetic.scene_captions import describe_scene
+from src.demo.synthetic.scene_drawing import draw_scene
+from src.utils.errors import UserError
+from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
+IMAGE_SIZE = 192  # pixels of the edge of an image or subfigure
+INDEX_NAME = "synthetic_medical.jsonl"
+LABELS = ("Figure {}. ", "Fig. {}. ", "FIGURE {}: ", "Fig {}. ", "")
+LICENSES = ("cc-by", "cc-by-nc", "cc-by-nc-nd", "cc0", None)
+MODES = ("L", "L", "L", "RGB", "RGBA", "LA", "P", "I;16")  # of the PNG files
+UNFINISHED = ".synthetic_dataset_unfinished"  # marker of a folder that is being generated
+
 
 class SyntheticFlickrDataModule(FlickrDataModule):
-    """Drawn scenes in Flickr8k's layout.
+    """Synthetic scenes in Flickr8k's layout.
 
-    style, num_images, drawing_seed, picture_size: see `write_scenes`; the folder's name should hold them,
-    since a folder that is there is not drawn again. common: the arguments of `FlickrDataModule`.
+    style, num_images, drawing_seed, image_size: see `write_scenes`; the folder's name should hold them,
+    since an existing folder is not generated again. common: the arguments of `FlickrDataModule`.
     """
 
     def __init__(
@@ -28,27 +51,22 @@ class SyntheticFlickrDataModule(FlickrDataModule):
         style: str,
         num_images: int,
         drawing_seed: int = 0,
-        picture_size: int = 192,
+        image_size: int = IMAGE_SIZE,
         **common: Any,
     ) -> None:
         super().__init__(data_dir, **common)
-        self.style, self.num_images = style, num_images
-        self.drawing_seed, self.picture_size = drawing_seed, picture_size
+        self.generation = (num_images, style, drawing_seed, image_size)
 
     def prepare_data(self) -> None:
-        """Draw the set unless it is there."""
-
-        def draw(folder: Path) -> None:
-            write_scenes(folder, self.num_images, self.style, self.drawing_seed, self.picture_size)
-
-        draw_once(self.data_dir, draw, f"{self.num_images} scenes")
+        """Generate the dataset unless its folder exists."""
+        generate_once(Path(self.data_dir), lambda folder: write_scenes(folder, *self.generation))
 
 
 class SyntheticMedicalDataModule(MedicatDataModule):
-    """Drawn medical figures in MedICaT's layout.
+    """Synthetic medical figures in MedICaT's layout.
 
-    num_images, drawing_seed, picture_size: see `write_phantoms`; the folder's name should hold them. common:
-    the arguments of `MedicatDataModule`.
+    num_images, drawing_seed, image_size: see `write_medical`; the folder's name should hold them. common: the
+    arguments of `MedicatDataModule`.
     """
 
     def __init__(
@@ -56,34 +74,133 @@ class SyntheticMedicalDataModule(MedicatDataModule):
         data_dir: str | Path,
         num_images: int,
         drawing_seed: int = 0,
-        picture_size: int = 192,
+        image_size: int = IMAGE_SIZE,
         **common: Any,
     ) -> None:
         super().__init__(data_dir, **common)
-        self.num_images, self.drawing_seed, self.picture_size = num_images, drawing_seed, picture_size
+        self.generation = (num_images, drawing_seed, image_size)
 
     def prepare_data(self) -> None:
-        """Draw the set unless it is there."""
-
-        def draw(folder: Path) -> None:
-            write_phantoms(folder, self.num_images, self.drawing_seed, self.picture_size)
-
-        draw_once(self.data_dir, draw, f"{self.num_images} medical figures")
+        """Generate the dataset unless its folder exists."""
+        generate_once(Path(self.data_dir), lambda folder: write_medical(folder, *self.generation))
 
 
-def draw_once(data_dir: Path, draw: Callable[[Path], None], what: str) -> None:
-    """Call `draw` on a temporary folder beside `data_dir` and rename it when all is drawn."""
+def generate_once(data_dir: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a hidden folder beside `data_dir` and rename it when complete; one process at a time.
+
+    What a killed process left of it is removed first, known by its marker file.
+    """
+    folder = data_dir.with_name(f".{data_dir.name}.unfinished")
     if data_dir.is_dir():
         return
-    log.info("drawing %s into %s", what, data_dir)
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=data_dir.parent, prefix=f".{data_dir.name}."))
-    try:
-        draw(folder)
-        folder.chmod(0o755)
-        folder.rename(data_dir)
-    except OSError:
-        if not data_dir.is_dir():  # another process was not faster: a real fault
+    with FileLock(f"{folder}.lock"):
+        if data_dir.is_dir():  # another process was faster
+            return
+        log.info("generating a synthetic dataset in %s", data_dir)
+        if (folder / UNFINISHED).is_file():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        try:
+            (folder / UNFINISHED).touch()
+            write(folder)
+            (folder / UNFINISHED).unlink()
+            folder.rename(data_dir)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_scenes(
+    out: str | Path, num_images: int, style: str = "plain", seed: int = 0, size: int = IMAGE_SIZE
+) -> None:
+    """Draw `num_images` scenes with five captions each into `out`: `Images/<style>_<i>.jpg` and `captions.txt`.
+
+    Scene i depends on style, seed, size and i alone: a larger dataset begins with the smaller one.
+
+    Raises:
+        UserError: an unknown style, or a number that is too small.
+    """
+    if style not in STYLES:
+        raise UserError(
+            f"datamodule.style={style!r}; expected plain or night; set datamodule.style={STYLES[0]}"
+        )
+    out = _make_folder(out, "Images", num_images, size)
+    with atomic_write(out / "captions.txt") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "caption"])
+        for index in range(num_images):
+            rng = random.Random(f"{style}:{seed}:{index}")
+            scene = sample_scene(rng, style)
+            captions = describe_scene(scene, rng)
+            name = f"{style}_{index:05d}.jpg"
+            draw_scene(scene, size, rng).save(out / "Images" / name, quality=90)
+            writer.writerows([name, caption] for caption in captions)
+
+
+def write_medical(out: str | Path, num_images: int, seed: int = 0, size: int = IMAGE_SIZE) -> None:
+    """Draw `num_images` figures of invented papers (1 to 4 figures each): `figures/` and a .jsonl index.
+
+    A paper depends on seed, size and its number alone: a larger dataset begins with the smaller one.
+
+    Raises:
+        UserError: a number is too small.
+    """
+    out = _make_folder(out, "figures", num_images, size)
+    done = paper = 0
+    with atomic_write(out / INDEX_NAME) as file:
+        while done < num_images:
+            for record, image in _paper(seed, paper, size)[: num_images - done]:
+                image.save(out / "figures" / f"{record['pdf_hash']}_{record['fig_uri']}")
+                file.write(json.dumps(record) + "\n")
+                done += 1
+            paper += 1
+
+
+def _make_folder(out: str | Path, images: str, num_images: int, size: int) -> Path:
+    if num_images < 1 or size < 16:
+        raise UserError(
+            f"datamodule.num_images={num_images} at {size} pixels; expected at least 1 image of 16 pixels; "
+            "set datamodule.num_images=1000"
+        )
+    (Path(out) / images).mkdir(parents=True, exist_ok=True)
+    return Path(out)
+
+
+def _paper(seed: int, number: int, size: int) -> list[tuple[dict[str, Any], Image.Image]]:
+    """Return the records and images of one paper."""
+    name = f"phantoms:{seed}:{number}"
+    rng, pdf_hash = random.Random(name), hashlib.sha1(name.encode()).hexdigest()
+    license_name, label = rng.choice(LICENSES), rng.choice(LABELS)
+    figures = []
+    for number in range(1, rng.choice((1, 2, 2, 3, 4)) + 1):
+        figure = sample_figure(rng)
+        caption = label.format(number) + report(figure, rng)
+        image = _convert(draw_figure(figure, size, rng), rng.choice(MODES))
+        record = {
+            "pdf_hash": pdf_hash,
+            "fig_key": f"Figure{number}",
+            "fig_uri": f"{number + 1}-Figure{number}-1.png",
+            "s2_caption": caption if rng.random() < 0.9 else None,  # the reader falls back on the other field
+            "s2orc_caption": caption,
+            "s2orc_references": None,
+            "radiology": True,
+            "scope": False,
+            "predicted_type": "Medical images",
+            "oa_info": {"doi": None, "doi_url": None, "oa": {"is_oa": True, "license": license_name}},
+        }
+        figures.append((record, image))
+    return figures
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert a grey image to another PNG mode, as the figures of real papers come."""
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image, np.uint16) * 257)
+    if mode in ("LA", "RGBA"):
+        mask = Image.new("L", image.size, 255)
+        mask.paste(0, (0, image.height - image.height // 32, *image.size))
+        image = image.convert(mode[:-1])
+        image.putalpha(mask)
+        return image
+    return image.convert(mode)

@@ -1,0 +1,323 @@
+"""Synthetic datasets: reproducible, in the layouts of Flickr8k and MedICaT, with captions that are true."""
+
+import csv
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.datamodule.flickr import read_flickr
+from src.datamodule.images.decode import load_image
+from src.datamodule.readers.medicat import read_medicat
+from src.demo.synthetic.datamodules import (
+    SyntheticFlickrDataModule,
+    SyntheticMedicalDataModule,
+    generate_once,
+    write_medical,
+    write_scenes,
+)
+from src.demo.synthetic.medical_drawing import draw_figure
+from src.demo.synthetic.medical_findings import Subfigure, report, sample_figure
+from src.demo.synthetic.scene import KINDS, PEOPLE, PLACES, STYLES, TABLES, Scene, Thing, sample_scene
+from src.demo.synthetic.scene_captions import describe_scene, noun_phrase
+from src.demo.synthetic.scene_drawing import draw_scene
+from src.utils.errors import UserError
+
+SIZE = 96
+CAR = Thing("car", "red", 0.25, 0.9, 0.2, size="big")
+GIRL = Thing("girl", "blue", 0.75, 0.9, 0.3, pose="waving", held="umbrella", held_colour="yellow")
+
+
+# Datasets
+
+
+def test_a_dataset_is_generated_once_and_then_read(tmp_path):
+    folder = tmp_path / "synthetic" / "night-10"
+    for _ in range(2):
+        data = SyntheticFlickrDataModule(folder, style="night", num_images=10, image_size=32)
+        data.prepare_data()
+        data.setup()
+        assert sum(len(images) for images in data.splits.values()) == 10
+        (folder / "Images" / "note").touch()  # would be gone if the folder were made again
+    assert (folder / "Images" / "note").is_file()
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["night-10"]
+
+
+def test_medical_figures_are_split_by_paper(tmp_path):
+    data = SyntheticMedicalDataModule(tmp_path / "medical", num_images=40, image_size=32)
+    data.prepare_data()
+    data.setup()
+    papers = [{image.group for image in images} for images in data.splits.values()]
+    assert sum(len(images) for images in data.splits.values()) == 40
+    assert not papers[0] & papers[1]
+    assert not papers[0] & papers[2]
+
+
+def test_a_failed_generation_leaves_no_folder(tmp_path):
+    def fail(folder):
+        (folder / "half").touch()
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        generate_once(tmp_path / "set", fail)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_what_a_killed_generation_left_is_removed_and_a_foreign_folder_is_not(tmp_path):
+    from src.demo.synthetic.datamodules import UNFINISHED
+
+    left = tmp_path / ".set.unfinished"
+    left.mkdir()
+    (left / "foreign").touch()
+    with pytest.raises(FileExistsError):
+        generate_once(tmp_path / "set", lambda folder: None)
+    assert (left / "foreign").is_file()
+    (left / UNFINISHED).touch()
+    generate_once(tmp_path / "set", lambda folder: (folder / "ours").touch())
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["ours"]
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda out, count, seed: write_scenes(out, count, "plain", seed, 40),
+        lambda out, count, seed: write_scenes(out, count, "night", seed, 40),
+        lambda out, count, seed: write_medical(out, count, seed, 40),
+    ],
+)
+def test_a_larger_dataset_begins_with_the_smaller_and_another_seed_differs(tmp_path, write):
+    write(tmp_path / "small", 5, 1)
+    write(tmp_path / "large", 9, 1)
+    write(tmp_path / "other", 5, 2)
+    for path in (path for path in (tmp_path / "small").rglob("*") if path.is_file()):
+        large = tmp_path / "large" / path.relative_to(tmp_path / "small")
+        if path.suffix in (".txt", ".jsonl"):
+            other = tmp_path / "other" / path.relative_to(tmp_path / "small")
+            assert large.read_text().startswith(path.read_text()) > other.read_text().startswith(
+                path.read_text()
+            )
+        else:
+            assert large.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("write", [write_scenes, write_medical])
+@pytest.mark.parametrize("wrong", [{"num_images": 0}, {"num_images": 1, "size": 8}])
+def test_too_few_or_too_small_images_are_refused(tmp_path, write, wrong):
+    with pytest.raises(UserError, match=r"datamodule.num_images="):
+        write(tmp_path, **wrong)
+
+
+def test_an_unknown_style_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"datamodule.style='oil'; expected plain or night"):
+        write_scenes(tmp_path, 1, "oil")
+
+
+def test_scenes_have_the_layout_and_punctuation_of_flickr8k(tmp_path):
+    write_scenes(tmp_path, 12, "night", seed=3, size=48)
+    table = read_flickr(tmp_path)
+    assert (len(table.images), table.num_pairs, table.skipped) == (12, 60, [])
+    assert all(Image.open(image.path).size == (48, 48) for image in table.images)
+    with (tmp_path / "captions.txt").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["image", "caption"]
+    assert all(caption.endswith(" .") for _, caption in rows[1:])
+    assert any(" , " in caption for _, caption in rows)
+
+
+def test_medical_figures_have_the_layout_of_medicat_and_many_image_modes(tmp_path):
+    write_medical(tmp_path, 80, seed=1, size=48)
+    table = read_medicat(tmp_path)
+    assert (len(table.images), table.skipped) == (80, [])
+    assert not any(image.captions[0].startswith("Fig") for image in table.images)
+    assert {"cc-by", "cc0"} <= {image.license for image in table.images}
+    assert all(load_image(image.path).float().std() > 10 for image in table.images)
+    records = [json.loads(line) for line in (tmp_path / "synthetic_medical.jsonl").read_text().splitlines()]
+    assert set(Counter(record["pdf_hash"] for record in records).values()) == {1, 2, 3, 4}
+    assert any(record["s2_caption"] is None for record in records)
+    images = [Image.open(path) for path in (tmp_path / "figures").iterdir()]
+    assert {"L", "RGB", "RGBA", "LA", "P", "I;16"} == {image.mode for image in images}
+    assert any(image.width > 1.9 * image.height for image in images)  # two subfigures
+
+
+# Scenes
+
+
+def described(style: str, count: int = 200) -> list[tuple[Scene, list[str]]]:
+    pairs = []
+    for index in range(count):
+        rng = random.Random(index)
+        scene = sample_scene(rng, style)
+        pairs.append((scene, describe_scene(scene, rng)))
+    return pairs
+
+
+def pixels(*things: Thing, style: str = "plain", place: str = "field", evening: bool = False) -> np.ndarray:
+    scene = Scene(style, place, things, None, evening=evening)
+    return np.asarray(draw_scene(scene, SIZE, random.Random(0)), np.int32)
+
+
+def fraction_of(image: np.ndarray, colour: str) -> float:
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return float((np.abs(image - rgb).sum(-1) < 40).mean())
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_five_different_captions_name_the_first_thing_by_its_colour(style):
+    for scene, captions in described(style):
+        assert len(set(captions)) == 5
+        assert not any("{" in caption or "  " in caption for caption in captions)
+        if scene.things[0].kind not in ("lamp", "fire"):
+            assert all(scene.things[0].colour in caption.lower() for caption in captions)
+
+
+def test_the_side_in_the_caption_is_the_side_in_the_image():
+    for style in STYLES:
+        for scene, captions in described(style, 100):
+            if scene.relation in ("left", "right") and scene.place != "paper":
+                first, second = scene.things
+                other = "right" if scene.relation == "left" else "left"
+                assert (first.x < second.x) == (scene.relation == "left")
+                assert not any(f"to the {other} of" in caption for caption in captions)
+
+
+def test_noun_phrases_by_hand():
+    night = Scene("night", "field", (CAR, GIRL), None, "left")
+    rng = random.Random(0)
+    assert noun_phrase(CAR, night, rng) == "a large red car"
+    assert noun_phrase(GIRL, night, rng) == "a girl in a blue gown carrying a yellow umbrella"
+    two = Thing("woman", "green", 0.5, 0.9, 0.4, count=2)
+    assert noun_phrase(two, night, rng) == "two women in green gowns"
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_one_to_five_captions_are_possible(count):
+    with pytest.raises(ValueError, match=f"count={count}; expected 1 to 5"):
+        describe_scene(Scene("plain", "field", (CAR,), None), random.Random(0), count)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_colour_side_size_and_count_can_be_seen(style):
+    palette = TABLES["looks"][style]["palette"]
+    red, blue = (pixels(Thing("car", colour, 0.5, 0.9, 0.3), style=style) for colour in ("red", "blue"))
+    assert fraction_of(red, palette["red"]) > 0.02 > fraction_of(blue, palette["red"])
+    small, big = (
+        pixels(Thing("square", "purple", 0.25, 0.8, h), style=style, place="paper") for h in (0.2, 0.4)
+    )
+    assert fraction_of(small[:, SIZE // 2 :], palette["purple"]) == 0
+    assert fraction_of(big, palette["purple"]) > 2 * fraction_of(small, palette["purple"]) > 0.02
+    one, two = (pixels(Thing("dog", "brown", 0.5, 0.9, 0.2, count=n), style=style) for n in (1, 2))
+    assert fraction_of(two, palette["brown"]) > 1.5 * fraction_of(one, palette["brown"])
+
+
+def test_evening_is_darker_and_night_darker_still():
+    man = Thing("man", "red", 0.5, 0.9, 0.4, pose="standing")
+    day, evening, night = pixels(man), pixels(man, evening=True), pixels(man, style="night")
+    assert day.mean() > evening.mean() > night.mean()
+
+
+def test_every_kind_is_drawn_and_every_place_differs():
+    empty = pixels(place="snow")
+    for kind in KINDS:
+        thing = Thing(
+            kind, KINDS[kind]["colours"][0], 0.5, 0.9, 0.4, pose="standing" if kind in PEOPLE else ""
+        )
+        assert np.abs(pixels(thing, place="snow") - empty).max() > 60, kind
+    backgrounds = {pixels(place=place).tobytes() for place in PLACES}
+    assert len(backgrounds) == len(PLACES)
+
+
+# Medical figures
+
+
+def medical(*figure: Subfigure) -> np.ndarray:
+    return np.asarray(draw_figure(figure, SIZE, random.Random(0)), np.int32)
+
+
+def head(finding: str, side: str, size: str = "large", marker: str = "") -> Subfigure:
+    return Subfigure("head", finding, side, "parietal", "", size, "ct", marker)
+
+
+@pytest.mark.parametrize(
+    ("figure", "caption"),
+    [
+        (
+            [head("bright", "left", "small", "arrow")],
+            "a small hyperdense lesion in the left parietal lobe (arrow).",
+        ),
+        ([Subfigure("chest", "effusion", "right", "lower", "", "large")], "a large right pleural effusion."),
+        (
+            [Subfigure("abdomen", "stone", "left", "kidney", "", "small")],
+            "a small calcified stone in the left kidney.",
+        ),
+        ([Subfigure("bone", "oblique", "", "femur", "distal")], "an oblique fracture of the distal shaft."),
+        ([Subfigure("chest", "")], "normal findings."),
+        (
+            [Subfigure("chest", "heart"), Subfigure("chest", "nodule", "left", "upper", "", "small")],
+            "(A) an enlarged heart and (B) a small nodule in the left upper lobe.",
+        ),
+    ],
+)
+def test_findings_by_hand(figure, caption):
+    assert report(tuple(figure), random.Random(0)).endswith(caption)
+
+
+def test_many_figures_are_described_in_whole_sentences():
+    captions = set()
+    for index in range(500):
+        rng = random.Random(index)
+        figure = sample_figure(rng)
+        assert len({(subfigure.kind, subfigure.modality) for subfigure in figure}) == 1
+        captions.add(report(figure, rng))
+    assert len(captions) > 300
+    assert all(text[0].isupper() and text.endswith(".") and "  " not in text for text in captions)
+
+
+@pytest.mark.parametrize(("finding", "sign"), [("bright", 1), ("dark", -1)])
+def test_the_patients_left_is_on_the_right_of_the_image(finding, sign):
+    for side, columns in (("left", slice(56, 76)), ("right", slice(20, 40))):
+        lesion = medical(head(finding, side))[30:66, columns].mean()
+        other = medical(head(finding, "right" if side == "left" else "left"))[30:66, columns].mean()
+        assert sign * (lesion - other) > 15
+
+
+def test_size_and_marker_of_a_lesion_can_be_seen():
+    large, small = (
+        (medical(head("bright", "left", s))[30:66, 50:80] > 180).mean() for s in ("large", "small")
+    )
+    assert large > 2 * small > 0
+    plain = (medical(head("dark", "left")) == 255).sum()
+    assert all(
+        (medical(head("dark", "left", marker=m)) == 255).sum() > plain + 8 for m in ("arrow", "asterisk")
+    )
+
+
+def test_two_subfigures_stand_side_by_side_with_their_letters():
+    figure = medical(Subfigure("chest", ""), Subfigure("chest", "heart"))
+    assert figure.shape == (SIZE, 2 * SIZE + SIZE // 32)
+    corners = [figure[2:16, start : start + 14] for start in (2, SIZE + SIZE // 32 + 2)]
+    assert all((corner > 240).any() for corner in corners)
+
+
+def test_other_findings_differ():
+    liver = Subfigure("abdomen", "dark", "", "liver", "", "large")
+    kidney = Subfigure("abdomen", "stone", "left", "kidney", "", "small")
+    cyst = Subfigure("ultrasound", "cyst", "", "liver", "", "large")
+    pairs = [
+        (Subfigure("chest", ""), Subfigure("chest", "nodule", "left", "lower", "", "large")),
+        (Subfigure("chest", ""), Subfigure("chest", "effusion", "right", "lower", "", "large")),
+        (liver, replace(liver, finding="bright", site="spleen")),
+        (kidney, replace(kidney, side="right", size="large")),
+        (cyst, replace(cyst, finding="mass")),
+        (replace(cyst, site="kidney"), Subfigure("ultrasound", "stones", "", "gallbladder")),
+        (
+            Subfigure("bone", "oblique", "", "femur", "distal"),
+            Subfigure("bone", "transverse", "", "tibia", "middle"),
+        ),
+    ]
+    for one, other in pairs:
+        assert np.abs(medical(one) - medical(other)).max() > 60
