@@ -216,7 +216,7 @@ class Captioner:
         errors: list[UnreadableImage | None] = []
         for image in images:
             try:
-                resized.append(transform.fit(self.load(image)))  # uint8 (3,h,w)
+                resized.append(transform.resize_and_crop(self.load(image)))  # uint8 (3,h,w)
                 errors.append(None)
             except UnreadableImage as error:
                 errors.append(error)

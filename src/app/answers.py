@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.datamodule.images.decode import UnreadableImage, decode_picture
+from src.datamodule.images.decode import UnreadableImage, decode_bytes
 from src.report.attention import encode_attention
 from src.report.printable import printable
 from src.report.thumbnails import shrink
@@ -71,4 +71,4 @@ def read_upload(path: Path, name: str, limits: Limits) -> "Tensor":
         raise UnreadableImage(
             f"{name}: {size:,} bytes; expected at most {limits.max_bytes:,}; scale the picture down"
         )
-    return decode_picture(path.read_bytes(), name, limits.max_pixels)
+    return decode_bytes(path.read_bytes(), name, limits.max_pixels)

@@ -182,7 +182,7 @@ class CaptionDataset:
             picture = random_crop(picture, drawn(self.seed, epoch, image.image_id, "crop"))
         elif self.view:
             picture = random_crop(picture, drawn(self.seed, self.view, image.image_id, "view crop"))
-        return self.transform.fit(picture)
+        return self.transform.resize_and_crop(picture)
 
     def _features(self, image: CaptionedImage, epoch: int) -> Tensor:
         """(P,D)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from src.datamodule.caption_dataset import MAX_REPLACEMENTS, CaptionItem, drawn, random_crop
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.images.decode import UnreadableImage, decode_picture
+from src.datamodule.images.decode import UnreadableImage, decode_bytes
 from src.datamodule.loader import Resumable, read_ahead
 from src.datamodule.readers.shards import Sample, Shard, read_sample, wanted
 from src.datamodule.stream_plan import Part, Stream, StreamPlan
@@ -193,10 +193,10 @@ class StreamLoader(Resumable):
 
     def _pixels(self, sample: Sample) -> Tensor:
         """uint8 (3,height,width)."""
-        picture = decode_picture(sample.data, sample.name)
+        picture = decode_bytes(sample.data, sample.name)
         if self.plan.train and self.augment:
             picture = random_crop(picture, drawn(self.plan.seed, self.epoch, sample.name, "crop"))
-        return self.preprocessing.image.fit(picture)
+        return self.preprocessing.image.resize_and_crop(picture)
 
     def _tokens(self, sample: Sample) -> list[list[int]]:
         captions = list(sample.captions)

@@ -15,9 +15,8 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from src.datamodule.processor import Processor
+from src.datamodule.processor import Processor, make_processor
 from src.models.checkpoint import check_finite
-from src.models.special_tokens import make_preprocessing
 from src.utils.errors import UserError
 from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
 from src.utils.logging import get_logger
@@ -74,7 +73,16 @@ def load_captioner(
         tokenizer = load_pretrained("tokenizer", AutoTokenizer, source, revision)
         image_processor = load_pretrained("image processor", AutoImageProcessor, source, revision)
     base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
-    return PretrainedCaptioner(model.eval(), make_preprocessing(model, tokenizer, image_processor), base_id)
+    return PretrainedCaptioner(model.eval(), _processor_of(model, tokenizer, image_processor), base_id)
+
+
+def _processor_of(model: VisionEncoderDecoderModel, tokenizer: Any, image_processor: Any) -> Processor:
+    """Make the processor, and write its special ids into the model's config and generation config."""
+    processor = make_processor(model.config, model.generation_config, tokenizer, image_processor)
+    for config in (model.config, model.generation_config):
+        config.eos_token_id, config.pad_token_id = processor.eos_id, processor.pad_id
+        config.decoder_start_token_id = processor.start_id
+    return processor
 
 
 def load_image_processor(base: str) -> Any:
@@ -174,6 +182,6 @@ def _join(parts: Mapping[str, str], revision: str | None) -> PretrainedCaptioner
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
     names = {f"decoder.{name}" for name in new}
     names |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-    processor = make_preprocessing(model, tokenizer, image_processor)
+    processor = _processor_of(model, tokenizer, image_processor)
     base_id = f"{sources['encoder']} + {sources['decoder']}"
     return PretrainedCaptioner(model.eval(), processor, base_id, frozenset(names))

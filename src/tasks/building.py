@@ -34,6 +34,7 @@ def quiet(config: DictConfig) -> None:
     """Keep warnings off the screen that tell a person nothing; `extras.ignore_warnings=true` drops all."""
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # unreadable images are refused and logged by name
     if config.extras.ignore_warnings:
         warnings.filterwarnings("ignore")
     for name in VERBOSE_LOGGERS:

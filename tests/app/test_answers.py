@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_visitors_file(captioner,
     upload.write_bytes(b"")
     assert "expected a whole JPEG, PNG" in refused(captioner, upload)
     upload.write_text("<svg onload=alert(1)>")
-    assert "no picture of a known format" in refused(captioner, upload)
+    assert "not an image of a known format" in refused(captioner, upload)
     upload.write_bytes(whole + bytes(2**20))
     assert f"expected at most {2**20:,}" in refused(captioner, upload)
     Image.new("L", (101, 100)).save(upload, "PNG")

@@ -71,7 +71,7 @@ def test_an_uploaded_file_is_answered_and_soon_gone(client):
     (path,) = send(client, b"no picture").json()
     told = said(client, path)["output"]["data"]
     assert told[0] is None
-    assert "a.png: no picture of a known format" in told[1]["error"]
+    assert "a.png: not an image of a known format" in told[1]["error"]
     deadline = time.monotonic() + 30
     while Path(path).exists() and time.monotonic() < deadline:
         time.sleep(0.2)

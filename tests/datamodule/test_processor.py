@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.v2 import functional as torchvision_functional
 from transformers import AutoImageProcessor, BeitImageProcessor, DeiTImageProcessor, ViTImageProcessor
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
@@ -93,10 +94,15 @@ def test_no_resizing_needs_a_crop() -> None:
     [
         ({"size": None}, "size=None"),
         ({"size": {"longest_edge": 9}}, "size="),
-        ({"size": {"shortest_edge": 9}}, "pictures of no one size"),
-        ({"do_resize": False}, "pictures of no one size"),
+        ({"size": {"shortest_edge": 9}}, "images of different sizes"),
+        ({"do_resize": False}, "images of different sizes"),
         ({"do_center_crop": True, "crop_size": "big"}, "crop_size='big'"),
         ({"resample": 4}, "resample=4"),
+        ({"resample": [2]}, r"resample=\[2\]"),
+        ({"size": 100_000}, "size=100000; expected 1 to 4096 pixels"),
+        ({"size": {"shortest_edge": -1}, "do_center_crop": True, "crop_size": 9}, "size=-1"),
+        ({"size": ["a", "b"]}, "size='a'"),
+        ({"rescale_factor": "x"}, "rescale_factor='x'"),
         ({"image_mean": None}, "image_mean=None"),
         ({"image_std": [0.5]}, r"image_std=\[0.5\]"),
     ],
@@ -118,7 +124,18 @@ class Padded(ViTImageProcessor):
         return {"pixel_values": torch.zeros(1, 3, 300, 300)}
 
 
-@pytest.mark.parametrize("processor", [Mirrored(), Padded()])
+class NotAntialiased(ViTImageProcessor):
+    def __call__(self, image: torch.Tensor, **kwargs: Any) -> Any:
+        resized = torchvision_functional.resize(image, [224, 224], antialias=False)
+        return {"pixel_values": [(resized / 255 - 0.5) / 0.5]}
+
+
+class Failing(ViTImageProcessor):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise KeyError("size")
+
+
+@pytest.mark.parametrize("processor", [Mirrored(), Padded(), NotAntialiased(), Failing()])
 def test_a_processor_that_does_something_else_is_refused(processor: Any) -> None:
     with pytest.raises(UserError, match=type(processor).__name__):
         ImageTransform.from_processor(processor)

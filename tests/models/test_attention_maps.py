@@ -172,6 +172,6 @@ def test_the_part_that_was_seen_is_the_part_that_was_kept():
     """A picture whose left third is bright: after the crop, the bright share is what the region says."""
     picture = torch.zeros(3, 100, 300, dtype=torch.uint8)
     picture[:, :, :120] = 255
-    seen = transform(100, (100, 100)).fit(picture)
+    seen = transform(100, (100, 100)).resize_and_crop(picture)
     left, _, right, _ = seen_region(transform(100, (100, 100)), 100, 300)
     assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

@@ -1,20 +1,19 @@
-"""A picture file as RGB pixels, whatever its format and mode, or one clear error.
+"""Read an image file as RGB pixels, whatever its format and mode, or raise one clear error.
 
-Legend: H, W a picture's height and width.
+Legend: H, W height and width of an image in pixels.
 """
 
 import contextlib
 import io
 import os
 import stat
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import (  # the decoders are named: Pillow knows a format only once its plugin is imported
+from PIL import (  # each decoder by name: Pillow knows a format only once its plugin is imported
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -35,17 +34,14 @@ from src.datamodule.readers.shard_members import read_member
 from src.utils.errors import UserError
 from src.utils.logging import visible
 
-# What Pillow warns of is either refused here or of no matter; once, since pictures are read in threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 # Pillow's own limit: a file of a few kilobytes can claim to be 30,000 x 30,000 pixels, which fill 2.7 GB.
 PIXEL_LIMIT = 89_478_485
 BYTE_LIMIT = 512 * 2**20
 HEADER_BYTES = 2**16
 # No EPS and the like, whose decoders start other programs.
 FORMATS = tuple(
-    picture.format
-    for picture in (
+    plugin.format
+    for plugin in (
         JpegImagePlugin.JpegImageFile,
         PngImagePlugin.PngImageFile,
         GifImagePlugin.GifImageFile,
@@ -55,42 +51,61 @@ FORMATS = tuple(
         PpmImagePlugin.PpmImageFile,
     )
 )
+EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM image"
+
+Box = tuple[int, int, int, int]
+Span = tuple[int, int]
 
 
 class UnreadableImage(UserError):
-    """A picture that cannot be used, with the file's name and the reason, in one line whatever the name."""
+    """An image that cannot be used: its file and the reason, in one line whatever the file's name."""
 
     def __init__(self, message: str) -> None:
         super().__init__(visible(message))
 
 
-def load_image(path: str | Path, box: tuple[int, int, int, int] | None = None) -> Tensor:
-    """Read a picture: uint8 (3,H,W), RGB, turned as its EXIF says, transparency over white, first frame.
+def load_image(path: str | Path, box: Box | None = None, span: Span | None = None) -> Tensor:
+    """Read an image: uint8 (3,H,W), RGB, rotated as its EXIF says, transparency over white, first frame.
 
     Args:
-        path: a JPEG, PNG, GIF, BMP, TIFF, WebP or PPM file, told by content and not by name.
-        box: (left, top, right, bottom) in pixels of the turned picture; what lies outside it is dropped.
+        path: a JPEG, PNG, GIF, BMP, TIFF, WebP or PPM file, recognized by content and not by name.
+        box: (left, top, right, bottom) in pixels of the rotated image, to crop to.
+        span: (offset, size) in bytes, where the image is a member of the tar file at `path`.
 
     Raises:
-        UnreadableImage: missing, empty, no picture, damaged, over the pixel limit, or box outside of it.
+        UnreadableImage: missing, empty, not an image, damaged, over the pixel limit, or box outside of it.
     """
-    image = decode_picture(_read(path), str(path))
-    if box is None:
-        return image
-    left, top, right, bottom = box
-    part = image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    if not part.numel():
-        raise UnreadableImage(
-            f"{path}: box {box} lies outside the picture of {image.shape[2]} x {image.shape[1]} pixels; "
-            "expected left < right and top < bottom within it; mend the box"
-        )
-    return part
+    data = _read_old_member(path) if span is None else None
+    return crop_to_box(decode_bytes(data or read_bytes(path, span), str(path)), box, str(path))
 
 
-def decode_picture(data: bytes | bytearray, name: str, pixel_limit: int | None = None) -> Tensor:
-    """The pixels of a file's bytes, as `load_image` gives them; `name` stands in the error.
+def _read_old_member(path: str | Path) -> bytes | None:  # until tar shards are rows with a span
+    try:
+        os.stat(path)
+    except (NotADirectoryError, ValueError) as error:
+        if isinstance(error, NotADirectoryError):
+            try:
+                return read_member(path, BYTE_LIMIT)
+            except OSError as cause:
+                raise _unreadable(str(path), cause) from cause
+    except OSError:
+        pass
+    return None
 
-    pixel_limit: height times width, None for PIXEL_LIMIT.
+
+def read_image_bytes(image: CaptionedImage) -> bytearray:
+    """Read the undecoded bytes of an image of the table, from its file or from its tar file.
+
+    Raises:
+        UnreadableImage: missing, empty, too large, or not a regular file.
+    """
+    return read_bytes(image.path, image.span)
+
+
+def decode_bytes(data: bytes | bytearray, name: str, pixel_limit: int | None = None) -> Tensor:
+    """Decode a file's bytes to uint8 (3,H,W), as `load_image` does; `name` stands in the error.
+
+    pixel_limit: the largest height times width; None for PIXEL_LIMIT.
 
     Raises:
         UnreadableImage: as `load_image`.
@@ -99,96 +114,135 @@ def decode_picture(data: bytes | bytearray, name: str, pixel_limit: int | None =
     if header is not None:
         _check_pixels(header.width, header.height, name, pixel_limit)
         if header.plain:
-            # Damage that stops this decoder may leave Pillow's something to work with, or a better message.
+            # Pillow may still read a file that this decoder refuses, or has a better message.
             with contextlib.suppress(RuntimeError):
                 return decode_image(_as_tensor(data), mode=ImageReadMode.RGB, apply_exif_orientation=True)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_pixels(*picture.size, name, pixel_limit)
-            picture.seek(0)
-            return from_pillow(picture)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(*image.size, name, pixel_limit)
+            image.seek(0)
+            return from_pillow(image)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise _unreadable(name, error) from error
 
 
-def check_header(path: str | Path) -> None:
-    """Cheap check without decoding: there, not empty, a known format, within the pixel limit.
+def from_pillow(image: Image.Image) -> Tensor:
+    """Convert an open Pillow image, at its frame, to uint8 (3,H,W) as `load_image` does.
+
+    Pillow decodes the file here; what it raises for a damaged one passes through.
+    """
+    rotated = ImageOps.exif_transpose(image)
+    if rotated.mode.startswith("I") or rotated.mode == "F":
+        gray = _to_8_bits(np.asarray(rotated))
+        return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
+    if "A" in rotated.getbands() or "transparency" in rotated.info:
+        rotated = rotated.convert("RGBA")
+        white = Image.new("RGBA", rotated.size, (255, 255, 255, 255))
+        rotated = Image.alpha_composite(white, rotated)
+    return torch.from_numpy(np.array(rotated.convert("RGB"))).permute(2, 0, 1)
+
+
+def crop_to_box(image: Tensor, box: Box | None, name: str) -> Tensor:
+    """Crop uint8 (3,H,W) to (left, top, right, bottom); None keeps the whole image.
 
     Raises:
-        UnreadableImage: it is none of that.
+        UnreadableImage: no pixel of the image lies in the box.
     """
-    _check_file(path)
+    if box is None:
+        return image
+    left, top, right, bottom = (max(edge, 0) for edge in box)
+    cropped = image[:, top:bottom, left:right]
+    if not cropped.numel():
+        raise UnreadableImage(
+            f"{name}: box {box} lies outside the image of {image.shape[2]} x {image.shape[1]} pixels; "
+            "expected left < right and top < bottom within it; correct the box"
+        )
+    return cropped
+
+
+def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str, str]:
+    """Check the header of every image, each file once: image_id -> reason if unreadable, in table order.
+
+    Checks without decoding that it is there, of a known format and within the pixel limit: tens of
+    microseconds a file on a warm disk; threads hide the latency of a cold or distant one.
+    """
+
+    def problem(key: tuple[str, Span | None]) -> str | None:
+        try:
+            check_header(*key)
+        except UnreadableImage as error:
+            return str(error)
+        return None
+
+    keys = list(dict.fromkeys((image.path, image.span) for image in images))
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = dict(zip(keys, pool.map(problem, keys, chunksize=64), strict=True))
+    return {image.image_id: reason for image in images if (reason := found[image.path, image.span])}
+
+
+def check_header(path: str | Path, span: Span | None = None) -> None:
+    """Check without decoding: the file exists, is not empty, of a known format, within the pixel limit.
+
+    Raises:
+        UnreadableImage: one of these does not hold.
+    """
+    offset, size = _locate(path, span)
     try:
         with open(path, "rb") as file:
-            header = read_header(file.read(HEADER_BYTES))
-        if header is not None:
-            return _check_pixels(header.width, header.height, str(path))
-        with Image.open(path, formats=FORMATS) as picture:
-            _check_pixels(*picture.size, str(path))
+            file.seek(offset)
+            head = file.read(min(size, HEADER_BYTES))
+            header = read_header(head)
+            if header is not None:
+                return _check_pixels(header.width, header.height, str(path))
+            source = file if span is None else io.BytesIO(head + file.read(size - len(head)))
+            with Image.open(source, formats=FORMATS) as image:
+                _check_pixels(*image.size, str(path))
     except UnreadableImage:
         raise
     except Exception as error:
         raise _unreadable(str(path), error) from error
 
 
-def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str, str]:
-    """`check_header` of every picture file, each once: image_id -> what is wrong, in table order.
-
-    Tens of microseconds a file on a warm disk; threads hide the wait on a cold or distant one.
-    """
-
-    def problem(path: str) -> str | None:
-        try:
-            check_header(path)
-        except UnreadableImage as error:
-            return str(error)
-        return None
-
-    paths = list(dict.fromkeys(image.path for image in images))
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = dict(zip(paths, pool.map(problem, paths, chunksize=64), strict=True))
-    return {image.image_id: reason for image in images if (reason := found[image.path])}
-
-
-def _read(path: str | Path) -> bytes | bytearray:
-    try:
-        if _is_inside_a_file(path):
-            return read_member(path, BYTE_LIMIT)
-        data = bytearray(_check_file(path))
-        with open(path, "rb", buffering=0) as file:  # few calls: threads hand Python's lock over at each
-            del data[file.readinto(data) :]
-        return data
-    except OSError as error:
-        raise _unreadable(str(path), error) from error
-
-
-def _is_inside_a_file(path: str | Path) -> bool:
-    """Whether a folder of the path is a file: a shard."""
-    try:
-        os.stat(path)
-    except (OSError, ValueError) as error:
-        return isinstance(error, NotADirectoryError)
-    return False
-
-
-def _check_file(path: str | Path) -> int:
-    """Size in bytes of a regular file.
+def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
+    """Read a file, or `span` = (offset, size) of it.
 
     Raises:
-        UnreadableImage: it is missing, something else, empty or over the limit.
+        UnreadableImage: missing, empty, too large, not a regular file, or shorter than the span.
+    """
+    offset, size = _locate(path, span)
+    data = bytearray(size)
+    try:
+        with open(path, "rb", buffering=0) as file:  # few calls: threads release Python's lock at each
+            if offset:
+                file.seek(offset)
+            del data[file.readinto(data) :]
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    return data
+
+
+def _locate(path: str | Path, span: Span | None) -> Span:
+    """Offset and size in bytes of an image in its file.
+
+    Raises:
+        UnreadableImage: the file is missing, not regular, too short, or the image empty or over the limit.
     """
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
         raise _unreadable(str(path), error) from error
-    if not stat.S_ISREG(found.st_mode) or not 0 < found.st_size <= BYTE_LIMIT:
-        what = f"a file of {found.st_size:,} bytes" if stat.S_ISREG(found.st_mode) else "not a file"
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableImage(f"{path}: not a file; expected {EXPECTED}; replace or remove it")
+    offset, size = span or (0, found.st_size)
+    if not 0 < size <= BYTE_LIMIT or offset + size > found.st_size:
+        part = f"{size:,} bytes at {offset:,} of " if span else ""
         raise UnreadableImage(
-            f"{path}: {what}; expected a picture of 1 to {BYTE_LIMIT:,} bytes; mend or remove it"
+            f"{path}: {part}a file of {found.st_size:,} bytes; "
+            f"expected an image of 1 to {BYTE_LIMIT:,} bytes; replace or remove it"
         )
-    return found.st_size
+    return offset, size
 
 
 def _check_pixels(width: int, height: int, name: str, limit: int | None = None) -> None:
@@ -196,7 +250,7 @@ def _check_pixels(width: int, height: int, name: str, limit: int | None = None) 
     if width * height > limit:
         raise UnreadableImage(
             f"{name}: {width:,} x {height:,} pixels; expected at most {limit:,} in all; "
-            "scale the picture down or remove it"
+            "scale the image down or remove it"
         )
 
 
@@ -205,13 +259,10 @@ def _unreadable(name: str, error: BaseException) -> UnreadableImage:
     if isinstance(error, FileNotFoundError):
         reason = "no such file"
     elif isinstance(error, UnidentifiedImageError):
-        reason = "no picture of a known format"
+        reason = "not an image of a known format"
     elif isinstance(error, Image.DecompressionBombError):
         reason = f"over {2 * PIXEL_LIMIT:,} pixels"
-    return UnreadableImage(
-        f"{name}: {reason}; expected a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM picture; "
-        "mend or remove it"
-    )
+    return UnreadableImage(f"{name}: {reason}; expected {EXPECTED}; replace or remove it")
 
 
 def _as_tensor(data: bytes | bytearray) -> Tensor:
@@ -219,26 +270,9 @@ def _as_tensor(data: bytes | bytearray) -> Tensor:
     return torch.frombuffer(data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8)
 
 
-def from_pillow(picture: Image.Image) -> Tensor:
-    """The pixels of an open picture, at its frame, as `load_image` gives them: uint8 (3,H,W).
-
-    Pillow reads a file's pixels here; what it raises on a damaged one passes through.
-    """
-    turned = ImageOps.exif_transpose(picture)
-    if turned.mode.startswith("I") or turned.mode == "F":
-        grey = _eight_bits(np.asarray(turned))
-        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
-    if "A" in turned.getbands() or "transparency" in turned.info:
-        turned = turned.convert("RGBA")
-        white = Image.new("RGBA", turned.size, (255, 255, 255, 255))
-        turned = Image.alpha_composite(white, turned)
-    pixels = np.array(turned.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey of 16 or 32 bits as uint8: 65,535 is white (Pillow's own conversion makes all above 255 white)."""
+def _to_8_bits(gray: np.ndarray) -> np.ndarray:
+    """Scale 16 or 32 bit gray to uint8: 65,535 is white (Pillow's own conversion makes all above 255 white)."""
     scale = 255 / 65535
-    if grey.dtype == np.float32:
-        scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
-    return np.clip(np.rint(grey.astype(np.float64) * scale), 0, 255).astype(np.uint8)
+    if gray.dtype == np.float32:
+        scale = 255.0 if gray.max(initial=0) <= 1 else 1.0
+    return np.clip(np.rint(gray.astype(np.float64) * scale), 0, 255).astype(np.uint8)

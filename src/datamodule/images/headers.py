@@ -1,7 +1,4 @@
-"""Size and kind of a JPEG or PNG from its first bytes: a few microseconds, no decoder started.
-
-Only what tells a plain picture (8 bits, grey or RGB, nothing special) from one that needs care.
-"""
+"""Read size and kind of a JPEG or PNG from its first bytes: a few microseconds, no decoder started."""
 
 from dataclasses import dataclass
 
@@ -10,22 +7,22 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers that every libjpeg decodes: baseline, extended, progressive.
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
 JPEG_SCAN = 0xDA
-JPEG_ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
-PNG_GREY, PNG_RGB = 0, 2
+JPEG_STANDALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+PNG_GRAY, PNG_RGB = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """kind: "jpeg" or "png"; plain: torchvision's decoder gives the pixels that Pillow would give."""
+    """plain: 8 bits, gray or RGB, no special chunk, so that torchvision decodes the pixels that Pillow would."""
 
-    kind: str
+    kind: str  # "jpeg" or "png"
     width: int
     height: int
     plain: bool
 
 
 def read_header(data: bytes | bytearray) -> Header | None:
-    """The header of a JPEG or PNG; None for any other file and for one that breaks off before its size."""
+    """Parse the header of a JPEG or PNG; None for any other file and for one that ends before its size."""
     if data.startswith(JPEG_MAGIC):
         return _jpeg(data)
     if data.startswith(PNG_MAGIC):
@@ -34,26 +31,26 @@ def read_header(data: bytes | bytearray) -> Header | None:
 
 
 def _jpeg(data: bytes | bytearray) -> Header | None:
-    place = 2
-    while place + 9 < len(data):
-        if data[place] != 0xFF:
+    at = 2
+    while at + 9 < len(data):
+        if data[at] != 0xFF:
             return None
-        marker = data[place + 1]
+        marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in JPEG_ALONE:
-            place += 2
+            at += 1
+        elif marker in JPEG_STANDALONE:
+            at += 2
         elif marker in JPEG_FRAMES:
-            precision, components = data[place + 4], data[place + 9]
-            height = int.from_bytes(data[place + 5 : place + 7])
-            width = int.from_bytes(data[place + 7 : place + 9])
-            # Four components are CMYK; a height of 0 stands further down in the file.
+            precision, components = data[at + 4], data[at + 9]
+            height = int.from_bytes(data[at + 5 : at + 7])
+            width = int.from_bytes(data[at + 7 : at + 9])
+            # Four components are CMYK; a height of 0 is given further down in the file.
             plain = precision == 8 and components in (1, 3) and height > 0
             return Header("jpeg", width, height, plain)
         elif marker == JPEG_SCAN:
             return None
         else:
-            place += 2 + max(int.from_bytes(data[place + 2 : place + 4]), 2)
+            at += 2 + max(int.from_bytes(data[at + 2 : at + 4]), 2)
     return None
 
 
@@ -61,13 +58,13 @@ def _png(data: bytes | bytearray) -> Header | None:
     if data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    plain = data[24] == 8 and data[25] in (PNG_GREY, PNG_RGB)
-    place = 33
-    while plain and place + 8 <= len(data):
-        name = data[place + 4 : place + 8]
+    plain = data[24] == 8 and data[25] in (PNG_GRAY, PNG_RGB)
+    at = 33
+    while plain and at + 8 <= len(data):
+        name = data[at + 4 : at + 8]
         if name == b"IDAT":
             break
-        # Transparency, and colour profiles: libpng writes a line to the terminal for each that it dislikes.
+        # Transparency, and color profiles: libpng prints a line for each that it dislikes.
         plain = name not in (b"tRNS", b"iCCP")
-        place += 12 + int.from_bytes(data[place : place + 4])
+        at += 12 + int.from_bytes(data[at : at + 4])
     return Header("png", width, height, plain)

@@ -1,8 +1,10 @@
-"""Every kind of picture file that lies about in data sets: read rightly, or refused with its name."""
+"""Every kind of image file found in data sets: decoded to the expected pixels, or refused with its name."""
 
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from PIL import Image
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images import decode as images
+from src.datamodule.images import decode
 from src.datamodule.images.decode import UnreadableImage, check_header, check_images, load_image
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
@@ -44,12 +46,12 @@ def png_claiming(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp", "gif"])
 def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path: Path, suffix: str) -> None:
-    picture = noise() if suffix not in ("webp", "gif") else Image.new("RGB", (40, 30), RED)
-    picture.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    image = noise() if suffix not in ("webp", "gif") else Image.new("RGB", (40, 30), RED)
+    image.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
     found = load_image(tmp_path / f"a.{suffix}")
     assert found.dtype == torch.uint8
     assert found.shape == (3, 30, 40)
-    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(picture))
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -57,12 +59,12 @@ def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path: Path, suffix
 def test_jpeg_gives_pillows_pixels(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
     path = tmp_path / "a.jpg"
     noise().convert(mode).save(path, **options)
-    with Image.open(path) as picture:
-        expected = np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(load_image(path).permute(1, 2, 0).numpy(), expected)
 
 
-def test_content_tells_the_format_and_not_the_name(tmp_path: Path) -> None:
+def test_content_decides_the_format_and_not_the_name(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.bmp")
     os.rename(tmp_path / "a.bmp", tmp_path / "a.jpg")
     assert load_image(tmp_path / "a.jpg").shape == (3, 30, 40)
@@ -93,12 +95,12 @@ def test_16_bit_grey_keeps_its_scale(tmp_path: Path, value: int, expected: int, 
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (200.0, 200)])
-def test_float_grey_is_a_share_or_a_level(tmp_path: Path, value: float, expected: int) -> None:
+def test_float_grey_is_a_fraction_or_a_level(tmp_path: Path, value: float, expected: int) -> None:
     Image.fromarray(np.full((8, 8), value, dtype=np.float32)).save(tmp_path / "a.tiff")
     assert pixel(tmp_path / "a.tiff") == (expected,) * 3
 
 
-def test_one_bit_picture_is_black_and_white(tmp_path: Path) -> None:
+def test_one_bit_image_is_black_and_white(tmp_path: Path) -> None:
     Image.new("1", (8, 8), 1).save(tmp_path / "a.png")
     assert pixel(tmp_path / "a.png") == WHITE
 
@@ -116,7 +118,7 @@ def test_transparent_grey_lies_over_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_transparent_colour_lies_over_white(tmp_path: Path, mode: str) -> None:
-    """PNG's tRNS chunk: one colour of an RGB or grey picture, or one entry of a palette, is see-through."""
+    """PNG's tRNS chunk: one colour of an RGB or grey image, or one entry of a palette, is see-through."""
     colour = {"RGB": RED, "L": 7, "P": 0}[mode]
     Image.new(mode, (8, 8), colour).save(tmp_path / "a.png", transparency=colour)
     assert pixel(tmp_path / "a.png") == WHITE
@@ -131,32 +133,32 @@ def test_transparent_gif_lies_over_white(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     """The red half is on the left as saved; EXIF says where the camera was turned."""
-    picture = Image.new("RGB", (40, 24), (0, 0, 0))
-    picture.paste(RED, (0, 0, 20, 24))
+    image = Image.new("RGB", (40, 24), (0, 0, 0))
+    image.paste(RED, (0, 0, 20, 24))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix != "png" else {}))
+    image.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix != "png" else {}))
     found = load_image(tmp_path / f"a.{suffix}")
     red_side = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
     side = red_side[orientation]
     assert found.shape == ((3, 24, 40) if side in ("left", "right") else (3, 40, 24))
-    halves = {
+    sides = {
         "left": found[0, :, :8],
         "right": found[0, :, -8:],
         "top": found[0, :8],
         "bottom": found[0, -8:],
     }
-    assert halves[side].float().mean() > 200
-    assert sum(half.float().mean() > 200 for half in halves.values()) == 1
+    assert sides[side].float().mean() > 200
+    assert sum(side_pixels.float().mean() > 200 for side_pixels in sides.values()) == 1
 
 
-def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+def test_one_pixel_is_a_image(tmp_path: Path) -> None:
     for suffix in ("png", "jpg"):
         Image.new("RGB", (1, 1), WHITE).save(tmp_path / f"a.{suffix}")
         assert load_image(tmp_path / f"a.{suffix}").tolist() == [[[255]], [[255]], [[255]]]
 
 
-def test_a_long_thin_picture_is_read(tmp_path: Path) -> None:
+def test_a_long_thin_image_is_read(tmp_path: Path) -> None:
     Image.new("RGB", (30_000, 2), RED).save(tmp_path / "a.png")
     assert load_image(tmp_path / "a.png").shape == (3, 2, 30_000)
 
@@ -170,25 +172,25 @@ def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, siz
 
 
 def test_bomb_of_a_format_that_pillow_reads_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(images, "PIXEL_LIMIT", 1000)
+    monkeypatch.setattr(decode, "PIXEL_LIMIT", 1000)
     noise().save(tmp_path / "bomb.bmp")
     with pytest.raises(UnreadableImage, match=r"bomb\.bmp: 40 x 30 pixels"):
         load_image(tmp_path / "bomb.bmp")
 
 
 def test_file_over_the_byte_limit_is_not_read(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(images, "BYTE_LIMIT", 10)
+    monkeypatch.setattr(decode, "BYTE_LIMIT", 10)
     noise().save(tmp_path / "big.png")
     with pytest.raises(UnreadableImage, match=r"big\.png: a file of .* bytes"):
         load_image(tmp_path / "big.png")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp"])
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
-def test_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.7, 0.95])
+def test_truncated_file_is_refused(tmp_path: Path, suffix: str, fraction: float) -> None:
     path = tmp_path / f"cut.{suffix}"
     noise(200, 150).save(path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
     with pytest.raises(UnreadableImage, match=f"cut.{suffix}: "):
         load_image(path)
 
@@ -197,15 +199,15 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) ->
     ("content", "reason"),
     [
         (b"", "a file of 0 bytes"),
-        (b"<html>404 Not Found</html>", "no picture of a known format"),
-        (b"\xff\xd8\xff", "no picture of a known format|broken|truncated|Truncated|EOF"),
-        (b"\x89PNG\r\n\x1a\n", "no picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known format"),
+        (b"<html>404 Not Found</html>", "not an image of a known format"),
+        (b"\xff\xd8\xff", "not an image of a known format|broken|truncated|Truncated|EOF"),
+        (b"\x89PNG\r\n\x1a\n", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (b"GIF89a" + bytes(20), "."),
-        (os.urandom(2000), "no picture of a known format"),
+        (os.urandom(2000), "not an image of a known format"),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_not_an_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=rf"a\.jpg: .*({reason})") as caught:
         load_image(tmp_path / "a.jpg")
@@ -236,16 +238,17 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> N
         load_image(tmp_path / "a.png")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(UnreadableImage, match="not a file"):
         load_image(tmp_path / "pipe.jpg")
 
 
-def test_box_cuts_a_part_out(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (20, 10), WHITE)
-    picture.paste(RED, (5, 2, 15, 8))
-    picture.save(tmp_path / "a.png")
+def test_box_crops(tmp_path: Path) -> None:
+    image = Image.new("RGB", (20, 10), WHITE)
+    image.paste(RED, (5, 2, 15, 8))
+    image.save(tmp_path / "a.png")
     part = load_image(tmp_path / "a.png", box=(5, 2, 15, 8))
     assert part.shape == (3, 6, 10)
     assert part[0].eq(RED[0]).all()
@@ -253,9 +256,9 @@ def test_box_cuts_a_part_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("box", [(30, 0, 40, 5), (5, 5, 5, 9), (9, 0, 2, 5), (-9, -9, -1, -1)])
-def test_box_outside_of_the_picture_is_refused(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+def test_box_outside_of_the_image_is_refused(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
     noise(20, 10).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match=r"a\.png: box .* outside the picture of 20 x 10"):
+    with pytest.raises(UnreadableImage, match=r"a\.png: box .* outside the image of 20 x 10"):
         load_image(tmp_path / "a.png", box)
 
 
@@ -265,7 +268,7 @@ def test_damage_that_stops_torchvision_is_left_to_pillow(tmp_path: Path, monkeyp
 
     noise().save(tmp_path / "a.png")
     expected = load_image(tmp_path / "a.png")
-    monkeypatch.setattr(images, "decode_image", fail)
+    monkeypatch.setattr(decode, "decode_image", fail)
     assert torch.equal(load_image(tmp_path / "a.png"), expected)
 
 
@@ -284,16 +287,39 @@ def test_check_images_names_the_unreadable_ones_in_table_order(tmp_path: Path) -
 
 def test_error_names_stay_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a\nb.jpg"
-    path.write_text("no picture")
+    path.write_text("no image")
     with pytest.raises(UnreadableImage) as caught:
         load_image(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_limit_of_the_callers_own(form):
+def test_the_callers_own_pixel_limit_holds(form):
     buffer = io.BytesIO()
     Image.new("L", (20, 10)).save(buffer, form)
-    assert images.decode_picture(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
+    assert decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
     with pytest.raises(UnreadableImage, match="a: 20 x 10 pixels; expected at most 199 in all"):
-        images.decode_picture(buffer.getvalue(), "a", pixel_limit=199)
+        decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=199)
+
+
+def test_a_member_of_a_tar_file_is_read_by_its_span(tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    noise(9, 7).save(tmp_path / "b.bmp")
+    data = [(tmp_path / name).read_bytes() for name in ("a.png", "b.bmp")]
+    (tmp_path / "x.tar").write_bytes(b"header" + data[0] + data[1])
+    spans = [(6, len(data[0])), (6 + len(data[0]), len(data[1]))]
+    for name, span, content in zip(("a.png", "b.bmp"), spans, data, strict=True):
+        image = CaptionedImage(name, str(tmp_path / "x.tar"), ("a",), name, span=span)
+        assert decode.read_image_bytes(image) == content
+        assert torch.equal(load_image(tmp_path / name), load_image(image.path, span=span))
+        assert check_images([image]) == {}
+    for span in ((6, 0), (6, 10**6), (8, len(data[0]))):
+        outside = CaptionedImage("a", str(tmp_path / "x.tar"), ("a",), "a", span=span)
+        assert list(check_images([outside])) == ["a"]
+
+
+def test_importing_leaves_pillows_warnings_as_they_are() -> None:
+    code = "import warnings, PIL.Image, torchvision;"
+    code += "before = list(warnings.filters); import src.datamodule.images.decode;"
+    code += "assert not any(f not in before and 'PIL' in str(f) for f in warnings.filters), warnings.filters"
+    subprocess.run([sys.executable, "-c", code], check=True)
