@@ -65,7 +65,7 @@ def test_what_cannot_be_used_is_one_line_that_names_the_visitors_file(captioner,
     upload.write_bytes(whole + bytes(2**20))
     assert f"expected at most {2**20:,}" in refused(captioner, upload)
     Image.new("L", (101, 100)).save(upload, "PNG")
-    assert "101 x 100 pixels; expected at most 10,000 in all; scale the picture down" in refused(
+    assert "101 x 100 pixels; expected at most 10,000 in all; scale the image down" in refused(
         captioner, upload
     )
     assert refused(captioner, upload, "\x1b[2J" + "x" * 500 + "\n.jpg").startswith("x" * 75)
