@@ -1,8 +1,8 @@
-"""The tiny captioner before it has learned anything: ViT + GPT-2 of about 2 M weights, and its tokenizer.
+"""Build the untrained tiny captioner: ViT + GPT-2 of about 2 M weights, and its tokenizer.
 
     python -m src.demo.build_tiny folder=data/vit_gpt2_tiny_untrained
 
-writes a folder as `save_pretrained` does. `experiment=pretrain_tiny` trains it on drawn scenes.
+writes a folder as `save_pretrained` does. `experiment=pretrain_tiny` trains it on synthetic scenes.
 """
 
 import random
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
-    PreTrainedConfig,
     PreTrainedTokenizerFast,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
@@ -35,17 +34,17 @@ MAX_POSITIONS = 128  # tokens of one caption, its start token included
 VOCABULARY = 3072
 EMBEDDING_STD = 0.08
 END = "<|endoftext|>"  # starts, ends and pads, as in GPT-2
-TOLD_PICTURES = 2000  # of each drawn set, from whose captions the tokenizer learns
+IMAGES_DESCRIBED = 2000  # of each synthetic dataset, from whose captions the tokenizer learns
 WORD_WEIGHT = 40  # how often the tokenizer sees each word of the lists
 
 
 def build_tiny(folder: str | Path, seed: int = 0) -> Path:
-    """Write the untrained model, its image processor and its tokenizer; returns the folder."""
+    """Write the untrained model, its image processor and its tokenizer; return the folder."""
     folder = Path(folder)
     tokenizer = train_tokenizer()
     torch.manual_seed(seed)
     model: Any = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
-    # Embeddings stay frozen in fine-tuning and pretraining meets few words: those of the others must be long
+    # Embeddings stay frozen in fine-tuning and pretraining has few words: those of the others must be long
     # enough for the last block to point at them.
     torch.nn.init.normal_(model.decoder.get_input_embeddings().weight, std=EMBEDDING_STD)
     end = tokenizer.eos_token_id
@@ -56,8 +55,8 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_config(vocabulary: int, end: int) -> PreTrainedConfig:
-    """The two halves' sizes; one token starts, ends and pads."""
+def tiny_config(vocabulary: int, end: int) -> VisionEncoderDecoderConfig:
+    """Return the sizes of encoder and decoder; one token starts, ends and pads."""
     encoder = ViTConfig(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
@@ -68,47 +67,40 @@ def tiny_config(vocabulary: int, end: int) -> PreTrainedConfig:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    decoder = GPT2Config(
-        vocab_size=vocabulary,
-        n_positions=MAX_POSITIONS,
-        n_embd=WIDTH,
-        n_layer=BLOCKS,
-        n_head=HEADS,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=end,
-        eos_token_id=end,
-    )
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    sizes = {"vocab_size": vocabulary, "n_positions": MAX_POSITIONS, "n_embd": WIDTH, "n_layer": BLOCKS}
+    decoder = GPT2Config(**sizes, n_head=HEADS, **dropout, bos_token_id=end, eos_token_id=end)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
     return config
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE: the words of the drawn sets and the lists mostly whole, any other text in pieces."""
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(
-        corpus(), vocab_size=VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False
+    """Train a byte-level BPE: words of the synthetic datasets and the lists mostly whole, other text in pieces."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=2,
+        special_tokens=[END],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer,
-        bos_token=END,
-        eos_token=END,
-        unk_token=END,
-        pad_token=END,
-        model_max_length=MAX_POSITIONS,
-    )
+    bpe.train_from_iterator(corpus(), trainer)
+    tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=MAX_POSITIONS, **tokens)
 
 
 def corpus() -> list[str]:
-    """The text that the tokenizer learns from, the same on every call."""
+    """Return the text that the tokenizer learns from, the same on every call."""
     lines = []
     for style in STYLES:
-        for index in range(TOLD_PICTURES):
+        for index in range(IMAGES_DESCRIBED):
             rng = random.Random(f"tokenizer:{style}:{index}")
             lines += describe_scene(sample_scene(rng, style), rng)
-    for index in range(TOLD_PICTURES):
+    for index in range(IMAGES_DESCRIBED):
         rng = random.Random(f"tokenizer:phantoms:{index}")
         lines.append(report(sample_figure(rng), rng))
     for name in ("everyday_words.txt", "medical_words.txt"):
@@ -119,7 +111,7 @@ def corpus() -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Read `key=value` arguments and write the untrained folder."""
+    """Parse `key=value` arguments and write the untrained folder."""
     settings = parse_command(arguments, {"folder": "data/vit_gpt2_tiny_untrained", "seed": 0})
     print(build_tiny(settings["folder"], settings["seed"]))
 

@@ -1,4 +1,4 @@
-"""A run that is kept with the project: small, movable, complete enough to look at and to evaluate."""
+"""A run that is stored with the project: small, movable, complete enough to view and to evaluate."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def run(tmp_path) -> Path:
     rows = [
         {"image_id": f"{n}.jpg", "path": str(tmp_path / f"{n}.jpg"), "caption": "a cat"} for n in range(3)
     ]
-    rows.append({"image_id": "9.jpg", "path": f"{ROOT}/data/drawn/9.jpg", "caption": "a dog"})
+    rows.append({"image_id": "9.jpg", "path": f"{ROOT}/data/synthetic/9.jpg", "caption": "a dog"})
     for row in rows[:3]:
         Image.new("RGB", (8, 8)).save(row["path"])
     with (run / "predictions.csv").open("w", newline="") as file:
@@ -48,8 +48,8 @@ def run(tmp_path) -> Path:
     return run
 
 
-def test_what_is_looked_at_comes_along_and_the_optimizer_stays(run, tmp_path):
-    out = transfer(run, tmp_path / "kept", pictures=2)
+def test_what_is_viewed_is_copied_and_the_optimizer_is_not(run, tmp_path):
+    out = transfer(run, tmp_path / "kept", images=2)
 
     content = read_checkpoint(out / "checkpoints" / "best.ckpt")
     kept = read_run(out)
@@ -60,7 +60,7 @@ def test_what_is_looked_at_comes_along_and_the_optimizer_stays(run, tmp_path):
     assert [path.name for path in sorted((out / "Images").iterdir())] == ["0.jpg", "1.jpg"]
 
 
-def test_events_come_without_gradients(run, tmp_path):
+def test_events_are_copied_without_gradients(run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out = transfer(run, tmp_path / "kept")
@@ -71,8 +71,8 @@ def test_events_come_without_gradients(run, tmp_path):
     assert events.Tags()["histograms"] == ["weights/encoder/x"]
 
 
-def test_no_path_of_this_machine_stays_in_config_and_checkpoint(run, tmp_path):
-    out = transfer(run, ROOT / "src" / "demo" / "kept_by_a_test", pictures=0)
+def test_config_and_checkpoint_hold_no_path_of_this_machine(run, tmp_path):
+    out = transfer(run, ROOT / "src" / "demo" / "kept_by_a_test", images=0)
     try:
         config = (out / "config_resolved.yaml").read_text()
         content = read_checkpoint(out / "checkpoints" / "best.ckpt")
@@ -81,14 +81,14 @@ def test_no_path_of_this_machine_stays_in_config_and_checkpoint(run, tmp_path):
             "root_dir: ${oc.env:PROJECT_ROOT}\noutput_dir: ${oc.env:PROJECT_ROOT}/src/demo/kept_by_a_test\n"
         )
         assert str(ROOT) not in (out / "run.json").read_text() + str(content[METADATA_KEY])
-        assert os.path.normpath(rows[3].path) == f"{ROOT}/data/drawn/9.jpg"
+        assert os.path.normpath(rows[3].path) == f"{ROOT}/data/synthetic/9.jpg"
     finally:
         for path in sorted(out.rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         out.rmdir()
 
 
-def test_paths_are_found_inside_lists_and_numbers_stay():
+def test_paths_in_lists_are_replaced_and_numbers_are_not():
     run, target = Path("/logs/one"), ROOT / "src/demo/flickr"
 
     moved = portable({"a": ["/logs/one/x", 3], "b": f"{ROOT}/data"}, run, target)
@@ -99,7 +99,7 @@ def test_paths_are_found_inside_lists_and_numbers_stay():
     }
 
 
-def test_an_unfinished_run_is_refused_and_what_was_kept_stays(run, tmp_path):
+def test_an_unfinished_run_is_refused_and_the_stored_one_stays(run, tmp_path):
     out = transfer(run, tmp_path / "kept")
     (run / "metrics.json").unlink()
 
@@ -108,7 +108,15 @@ def test_an_unfinished_run_is_refused_and_what_was_kept_stays(run, tmp_path):
     assert (out / "metrics.json").is_file()
 
 
-def test_the_command_tells_the_size(run, tmp_path, capsys):
-    main([f"run_dir={run}", f"out={tmp_path / 'kept'}", "pictures=1"])
+def test_the_command_prints_the_size(run, tmp_path, capsys):
+    main([f"run_dir={run}", f"out={tmp_path / 'kept'}", "images=1"])
 
     assert capsys.readouterr().out.startswith(str(tmp_path / "kept"))
+
+
+def test_a_foreign_folder_is_not_replaced(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is a folder of other files"):
+        transfer(run, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").is_file()
