@@ -31,8 +31,6 @@ ALONE = ("trainer=default", "datamodule.batch_size=8")
 ONE_NODE = ("trainer.devices=2",)
 TWO_NODES = ("trainer.devices=1", "trainer.num_nodes=2")
 NUM_IMAGES = 43  # odd numbers in every part, and batches that two processes cannot share evenly
-SHARDS = {"train": 4, "val": 1, "test": 1}
-SHARD_SAMPLES = 11
 HANGS = 240  # seconds
 
 
@@ -101,21 +99,6 @@ def wait(processes: Sequence[Process]) -> list[tuple[int, float]]:
     return [(process.wait(), round(ended[number], 2)) for number, process in enumerate(processes)]
 
 
-def write_shards(folder: Path) -> None:
-    """Drawn scenes as img2dataset lays them, their captions in the json; 4 shards to train on, one each to score."""
-    from src.datamodule.readers.flickr import read_flickr
-    from src.demo.synthetic.datamodules import write_scenes
-    from tests.datamodule.shard_files import write_captioned
-
-    count = sum(SHARDS.values()) * SHARD_SAMPLES
-    write_scenes(folder / "scenes", count, size=48)
-    images = read_flickr(folder / "scenes").images
-    for part, shards in SHARDS.items():
-        for number in range(shards):
-            mine, images = images[:SHARD_SAMPLES], images[SHARD_SAMPLES:]
-            write_captioned(folder / part / f"{number:05}.tar", mine)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -124,7 +107,6 @@ def main() -> None:
     from src.demo.synthetic.datamodules import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
-    write_shards(folder / "shards")
     base = [*SETTINGS, *MORE, *WATCHED]
     words = [*base, f"datamodule.data_dir={folder / 'flickr'}"]
     short = [*words, "test=false", "trainer.max_epochs=1"]
@@ -145,11 +127,6 @@ def main() -> None:
     told["told"] = together(case("told"), [*short, *misfortune(1, "SIGTERM")])
     launched = [*short, *TOGETHER, *ONE_NODE, *misfortune(0, "error")]
     told["launched"] = wait([case("launched").start(launched)])
-    stream = ["datamodule=webdataset" if word == "datamodule=flickr" else word for word in base]
-    stream += [f"datamodule.data_dir={folder / 'shards'}", "datamodule.readers=2", "datamodule.num_workers=2"]
-    told["stream"] = together(case("stream"), stream, nodes=1)
-    told["stream stopped"] = together(case("streamed"), [*stream, *misfortune(-1, "SIGINT", 3)], nodes=1)
-    told["stream resumed"] = together(case("streamed"), [*stream, "ckpt_path=last"], nodes=1)
     print(json.dumps(told))
 
 

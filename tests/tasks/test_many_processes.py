@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from src.datamodule.feature_store import SHARD_IMAGES
-from tests.tasks.many_processes import NUM_IMAGES, SHARD_SAMPLES, SHARDS
+from tests.tasks.many_processes import NUM_IMAGES
 from tests.tasks.running import captions, rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")]
@@ -189,29 +189,3 @@ def test_when_one_ends_all_end(folder: Path, name: str, statuses: list[int], wor
     assert all(text.count(said) == 1 for said in words), text
     assert "Traceback" not in text
     assert (run(folder, name) / "checkpoints" / "last.ckpt").exists() is (name == "told")
-
-
-def test_a_stream_gives_each_sample_once_per_epoch(folder: Path) -> None:
-    assert told(folder, "stream")[0] == [0, 0], output(folder, "stream")
-    for epoch in (0, 1):
-        samples = times_seen(folder, "stream", "train", epoch)
-        assert len(samples) == SHARDS["train"] * SHARD_SAMPLES
-        assert set(samples.values()) == {1}
-    for part in ("val", "test"):
-        samples = times_seen(folder, "stream", part)
-        assert len(samples) == SHARD_SAMPLES
-        assert set(samples.values()) == {2}
-    assert len(captions(run(folder, "stream"))) == SHARD_SAMPLES
-    assert len(json.loads((run(folder, "stream") / "attention.json").read_text())) == SHARD_SAMPLES
-
-
-def test_a_stream_goes_on_in_mid_epoch_as_if_it_had_never_stopped(folder: Path) -> None:
-    assert told(folder, "stream stopped")[0] == [130, 130], output(folder, "streamed")
-    assert told(folder, "stream resumed")[0] == [0, 0], output(folder, "streamed")
-    whole, parted = seen(folder, "stream", "train"), seen(folder, "streamed", "train")
-    assert {step: sorted(batches) for step, batches in parted.items()} == {
-        step: sorted(batches) for step, batches in whole.items()
-    }
-    runs = folder / "streamed" / "logs" / "train" / "runs"
-    losses = [curve(path, "val/loss") for path in sorted(runs.iterdir())]
-    assert losses == [[], curve(run(folder, "stream"), "val/loss")]

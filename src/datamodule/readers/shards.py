@@ -1,207 +1,189 @@
-"""Captioned shards in img2dataset's layout: `000000012.jpg`, `.txt`, `.json` of a sample lie side by side.
+"""Read tar shards (img2dataset/webdataset: `000012.jpg`, `.txt`, `.json` of a sample) as rows of a CaptionTable.
 
-A shard may come from anywhere. Nothing is unpacked to disk, no pickle is decoded, names that climb out of a
-folder are passed over, and a member that would swell in memory stops the run.
+Nothing is unpacked: a row's `span` is the byte range of its image within the tar. Shards may come from anywhere: names
+that leave the folder (`..`, absolute), links and members of unexpected size are skipped, nothing is unpickled.
 """
 
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images.decode import BYTE_LIMIT
+from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
+from src.datamodule.readers.encodings import clean_caption, printable
+from src.datamodule.readers.image_folder import find_folder
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-TEXT_KEYS = ("txt", "json")
-TEXT_LIMIT = 2**20  # bytes of a caption file
-INDEX_NAME = ".captioner_shards.json"
-# Key and suffix as the webdataset library parts them: at the first dot of the file's own name.
-ODD = r"\x00-\x1f\x7f\ud800-\udfff"  # control characters, and bytes that are no text
-NAME = re.compile(rf"((?:[^{ODD}]*/)?[^/.{ODD}]+)\.([A-Za-z]+)")
-HIDDEN = re.compile(r"__[^/]*__/")  # folders that the library passes over
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+TEXT_LIMIT = 2**20  # bytes of a caption member
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+EXPECTED = "expected uncompressed .tar files of images (jpg, png, webp) with .txt or .json members beside them"
+# Key and suffix as webdataset separates them: at the first dot of the base name.
+MEMBER = re.compile(r"((?:[^/]+/)*[^/.]+)\.([A-Za-z]+)")
+HIDDEN = re.compile(r"__[^/]*__/")
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture's bytes with its captions; `name` is shard and key: "00003.tar/000030012"."""
+@dataclass(slots=True)
+class _Sample:
+    """Members of one key: byte range of the image, captions, and the member number of the last one."""
 
-    name: str
-    data: bytes
-    captions: tuple[str, ...]
+    span: tuple[int, int] | None = None
+    text: bytes = b""
+    record: bytes = b""
+    error: str = ""
+    last: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A tar file, how many samples with picture and caption it holds, and how many without one of them.
+def read_shards(
+    data_dir: str | Path,
+    train_shards: str | None = None,
+    val_shards: str | None = None,
+    test_shards: str | None = None,
+) -> CaptionTable:
+    """Read a folder of tar shards.
 
-    name: its path within the folder of shards, "/" between parts, which opens the ids of its samples.
+    Args:
+        data_dir: holds `*.tar`; or train/, val/ (validation/), test/ with `*.tar`, which then are the official split.
+        train_shards, val_shards, test_shards: glob patterns within `data_dir` ("train-*.tar") for the official split.
+
+    Returns:
+        Samples in the order of the shards. Samples without image or caption are in `skipped`; their `line` is 0.
+
+    Raises:
+        UserError: no folder, no or compressed shards, or a shard that is truncated or no tar file.
     """
+    root = find_folder("datamodule.data_dir", data_dir, "a folder of .tar shards")
+    images, skipped, rows_read = [], [], 0
+    for path, split in _find_shards(root, {"train": train_shards, "val": val_shards, "test": test_shards}):
+        name, num_apart = path.relative_to(root).as_posix(), 0
+        for key, sample, apart in _read_samples(path):
+            rows_read += 1
+            num_apart += apart
+            image_id = f"{name}/{key}"
+            captions = read_captions(sample.text, sample.record)
+            error = sample.error or ("no image" if sample.span is None else "" if captions else "no caption")
+            if error:
+                skipped.append(SkippedRow(0, image_id, error, str(path)))
+            else:
+                images.append(
+                    CaptionedImage(image_id, str(path.resolve()), captions, image_id, split=split, span=sample.span)
+                )
+        if num_apart:
+            log.warning(
+                "%s: members of %d samples do not stand together; they are joined here, but programs that read shards "
+                "as a stream lose them; write shards with sorted names (tar --sort=name)",
+                name,
+                num_apart,
+            )
+    return CaptionTable(images, skipped, rows_read)
 
-    path: str
-    name: str
-    samples: int
-    incomplete: int = 0
 
-
-def wanted(name: str) -> bool:
-    """Whether a member of a shard is read at all: a picture or caption whose name stays inside the shard."""
-    match = NAME.fullmatch(name)
-    if match is None or match[2].lower() not in (*IMAGE_KEYS, *TEXT_KEYS):
-        return False
-    return not (HIDDEN.match(name) or name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name))
-
-
-def read_sample(shard: str, fields: Mapping[str, Any]) -> Sample | None:
-    """The sample of members that the webdataset library grouped; None without picture or caption."""
-    data = next((fields[key] for key in IMAGE_KEYS if fields.get(key)), None)
-    captions = read_captions(fields.get("txt"), fields.get("json"))
-    if data is None or not captions:
-        return None
-    return Sample(f"{shard}/{fields['__key__']}", data, captions)
-
-
-def read_captions(text: bytes | None, record: bytes | None) -> tuple[str, ...]:
-    """Captions, whitespace collapsed: the list `captions` of the json, else the txt, else its `caption`."""
+def read_captions(text: bytes, record: bytes) -> tuple[str, ...]:
+    """Return the clean captions: the list `captions` of the json, else the txt, else the json's `caption`."""
     try:
         fields = json.loads(record) if record else {}
     except (ValueError, RecursionError):
         fields = {}
     fields = fields if isinstance(fields, dict) else {}
     several = fields.get("captions")
-    found = several if isinstance(several, list) else []
-    if not found:
-        found = [text.decode("utf-8", "replace") if text else fields.get("caption")]
-    clean = (" ".join(caption.split()) for caption in found if isinstance(caption, str))
+    found = several if isinstance(several, list) and several else [text.decode("utf-8", "replace")]
+    if not text and found == [""]:
+        found = [fields.get("caption")]
+    clean = (clean_caption(caption) for caption in found if isinstance(caption, str))
     return tuple(dict.fromkeys(caption for caption in clean if caption))
 
 
-def index_shards(folder: Path, paths: Sequence[Path]) -> list[Shard]:
-    """Count the samples of each shard, in the order given.
-
-    The counts are kept in `folder` (where it can be written) and read again as long as a shard's size and
-    time of change stay.
-
-    Raises:
-        UserError: a shard is no plain tar file, is cut off, or holds what no captioned shard holds.
-    """
-    known = _read_index(folder / INDEX_NAME)
-
-    def count(path: Path) -> tuple[str, list[int]]:
-        found = path.stat()
-        stamp = f"{_name(folder, path)}:{found.st_size}:{found.st_mtime_ns}"
-        return stamp, known.get(stamp) or _count(path)
-
-    with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(count, paths))
-    if not dict(counts).keys() <= known.keys():
-        _write_index(folder / INDEX_NAME, known | dict(counts))
-    return [
-        Shard(str(path.resolve()), _name(folder, path), samples, incomplete)
-        for path, (_, (samples, incomplete)) in zip(paths, counts, strict=True)
-    ]
-
-
-def read_images(shard: Shard) -> Iterator[CaptionedImage]:
-    """The samples of a shard as rows of a table; their pictures stay in the shard.
-
-    Raises:
-        UserError: as `index_shards`.
-    """
-    for fields in _groups(Path(shard.path)):
-        captions = read_captions(fields.get("txt"), fields.get("json"))
-        suffix = next((key for key in IMAGE_KEYS if key in fields), None)
-        if suffix and captions:
-            key = fields["__key__"].decode()
-            name = f"{shard.name}/{key}"
-            yield CaptionedImage(name, f"{shard.path}/{key}.{suffix}", captions, shard.name)
+def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path, str | None]]:
+    """The tar files with their official split, in order of their names."""
+    given = {split: pattern for split, pattern in patterns.items() if pattern}
+    folders = {name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    if given:
+        found = [(path, split) for split, pattern in given.items() for path in sorted(root.glob(pattern))]
+        for split, pattern in given.items():
+            if split not in {name for _, name in found}:
+                raise UserError(
+                    f"datamodule.{split}_shards={pattern!r} matches no file in {printable(str(root))!r}; expected a "
+                    f"pattern such as '{split}-*.tar'; set datamodule.{split}_shards"
+                )
+        return found  # type: ignore[return-value]
+    for path in sorted(root.rglob("*")):
+        if path.name.lower().endswith(COMPRESSED):
+            raise UserError(
+                f"{printable(str(path))!r} is a compressed archive; {EXPECTED}; decompress it (gunzip) and remove it"
+            )
+    found = [(path, split) for name, split in folders.items() for path in sorted((root / name).glob("*.tar"))]
+    found = found or [(path, None) for path in sorted(root.glob("*.tar"))]
+    if not found:
+        raise UserError(
+            f"datamodule.data_dir={printable(str(root))!r} has no .tar file; {EXPECTED}; set datamodule.data_dir=..."
+        )
+    return found
 
 
-def _count(path: Path) -> list[int]:
-    """Samples with picture and caption, and samples without one of them."""
-    counts = [0, 0]
-    for fields in _groups(path):
-        whole = any(key in fields for key in IMAGE_KEYS)
-        whole = whole and bool(read_captions(fields.get("txt"), fields.get("json")))
-        counts[0 if whole else 1] += 1
-    return counts
-
-
-def _groups(path: Path) -> Iterator[dict[str, bytes]]:
-    """The wanted members of each sample: captions whole, of pictures one byte to say that there is one."""
-    size = path.stat().st_size
-    current: str | None = None
-    fields: dict[str, bytes] = {}
+def _read_samples(path: Path) -> Iterator[tuple[str, _Sample, bool]]:
+    """Key, sample, and whether its members stood apart, in the order in which keys first appear."""
+    samples: dict[str, _Sample] = {}
+    apart: set[str] = set()
+    size, number = path.stat().st_size, 0
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep a million headers
-                if not member.isreg() or not wanted(member.name):
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
+                found = _match(member)
+                if found is None:
                     continue
-                match = NAME.fullmatch(member.name)
-                assert match is not None
-                key, suffix = match[1], match[2].lower()
-                _check_member(path, member, size, suffix)
-                if key != current:
-                    if fields:
-                        yield fields
-                    current, fields = key, {"__key__": key.encode()}
-                if suffix in fields:
-                    raise _broken(path, f"{member.name} occurs twice")
-                file = tar.extractfile(member)
-                assert file is not None
-                fields[suffix] = file.read() if suffix in TEXT_KEYS else file.read(1)
+                if member.offset_data + member.size > size:
+                    raise _invalid(path, "it is truncated")
+                key, suffix = found
+                sample, number = samples.setdefault(key, _Sample(last=number)), number + 1
+                if sample.last != number - 1:
+                    apart.add(key)
+                sample.last = number
+                _add(sample, suffix, member, tar)
             if size < tar.offset + tarfile.BLOCKSIZE:  # no empty block at the end
-                raise _broken(path, "it is cut off")
+                raise _invalid(path, "it is truncated")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise _broken(path, str(error) or type(error).__name__) from error
-    if fields:
-        yield fields
+        with open(path, "rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        reason = "it is compressed (gzip)" if compressed else str(error) or type(error).__name__
+        raise _invalid(path, reason) from error
+    yield from ((key, sample, key in apart) for key, sample in samples.items())
 
 
-def _check_member(path: Path, member: tarfile.TarInfo, size: int, suffix: str) -> None:
-    limit = TEXT_LIMIT if suffix in TEXT_KEYS else BYTE_LIMIT
-    if member.issparse() or member.size > limit:
-        raise _broken(path, f"{member.name} would take {member.size:,} bytes, more than {limit:,}")
-    if member.offset_data + member.size > size:
-        raise _broken(path, "it is cut off")
+def _match(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Key and lower-case suffix of a member that is read; None for others. `./` in front is dropped."""
+    name = member.name
+    while name.startswith("./"):
+        name = name[2:].lstrip("/") if name[2:3] == "/" else name[2:]
+    found = MEMBER.fullmatch(name)
+    if found is None or not member.isreg() or member.issparse() or not name.isprintable():
+        return None
+    suffix = found[2].lower()
+    leaves = name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
+    known = suffix in IMAGE_SUFFIXES or suffix in ("txt", "json")
+    return None if leaves or HIDDEN.match(name) or not known else (found[1], suffix)
 
 
-def _broken(path: Path, reason: str) -> UserError:
+def _add(sample: _Sample, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+    """Record one member; the first image of a sample counts."""
+    if suffix in IMAGE_SUFFIXES:
+        sample.span = sample.span or (member.offset_data, member.size)
+    elif member.size > TEXT_LIMIT:
+        sample.error = f"caption file over {TEXT_LIMIT:,} bytes"
+    elif getattr(sample, "text" if suffix == "txt" else "record"):
+        sample.error = "duplicate member"
+    else:
+        file = tar.extractfile(member)
+        setattr(sample, "text" if suffix == "txt" else "record", file.read() if file else b"")
+
+
+def _invalid(path: Path, reason: str) -> UserError:
     return UserError(
-        f"shard {path}: {' '.join(reason.split())}; expected an uncompressed tar of jpg, png or webp with "
-        "txt or json; fetch it again or take it out of the folder"
+        f"shard {printable(str(path))}: {printable(' '.join(reason.split()))}; {EXPECTED}; fetch it again or remove it"
     )
-
-
-def _name(folder: Path, path: Path) -> str:
-    inside = path.is_relative_to(folder)
-    return (path.relative_to(folder) if inside else path).as_posix()
-
-
-def _read_index(path: Path) -> dict[str, list[int]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {stamp: [int(number) for number in row] for stamp, row in rows.items() if len(row) == 2}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        log.info("the shard index %s is not readable and is made again (%s)", path, error)
-        return {}
-
-
-def _write_index(path: Path, counts: Mapping[str, Sequence[int]]) -> None:
-    try:
-        with atomic_write(path) as file:
-            json.dump(counts, file)
-    except OSError as error:
-        log.info("the shard index cannot be kept (%s); shards are counted anew each time", error)

@@ -1,209 +1,188 @@
-"""Counting samples of shards: whole, odd, cut and hostile ones."""
+"""Tar shards as rows of the ordinary table: complete, dirty, truncated and hostile ones."""
 
+import io
 import json
-import logging
 import os
 import pickle
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from src.datamodule.images.decode import load_image
 from src.datamodule.readers import shards
-from src.datamodule.readers.shards import (
-    INDEX_NAME,
-    index_shards,
-    read_captions,
-    read_images,
-    read_sample,
-    wanted,
-)
+from src.datamodule.readers.shards import read_captions, read_shards
+from src.datamodule.webdataset import WebDatasetDataModule
 from src.utils.errors import UserError
-from tests.datamodule.shard_files import add, picture, write_shard
+from tests.datamodule.tiny import preprocessing
 
 
-def test_samples_are_counted_and_named(tmp_path: Path) -> None:
-    paths = [write_shard(tmp_path / "b" / "1.tar", range(3)), write_shard(tmp_path / "0.tar", range(3, 8))]
-    found = index_shards(tmp_path, paths)
-    assert [(shard.name, shard.samples, shard.incomplete) for shard in found] == [
-        ("b/1.tar", 3, 0),
-        ("0.tar", 5, 0),
-    ]
-    assert Path(found[0].path).samefile(paths[0])
-    rows = list(read_images(found[0]))
-    assert [row.image_id for row in rows] == [f"b/1.tar/{number:09}" for number in range(3)]
-    assert rows[2].captions == ("picture 2",)
-    assert rows[2].path.endswith("1.tar/000000002.png")
-    assert index_shards(tmp_path, []) == []
+def image(number: int, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (6, 5), (number % 256, number // 256, 99)).save(file, kind)
+    return file.getvalue()
 
 
-def test_samples_without_picture_or_caption_are_counted_apart(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        add(tar, "1.jpg", picture(1, "JPEG"))
-        add(tar, "1.txt", b"one")
-        add(tar, "2.txt", b"no picture")
-        add(tar, "3.jpg", picture(3, "JPEG"))
-        add(tar, "4.jpg", picture(4, "JPEG"))
-        add(tar, "4.txt", b"  \n")
-        add(tar, "5.JPG", picture(5, "JPEG"))
-        add(tar, "5.json", b'{"caption": "five"}')
-    (shard,) = index_shards(tmp_path, [tmp_path / "a.tar"])
-    assert (shard.samples, shard.incomplete) == (2, 3)
-    assert [row.captions for row in read_images(shard)] == [("one",), ("five",)]
+def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
 
 
-def test_counts_are_kept_until_a_shard_changes(tmp_path: Path, monkeypatch) -> None:
-    path = write_shard(tmp_path / "a.tar", range(3))
-    index_shards(tmp_path, [path])
-    assert (tmp_path / INDEX_NAME).is_file()
-    scanned = []
-    real = shards._count
-    monkeypatch.setattr(shards, "_count", lambda one: scanned.append(one) or real(one))
-    assert index_shards(tmp_path, [path])[0].samples == 3
-    assert scanned == []
-    write_shard(path, range(5))
-    os.utime(path, ns=(1, 1))
-    assert index_shards(tmp_path, [path])[0].samples == 5
-    assert scanned == [path]
+def samples(numbers: range, prefix: str = "") -> dict[str, bytes]:
+    """Members of img2dataset's samples: image, txt, json."""
+    members = {}
+    for number in numbers:
+        members[f"{prefix}{number:09}.png"] = image(number)
+        members[f"{prefix}{number:09}.txt"] = f"image {number}".encode()
+        members[f"{prefix}{number:09}.json"] = json.dumps({"caption": f"image {number}"}).encode()
+    return members
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', '{"a": ["x", "y"]}', "\0"])
-def test_a_damaged_index_is_made_again(tmp_path: Path, content: str) -> None:
-    path = write_shard(tmp_path / "a.tar", range(3))
-    (tmp_path / INDEX_NAME).write_text(content)
-    assert index_shards(tmp_path, [path])[0].samples == 3
+@pytest.mark.parametrize("prefix", ["", "./", "part/"])
+def test_samples_are_rows_with_the_byte_range_of_their_image(tmp_path: Path, prefix: str) -> None:
+    write_tar(tmp_path / "00001.tar", samples(range(3, 5), prefix))
+    write_tar(tmp_path / "00000.tar", samples(range(3), prefix))
+    table = read_shards(tmp_path)
+    folder = prefix.removeprefix("./")
+    assert [row.image_id for row in table.images] == [
+        f"{shard}.tar/{folder}{number:09}" for shard, numbers in (("00000", range(3)), ("00001", (3, 4))) for number in numbers
+    ]  # fmt: skip
+    assert [row.captions for row in table.images] == [(f"image {number}",) for number in range(5)]
+    for number, row in enumerate(table.images):
+        offset, size = row.span
+        assert Path(row.path).read_bytes()[offset : offset + size] == image(number)
+        assert load_image(row.path, row.box, row.span)[0, 0, 0].item() == number
+    assert (table.rows_read, table.skipped) == (5, [])
 
 
-def test_a_folder_that_cannot_be_written_costs_counting_anew(tmp_path: Path, monkeypatch, caplog) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+def test_samples_without_image_or_caption_are_listed(tmp_path: Path) -> None:
+    members = {
+        "1.jpg": image(1, "JPEG"), "1.txt": b"one", "2.txt": b"no image", "3.jpg": image(3, "JPEG"),
+        "4.jpg": image(4, "JPEG"), "4.txt": b"  \n", "5.JPG": image(5, "JPEG"), "5.json": b'{"caption": "five"}',
+    }  # fmt: skip
+    table = read_shards(write_tar(tmp_path / "a.tar", members).parent)
+    assert [row.captions for row in table.images] == [("one",), ("five",)]
+    assert [(row.image_id, row.reason) for row in table.skipped] == [
+        ("a.tar/2", "no image"), ("a.tar/3", "no caption"), ("a.tar/4", "no caption"),
+    ]  # fmt: skip
+    assert table.rows_read == 5
 
-    path = write_shard(tmp_path / "a.tar", range(3))
-    monkeypatch.setattr(shards, "atomic_write", refuse)
-    with caplog.at_level(logging.INFO):
-        assert index_shards(tmp_path, [path])[0].samples == 3
-    assert "cannot be kept" in caplog.text
+
+def test_members_that_do_not_stand_together_are_joined_and_reported(tmp_path: Path, caplog) -> None:
+    members = samples(range(3))
+    apart = {name: members[name] for name in sorted(members, key=lambda name: (name.endswith("png"), name))}
+    write_tar(tmp_path / "a.tar", apart)
+    write_tar(tmp_path / "b.tar", samples(range(3, 6)))
+    table = read_shards(tmp_path)
+    assert len(table.images) == 6
+    assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == ["a.tar: members of 3 samples"]
+
+
+def test_a_compressed_archive_is_named(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar.gz", samples(range(2)), "w:gz")
+    with pytest.raises(UserError, match=r"a\.tar\.gz' is a compressed archive.*gunzip"):
+        read_shards(tmp_path)
+    (tmp_path / "a.tar.gz").rename(tmp_path / "a.tar")
+    with pytest.raises(UserError, match=r"a\.tar: it is compressed"):
+        read_shards(tmp_path)
+
+
+def test_folders_and_patterns_give_the_official_split(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "validation", "test")):
+        write_tar(tmp_path / "folders" / split / "0.tar", samples(range(number * 10, number * 10 + 2 + number)))
+        write_tar(tmp_path / "flat" / f"{split}-0.tar", samples(range(2)))
+    data = WebDatasetDataModule(tmp_path / "folders")
+    data.setup()
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 2, "val": 3, "test": 4}
+    assert data.splits["val"][0].image_id == "validation/0.tar/000000010"
+    found = read_shards(tmp_path / "flat", "train-*.tar", "validation-*.tar", "test-*.tar").images
+    assert [row.split for row in found] == ["train", "train", "val", "val", "test", "test"]
+    with pytest.raises(UserError, match=r"val_shards='x\*\.tar' matches no file"):
+        read_shards(tmp_path / "flat", "train-*.tar", "x*.tar")
+    with pytest.raises(UserError, match=r"has no \.tar file"):
+        read_shards(tmp_path)
+
+
+def test_shards_train_like_any_table(tmp_path: Path) -> None:
+    """Splits, folds, num_samples and loaders need no code of their own for shards."""
+    write_tar(tmp_path / "a.tar", samples(range(40)))
+    data = WebDatasetDataModule(tmp_path, num_samples=30, fold=1, batch_size=4, num_workers=0)
+    data.connect(preprocessing())
+    names = [name for batch in data.train_dataloader() for name in batch.image_ids]
+    assert sorted(names) == sorted(row.image_id for row in data.splits["train"])
+    assert sum(map(len, data.splits.values())) == 30
 
 
 @pytest.mark.parametrize(
-    ("name", "read"),
-    [
-        ("000000001.jpg", True),
-        ("folder/000000001.JSON", True),
-        ("a.txt", True),
-        ("../../etc/cron.d/evil.txt", False),
-        ("a/../../evil.jpg", False),
-        ("..\\evil.jpg", False),
-        ("/etc/evil.jpg", False),
-        ("a.pickle", False),
-        ("a.pyd", False),
-        ("a.pth", False),
-        ("a.npy", False),
-        ("a.b.jpg", False),
-        (".jpg", False),
-        ("a.jpg/", False),
-        ("evil\n.jpg", False),
-        ("evil\x1b[2J.jpg", False),
-        ("bad\udcff.jpg", False),
-        ("__meta__/a.jpg", False),
-    ],
-)
-def test_which_members_are_read(name: str, read: bool) -> None:
-    assert wanted(name) is read
+    "name",
+    ["../../etc/evil.png", "a/../../evil.png", "..\\evil.png", "/etc/evil.png", "a.pickle", "a.pyd", "a.npy", "a.b.png",
+     ".png", "evil\n.png", "evil\x1b[2J.png", "bad\udcff.png", "__meta__/a.png"],
+)  # fmt: skip
+def test_hostile_and_foreign_members_are_ignored(tmp_path: Path, name: str) -> None:
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'trapped'}",)
+
+    write_tar(tmp_path / "a.tar", {"1.png": image(1), "1.txt": b"one", name: pickle.dumps(Trap())})
+    table = read_shards(tmp_path)
+    assert [row.image_id for row in table.images] == ["a.tar/1"]
+    assert (table.skipped, (tmp_path / "trapped").exists()) == ([], False)
 
 
-class Trap:
-    def __reduce__(self):
-        return os.system, ("touch trapped",)
-
-
-def test_hostile_members_are_passed_over(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_links_in_shards_are_ignored(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for key in ("../1", "2"):
-            add(tar, f"{key}.png", picture(1))
-            add(tar, f"{key}.txt", b"caption")
-            add(tar, f"{key}.pickle", pickle.dumps(Trap()))
-            add(tar, f"{key}.pyd", pickle.dumps(Trap()))
         link = tarfile.TarInfo("3.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-        add(tar, "3.txt", b"caption")
-    (shard,) = index_shards(tmp_path, [tmp_path / "a.tar"])
-    assert (shard.samples, shard.incomplete) == (1, 1)
-    assert not (tmp_path / "trapped").exists()
+    assert read_shards(tmp_path).images == []
 
 
 @pytest.mark.parametrize("kept", [0, 100, 3000, -1200])
-def test_a_cut_shard_is_refused(tmp_path: Path, kept: int) -> None:
-    path = write_shard(tmp_path / "a.tar", range(3))
-    end = path.read_bytes().rstrip(b"\0")
-    path.write_bytes(end[:kept])
-    with pytest.raises(UserError, match=r"shard .*a\.tar: .*expected an uncompressed tar") as caught:
-        index_shards(tmp_path, [path])
+def test_a_truncated_shard_is_refused(tmp_path: Path, kept: int) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(range(3)))
+    path.write_bytes(path.read_bytes().rstrip(b"\0")[:kept])
+    with pytest.raises(UserError, match=r"shard .*a\.tar: .*expected uncompressed \.tar files") as caught:
+        read_shards(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_plain_tar_is_refused(tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.tar", range(3))
-    with tarfile.open(tmp_path / "zipped.tar", "w:gz") as tar:
-        tar.add(tmp_path / "a.tar", "a.jpg")
-    (tmp_path / "text.tar").write_text("hello" * 500)
-    for name in ("zipped.tar", "text.tar"):
-        with pytest.raises(UserError, match=name):
-            index_shards(tmp_path, [tmp_path / name])
-
-
-def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for _ in range(2):
-            add(tar, "1.png", picture(1))
-    with pytest.raises(UserError, match=r"1\.png occurs twice"):
-        index_shards(tmp_path, [tmp_path / "a.tar"])
-
-
-def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_a_caption_file_that_would_fill_the_memory_is_skipped(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shards, "TEXT_LIMIT", 10)
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        add(tar, "1.txt", b"x" * 11)
-    with pytest.raises(UserError, match=r"1\.txt would take 11 bytes, more than 10"):
-        index_shards(tmp_path, [tmp_path / "a.tar"])
+    write_tar(tmp_path / "a.tar", {"1.png": image(1), "1.txt": b"x" * 11})
+    assert [row.reason for row in read_shards(tmp_path).skipped] == ["caption file over 10 bytes"]
 
 
 @pytest.mark.parametrize(
     ("text", "record", "expected"),
     [
-        (b" a  dog\n", None, ("a dog",)),
+        (b" a  dog\n", b"", ("a dog",)),
         (b"a dog", b'{"caption": "other"}', ("a dog",)),
-        (None, b'{"caption": "a cat"}', ("a cat",)),
+        (b"", b'{"caption": "a cat"}', ("a cat",)),
         (b"x", b'{"captions": ["a", " b ", "a", "", 3, null]}', ("a", "b")),
-        (None, b'{"captions": "no list", "caption": "a"}', ("a",)),
-        (None, b'{"caption": 5}', ()),
-        (None, b"[1]", ()),
-        (None, b"{broken", ()),
-        (None, b"[" * 100_000, ()),
-        (b"caf\xe9", None, ("caf\ufffd",)),
-        (None, None, ()),
+        (b"", b'{"captions": "no list", "caption": "a"}', ("a",)),
+        (b"", b'{"caption": 5}', ()),
+        (b"", b"[1]", ()),
+        (b"", b"{broken", ()),
+        (b"", b"[" * 100_000, ()),
+        (b"caf\xe9", b"", ("caf\ufffd",)),
         (b"", b"", ()),
     ],
 )
-def test_captions(text: bytes | None, record: bytes | None, expected: tuple[str, ...]) -> None:
+def test_captions(text: bytes, record: bytes, expected: tuple[str, ...]) -> None:
     assert read_captions(text, record) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60), st.binary(max_size=60) | st.dictionaries(st.text(), st.text()).map(json.dumps))
 def test_any_bytes_give_captions_or_none(text: bytes, record: bytes | str) -> None:
     record = record.encode("utf-8", "replace") if isinstance(record, str) else record
     assert all(caption.strip() == caption != "" for caption in read_captions(text, record))
-
-
-def test_a_sample_needs_picture_and_caption() -> None:
-    fields = {"__key__": "7", "png": b"p", "txt": b"a"}
-    sample = read_sample("0.tar", fields)
-    assert sample is not None
-    assert (sample.name, sample.data, sample.captions) == ("0.tar/7", b"p", ("a",))
-    assert read_sample("0.tar", {**fields, "png": b""}) is None
-    assert read_sample("0.tar", {**fields, "txt": b""}) is None
