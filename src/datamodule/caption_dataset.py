@@ -177,7 +177,7 @@ class CaptionDataset:
 
     def _pixels(self, image: CaptionedImage, epoch: int) -> Tensor:
         """uint8 (3,height,width)."""
-        picture = load_image(image.path, image.box)
+        picture = load_image(image.path, image.box, image.span)
         if self.train and self.augment:
             picture = random_crop(picture, drawn(self.seed, epoch, image.image_id, "crop"))
         elif self.view:

@@ -55,7 +55,7 @@ def _load(images: Sequence[CaptionedImage]) -> dict[str, Tensor]:
     loaded = {}
     for image in images:
         try:
-            loaded[image.image_id] = load_image(image.path, image.box)
+            loaded[image.image_id] = load_image(image.path, image.box, image.span)
         except UnreadableImage:
             continue  # the loader of the test images has counted and named it
     return loaded

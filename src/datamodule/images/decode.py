@@ -30,7 +30,6 @@ from torchvision.io import ImageReadMode, decode_image
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images.headers import read_header
-from src.datamodule.readers.shard_members import read_member
 from src.utils.errors import UserError
 from src.utils.logging import visible
 
@@ -75,22 +74,7 @@ def load_image(path: str | Path, box: Box | None = None, span: Span | None = Non
     Raises:
         UnreadableImage: missing, empty, not an image, damaged, over the pixel limit, or box outside of it.
     """
-    data = _read_old_member(path) if span is None else None
-    return crop_to_box(decode_bytes(data or read_bytes(path, span), str(path)), box, str(path))
-
-
-def _read_old_member(path: str | Path) -> bytes | None:  # until tar shards are rows with a span
-    try:
-        os.stat(path)
-    except (NotADirectoryError, ValueError) as error:
-        if isinstance(error, NotADirectoryError):
-            try:
-                return read_member(path, BYTE_LIMIT)
-            except OSError as cause:
-                raise _unreadable(str(path), cause) from cause
-    except OSError:
-        pass
-    return None
+    return crop_to_box(decode_bytes(read_bytes(path, span), str(path)), box, str(path))
 
 
 def read_image_bytes(image: CaptionedImage) -> bytearray:
