@@ -17,7 +17,7 @@ from src.datamodule.caption_table import CaptionedImage
 from src.metrics.scorer import CaptionScorer, Scores
 from src.models.vit_gpt2 import VitGpt2
 from src.report.cross_attention_maps import write_cross_attention_maps
-from src.report.run_files import read_box
+from src.report.run_files import read_box, read_span
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
@@ -115,7 +115,8 @@ def write_predictions(
     """
     num_references = max(len(image.captions) for image in images)
     boxes = any(image.box for image in images)  # subfigures, which the report cuts out by them
-    header = ["image_id", "path", *(["box"] if boxes else []), "caption", "zero_shot_caption",
+    spans = any(image.span for image in images)  # images inside tar files
+    header = ["image_id", "path", *(["box"] if boxes else []), *(["span"] if spans else []), "caption", "zero_shot_caption",
               *(f"reference_{k + 1}" for k in range(num_references)), "license",
               *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
     try:
@@ -125,6 +126,7 @@ def write_predictions(
             for index, image in enumerate(images):
                 base = base_captions[image.image_id] if base_captions is not None else ""
                 box = [" ".join(map(str, image.box or ()))] if boxes else []
+                box += [" ".join(map(str, image.span or ()))] if spans else []
                 padding = [""] * (num_references - len(image.captions))
                 text = [image.image_id, image.path, *box, captions[image.image_id], base, *image.captions,
                         *padding, image.license]  # fmt: skip
@@ -157,6 +159,7 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
             row["image_id"],
             read_box(row.get("box", "")),
             row.get("license", ""),
+            span=read_span(row.get("span", "")),
         )
         for row in rows
     ]

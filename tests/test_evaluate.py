@@ -166,3 +166,10 @@ def test_without_a_readable_test_image_there_is_no_score(tmp_path):
     with pytest.raises(UserError, match="no test image could be read; expected at least one"):
         evaluate(Model(), Data(), Trainer(), tmp_path, SCORER, zero_shot=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_byte_range_of_an_image_within_a_tar_is_kept(tmp_path):
+    image = CaptionedImage("a.tar/1", "/a.tar", ("a dog",), "a.tar/1", span=(512, 99))
+    scores = SCORER.score(["a.tar/1"], ["a dog"], [["a dog"]])
+    write_predictions(tmp_path / "predictions.csv", [image], {"a.tar/1": "a dog"}, scores)
+    assert read_predictions(tmp_path / "predictions.csv")[0].span == (512, 99)

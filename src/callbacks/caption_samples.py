@@ -99,7 +99,7 @@ class CaptionSamples(Callback):
         for name in list(images)[: self.pictures]:
             caption, references = found[name]
             try:
-                picture = load_image(images[name].path, images[name].box)
+                picture = load_image(images[name].path, images[name].box, images[name].span)
             except UnreadableImage as error:
                 log.warning("%s", error)
                 continue

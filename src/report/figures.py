@@ -126,7 +126,7 @@ def _write(axes: Axes, lines: Sequence[tuple[str, str | None, str]]) -> None:
 def _picture(row: Prediction) -> np.ndarray | None:
     """uint8 (H,W,3)."""
     try:
-        return load_image(row.path, row.box).permute(1, 2, 0).numpy()
+        return load_image(row.path, row.box, row.span).permute(1, 2, 0).numpy()
     except (UnreadableImage, OSError, ValueError):
         return None
 

@@ -104,6 +104,6 @@ def draw_words(run_dir: str | Path, image_id: str | None = None) -> Figure:
 def picture_of(row: Prediction) -> np.ndarray | None:
     """uint8 (H,W,3), None where it cannot be read."""
     try:
-        return load_image(row.path, row.box).permute(1, 2, 0).numpy()
+        return load_image(row.path, row.box, row.span).permute(1, 2, 0).numpy()
     except (UnreadableImage, OSError, ValueError):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from src.report.attention import read_attention
 from src.report.history import read_history
 
-TEXT_COLUMNS = {"image_id", "path", "box", "caption", "zero_shot_caption", "license"}
+TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Prediction:
     license: str
     box: tuple[int, int, int, int] | None  # (left, top, right, bottom) in pixels, of a part of the picture
     scores: dict[str, float]  # "cider_d", "zero_shot_cider_d", ...
+    span: tuple[int, int] | None = None  # (offset, size) in bytes, of an image within the tar file at `path`
 
 
 @dataclass
@@ -113,8 +114,15 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
         references=tuple(cells[name] for name in references if cells[name].strip()),
         license=cells.get("license", ""),
         box=read_box(cells.get("box", "")),
+        span=read_span(cells.get("span", "")),
         scores=scores,
     )
+
+
+def read_span(cell: str) -> tuple[int, int] | None:
+    """(offset, size) in bytes of a cell `offset size`; None where it holds no span."""
+    numbers = cell.split()
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 and cell.replace(" ", "").isdigit() else None
 
 
 def read_box(cell: str) -> tuple[int, int, int, int] | None:

@@ -27,7 +27,7 @@ class Thumbnail:
 def thumbnail(prediction: Prediction) -> Thumbnail | None:
     """The picture, at most LONGEST_SIDE pixels and MOST_BYTES bytes; None where it cannot be read."""
     try:
-        pixels = load_image(prediction.path, prediction.box)  # uint8 (3,H,W)
+        pixels = load_image(prediction.path, prediction.box, prediction.span)  # uint8 (3,H,W)
     except (UnreadableImage, OSError, ValueError):  # a path with a NUL byte is a ValueError
         return None
     return shrink(pixels)
