@@ -11,11 +11,10 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     VisionEncoderDecoderModel,
 )
 
-from src.datamodule.processor import Processor, make_processor
+from src.datamodule.processor import Processor, load_processor
 from src.models.checkpoint import check_finite
 from src.utils.errors import UserError
 from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
@@ -46,6 +45,7 @@ def load_captioner(
     revision: str | None = None,
     from_encoder_decoder: Mapping[str, str] | None = None,
     seed: int = 0,
+    processor: Processor | None = None,
 ) -> PretrainedCaptioner:
     """Load a VisionEncoderDecoder checkpoint, or join a pretrained encoder and decoder with new cross-attention.
 
@@ -55,6 +55,7 @@ def load_captioner(
         from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each a hub id or a folder; `checkpoint` is then
             not read.
         seed: of newly initialized weights.
+        processor: of the same checkpoint; None loads it.
 
     Raises:
         UserError: nothing there, the hub unreachable, another architecture, a part missing or inconsistent,
@@ -63,26 +64,20 @@ def load_captioner(
     with silence_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if from_encoder_decoder:
-            return _join(from_encoder_decoder, revision)
-        if not checkpoint:
-            raise UserError(
-                "model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=..."
-            )
-        source = find_source("model.checkpoint", checkpoint)
-        model = _load_model(source, revision)
-        tokenizer = load_pretrained("tokenizer", AutoTokenizer, source, revision)
-        image_processor = load_pretrained("image processor", AutoImageProcessor, source, revision)
-    base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
-    return PretrainedCaptioner(model.eval(), _processor_of(model, tokenizer, image_processor), base_id)
-
-
-def _processor_of(model: VisionEncoderDecoderModel, tokenizer: Any, image_processor: Any) -> Processor:
-    """Make the processor, and write its special ids into the model's config and generation config."""
-    processor = make_processor(model.config, model.generation_config, tokenizer, image_processor)
+            model, base_id, new = _join(from_encoder_decoder, revision)
+        else:
+            if not checkpoint:
+                raise UserError(
+                    "model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=..."
+                )
+            source, new = find_source("model.checkpoint", checkpoint), frozenset[str]()
+            model = _load_model(source, revision)
+            base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
+        processor = processor or load_processor(checkpoint, revision, from_encoder_decoder)
     for config in (model.config, model.generation_config):
         config.eos_token_id, config.pad_token_id = processor.eos_id, processor.pad_id
         config.decoder_start_token_id = processor.start_id
-    return processor
+    return PretrainedCaptioner(model.eval(), processor, base_id, new)
 
 
 def load_image_processor(base: str) -> Any:
@@ -146,8 +141,10 @@ def is_pooler(name: str) -> bool:
     return "pooler" in name.split(".")
 
 
-def _join(parts: Mapping[str, str], revision: str | None) -> PretrainedCaptioner:
-    """Join a pretrained encoder and decoder with newly initialized cross-attention (and projection).
+def _join(
+    parts: Mapping[str, str], revision: str | None
+) -> tuple[VisionEncoderDecoderModel, str, frozenset[str]]:
+    """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights.
 
     Raises:
         UserError: one is missing or cannot be loaded, or the two cannot be joined.
@@ -170,10 +167,6 @@ def _join(parts: Mapping[str, str], revision: str | None) -> PretrainedCaptioner
     decoder, new = _load_weights(
         "decoder", AutoModelForCausalLM, sources["decoder"], None, keys["decoder"], config=config
     )
-    image_processor = load_pretrained(
-        "image processor", AutoImageProcessor, sources["encoder"], key=keys["encoder"]
-    )
-    tokenizer = load_pretrained("tokenizer", AutoTokenizer, sources["decoder"], key=keys["decoder"])
     if not new:
         raise UserError(
             f"{keys['decoder']}={sources['decoder']!r} takes no new cross-attention; expected a text decoder such as "
@@ -182,6 +175,4 @@ def _join(parts: Mapping[str, str], revision: str | None) -> PretrainedCaptioner
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
     names = {f"decoder.{name}" for name in new}
     names |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-    processor = _processor_of(model, tokenizer, image_processor)
-    base_id = f"{sources['encoder']} + {sources['decoder']}"
-    return PretrainedCaptioner(model.eval(), processor, base_id, frozenset(names))
+    return model, f"{sources['encoder']} + {sources['decoder']}", frozenset(names)
