@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.models.kernels.linear import onednn_multiplies
+from src.models.kernels.linear import has_onednn
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16
 
@@ -85,7 +85,7 @@ def _products(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterat
     operations = 2 * rows * inner * columns
     turned = right.t().contiguous()
     yield operations, lambda: left @ turned
-    if onednn_multiplies(dtype):
+    if has_onednn(dtype):
         blocked = torch.ops.mkldnn._reorder_linear_weight(right)
         yield operations, lambda: torch.ops.mkldnn._linear_pointwise(left, blocked, None, "none", [], "")
 

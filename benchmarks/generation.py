@@ -58,7 +58,7 @@ def ways(module: VitGpt2, pixels: Tensor, settings: dict[str, Any]) -> dict[str,
 
     def ours() -> Tensor:
         with torch.no_grad():
-            states = module._parts[1](pixels).last_hidden_state
+            states = module.model.encoder(pixels).last_hidden_state
             return generate_ids(model, words, states, length, beams)
 
     def in_bf16(way: Callable[[], Tensor]) -> Tensor:

@@ -30,7 +30,7 @@ from src.datamodule.images.decode import load_image
 from src.datamodule.loader import BatchLoader, choose_workers
 from src.datamodule.processor import ImageTransform, Processor
 from src.datamodule.sampler import LengthGroupedSampler
-from src.utils.hardware import tune_malloc
+from src.models.kernels.memory import tune_malloc
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "flickr8k" / "Images"
 SETTINGS: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the published checkpoint's

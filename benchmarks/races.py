@@ -67,7 +67,7 @@ class Judge:
     def __init__(self, module: VitGpt2, batches: list[CaptionBatch]) -> None:
         self.module = module.eval()
         self.batches = [
-            replace(batch, features=module.backbone_features(batch.pixel_values), pixel_values=None)
+            replace(batch, features=module.captioner.backbone_features(batch.pixel_values), pixel_values=None)
             for batch in batches
             if batch.pixel_values is not None
         ]

@@ -98,7 +98,7 @@ class Workshop:
         module, datamodule = self.module, self.datamodule
         cache = TimedCache(f"{self._folder.name}/cache", size_limit_gb=None)
         with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in str(self.precision)):
-            module.backbone_features(next(iter(datamodule.val_dataloader())).pixel_values)  # warms up
+            module.captioner.backbone_features(next(iter(datamodule.val_dataloader())).pixel_values)  # warms up
         product.train_steps(self.config, (datamodule, module), 1, str(self.precision), [cache])
         images = [*datamodule.splits["train"], *datamodule.splits["val"]]
         store: Any = datamodule.features

@@ -27,9 +27,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import product
 from benchmarks.common import FLICKR, print_report, quiet
 from src.datamodule.collate import CaptionBatch
+from src.models.kernels.memory import tune_malloc
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.command import parse_command, run_command
-from src.utils.hardware import has_native_bf16, tune_malloc
+from src.utils.hardware import has_native_bf16
 
 DEFAULTS = {
     "checkpoint": None, "data_dir": str(FLICKR), "images": 16, "steps": 5, "precision": "auto",
@@ -101,7 +102,7 @@ def cached_batch(settings: dict[str, Any]) -> tuple[VitGpt2, CaptionBatch]:
     batch = product.first_batch(datamodule)
     bf16 = settings["precision"] == "bf16"
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        features = module.backbone_features(batch.pixel_values)
+        features = module.captioner.backbone_features(batch.pixel_values)
     batch.features, batch.pixel_values = features.to(torch.bfloat16 if bf16 else torch.float32), None
     return module.eval(), batch
 

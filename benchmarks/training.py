@@ -81,7 +81,7 @@ class Contest:
         if way in OURS:
             clock = self.fit(way, self.settings["steps"])
             if way not in self.losses:
-                with self.ours.base_weights():
+                with self.ours.captioner.base_weights():
                     self.losses[way] = self.start_loss(way)
                 self.operations[way] = self.operations_per_caption(way)  # from what this way reads
             return clock.captions_per_second()

@@ -22,13 +22,13 @@ from src.datamodule.images.decode import UnreadableImage, from_pillow, load_imag
 from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, seen_region, word_attention
-from src.models.backbone import strip_pooler
 from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
+from src.models.kernels.memory import tune_malloc
 from src.models.restore import Restored, open_captioner
 from src.utils.errors import UserError
-from src.utils.hardware import has_native_bf16, tune_malloc, warn_of_software_bf16
+from src.utils.hardware import has_native_bf16, warn_of_software_bf16
 from src.utils.hub import silence_transformers
 from src.utils.run_folder import newest_checkpoint
 
@@ -72,7 +72,6 @@ class Captioner:
         self.processor = processor
         self.max_length, self.num_beams = max_length, num_beams
         use_math_attention(self.model.encoder)
-        self._encoder = strip_pooler(self.model.encoder)
 
     @classmethod
     def from_checkpoint(
@@ -179,7 +178,7 @@ class Captioner:
     def encode(self, pixels: Tensor) -> Tensor:
         """Return encoder states (B,P,D) of pixels f32 (B,3,h,w), both on the captioner's device."""
         with self.autocast():
-            return self._encoder(pixels).last_hidden_state
+            return self.model.encoder(pixels).last_hidden_state
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of the captioner's precision."""

@@ -79,8 +79,8 @@ class FeatureCache(Callback):
             "feature_cache"
         )  # all have seen the same shards before anyone writes another
         data.features = store if self._fill(trainer, data, pl_module, store, missing) else None
-        if data.features is not None and pl_module.backbone is not None:
-            pl_module.backbone.page_out()
+        if data.features is not None:
+            pl_module.captioner.page_out_backbone()
 
     def _fill(
         self,
@@ -114,7 +114,7 @@ class FeatureCache(Callback):
     def _serves(self, data: Any, module: LightningModule) -> bool:
         if not self.enabled or not isinstance(data, CaptionDataModule) or not isinstance(module, VitGpt2):
             return False
-        if module.backbone is None or not data.cacheable:
+        if not module.captioner.depth or not data.cacheable:
             return False
         if data.augment:
             log.info(
@@ -207,7 +207,7 @@ class FeatureCache(Callback):
                     pixels = batch.to(module.device).pixel_values
                     assert pixels is not None
                     with context():
-                        features = module.backbone_features(pixels)
+                        features = module.captioner.backbone_features(pixels)
                     names += batch.image_ids
                     parts.append(features.to("cpu", dtype))
         return set(names), torch.cat(parts) if parts else torch.empty(0)
@@ -216,7 +216,7 @@ class FeatureCache(Callback):
 @torch.no_grad()
 def backbone_shape(module: VitGpt2, height: int, width: int) -> tuple[int, int]:
     """(P,D) of the backbone's output for a picture of height x width pixels."""
-    features = module.backbone_features(torch.zeros(1, 3, height, width, device=module.device))
+    features = module.captioner.backbone_features(torch.zeros(1, 3, height, width, device=module.device))
     return features.shape[1], features.shape[2]
 
 

@@ -1,12 +1,13 @@
-"""LoRA on both halves, cross-attention included: small matrices beside frozen ones, through `peft`.
+"""LoRA on encoder and decoder, cross-attention included, through `peft`: its settings, its layers and its file format.
 
-A product W x becomes W x + (alpha / rank) B A x, with A (rank, in) drawn at random and B (out, rank) zero at first.
+A product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random and B (out, r) zero at first.
 """
 
 import re
+import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import VisionEncoderDecoderModel
@@ -15,128 +16,90 @@ from transformers.pytorch_utils import Conv1D
 from src.models.freezing import find_blocks
 from src.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 # Queries and values of ViT, DeiT, BEiT, Swin and BART; of BERT and RoBERTa; GPT-2 keeps them in one matrix, with
 # the queries of its cross-attention apart.
 TARGETS = ("q_proj", "v_proj", "query", "value", "q_attn", "c_attn")
 LORA_WEIGHT = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 
 
-@dataclass(frozen=True)
-class LoraSettings:
-    """What `model.lora` may hold.
-
-    rank, alpha: of the update. dropout: share of its inputs to drop while training. num_layers: last blocks of
-    each half that get one, None for all. targets: names of the linear layers in a block that get one.
-    """
-
-    rank: int = 2
-    alpha: int = 16
-    dropout: float = 0.0
-    num_layers: int | None = None
-    targets: tuple[str, ...] = TARGETS
-
-
-def lora_settings(values: Mapping[str, Any] | None) -> LoraSettings:
-    """The settings of a config.
+def lora_config(settings: Mapping[str, Any] | None) -> "LoraConfig":
+    """Build peft's `LoraConfig` from `model.lora`; rank 8 and `TARGETS` where nothing else is set.
 
     Raises:
-        UserError: an unknown name, or a value out of range.
+        UserError: a setting that peft does not know or take.
     """
-    given = dict(values or {})
-    known = [field.name for field in fields(LoraSettings)]
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f"model.lora.{name}={given[name]!r} is not known; expected one of {', '.join(known)}; "
-                f"remove model.lora.{name}"
-            )
-    if given.get("targets") is None:
-        given.pop("targets", None)
-    settings = LoraSettings(**given | ({"targets": tuple(given["targets"])} if "targets" in given else {}))
-    if settings.rank < 1 or settings.alpha <= 0 or not 0 <= settings.dropout < 1:
+    from peft import LoraConfig
+
+    given = {name: value for name, value in dict(settings or {}).items() if value is not None}
+    if isinstance(given.get("target_modules", ""), str):  # peft would take one name as a pattern
+        given["target_modules"] = [given["target_modules"]] if "target_modules" in given else list(TARGETS)
+    try:
+        config = LoraConfig(**{"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given})
+        if not (config.r >= 1 and config.lora_alpha > 0 and 0 <= config.lora_dropout < 1):
+            raise ValueError("r is 1 or more, lora_alpha above 0 and lora_dropout from 0 to below 1")
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"model.lora has rank={settings.rank}, alpha={settings.alpha}, dropout={settings.dropout}; expected a "
-            "rank of 1 or more, an alpha over 0 and a dropout from 0 to below 1; set model.lora.rank=2"
-        )
-    return settings
-
-
-def resolve_train_mode(train: str, adapter: str | None) -> str:
-    """`model.train` with `model.adapter=lora`, which is another word for `model.train=lora`.
-
-    Raises:
-        UserError: an unknown adapter, or another way to train beside it.
-    """
-    if adapter not in (None, "lora"):
-        raise UserError(f"model.adapter={adapter!r}; expected lora or null; set model.adapter=lora")
-    if adapter and train not in ("last_blocks", "lora"):
-        raise UserError(
-            f"model.adapter=lora with model.train={train}; expected one way to train; leave one of them out"
-        )
-    return adapter or train
+            f"model.lora={given}: {error}; expected settings of peft.LoraConfig such as r=8, lora_alpha=16, "
+            "lora_dropout=0.0, target_modules, layers_to_transform; set model.lora.r=8"
+        ) from error
+    return config
 
 
 def add_lora(
-    model: VisionEncoderDecoderModel, settings: LoraSettings, fresh: Collection[str] = ()
+    model: VisionEncoderDecoderModel, config: "LoraConfig", new_weights: Collection[str] = ()
 ) -> list[nn.Module]:
-    """Wrap the target layers of both halves; what was there stays frozen. Returns the modules that train.
+    """Wrap the target layers of encoder and decoder; returns the modules that train.
 
-    fresh: weights that were made at random; their layers train whole and get no adapter.
+    new_weights: newly initialized weights; their layers train whole and get no adapter.
 
     Raises:
-        UserError: more blocks asked for than there are, or a half without a target.
+        UserError: encoder or decoder has no target.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
-    wrapped: list[nn.Module] = []
-    for name in ("encoder", "decoder"):
-        half: Any = getattr(model, name)
-        trained = {weight for weight, value in half.named_parameters() if value.requires_grad}
-        found = _targets(name, half, settings, {weight.removeprefix(f"{name}.") for weight in fresh})
-        config = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=list(found),
-            fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in found.values()),
-        )  # fmt: skip
-        inject_adapter_in_model(config, half)
-        for weight in trained:
-            half.get_parameter(weight).requires_grad_(True)
-        for target in found:
-            layer = half.get_submodule(target)
-            wrapped += [layer.lora_A, layer.lora_B, layer.lora_dropout]
-    return wrapped
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    config.target_modules = set(_find_targets(model, config, new_weights))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")  # Conv1D and Linear stand in one model
+        inject_adapter_in_model(config, model)
+    for name in trained:
+        model.get_parameter(name).requires_grad_(True)
+    layers = [model.get_submodule(name) for name in sorted(config.target_modules)]
+    return [part for layer in layers for part in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
 
 
-def _targets(
-    name: str, half: nn.Module, settings: LoraSettings, fresh: Collection[str]
-) -> dict[str, nn.Module]:
-    """The layers of a half that get an adapter, by their name in it."""
-    blocks = find_blocks(half)
-    count = len(blocks) if settings.num_layers is None else settings.num_layers
-    if not 1 <= count <= len(blocks):
-        raise UserError(
-            f"model.lora.num_layers={count}; expected 1 to {len(blocks)}, the blocks of the {name}, or null for "
-            "all; set model.lora.num_layers=null"
-        )
-    inside = {id(part) for block in blocks[-count:] for part in block.modules()}
-    linear = {
-        path: part
-        for path, part in half.named_modules()
-        if isinstance(part, nn.Linear | Conv1D) and id(part) in inside and f"{path}.weight" not in fresh
-    }
-    found: dict[str, nn.Module] = {
-        path: part for path, part in linear.items() if path.rpartition(".")[2] in settings.targets
-    }
-    if not found:
-        names = sorted({path.rpartition(".")[2] for path in linear})
-        raise UserError(
-            f"model.lora.targets={list(settings.targets)} names no layer of the {name}; expected some of "
-            f"{', '.join(names)}; set model.lora.targets=[...]"
-        )
+def _find_targets(
+    model: VisionEncoderDecoderModel, config: "LoraConfig", new_weights: Collection[str]
+) -> list[str]:
+    """The names of the layers that get an adapter: `target_modules` of the blocks in `layers_to_transform`."""
+    chosen, suffixes = config.layers_to_transform, config.target_modules or ()
+    config.layers_to_transform = None  # the full names that are returned say it
+    found = []
+    for side in ("encoder", "decoder"):
+        blocks = find_blocks(getattr(model, side))
+        numbers = range(len(blocks)) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
+        inside = {id(part) for k in numbers if k < len(blocks) for part in blocks[k].modules()}
+        linear = [
+            name for name, part in model.named_modules()
+            if isinstance(part, nn.Linear | Conv1D) and id(part) in inside and f"{name}.weight" not in new_weights
+        ]  # fmt: skip
+        targets = [name for name in linear if name.rpartition(".")[2] in suffixes]
+        if not targets:
+            names = sorted({name.rpartition(".")[2] for name in linear})
+            raise UserError(
+                f"model.lora.target_modules={sorted(suffixes)} with layers_to_transform={chosen} names no layer of the "
+                f"{side}; expected some of {', '.join(names) or 'its linear layers'} in blocks 0 to {len(blocks) - 1}; set "
+                "model.lora.target_modules=[...]"
+            )
+        found += targets
     return found
 
 
 def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) -> dict[str, str]:
-    """`hub_parameter_names`, taken before `add_lora`, for the model as it is after it.
+    """`hub_parameter_names`, taken before `add_lora`, for the model as it is after it, adapters named as by peft.
 
     Example: `h.0.attn.c_attn.lora_A.default.weight` -> `decoder.transformer.h.0.attn.c_attn.lora_A.weight`.
     """
@@ -151,8 +114,22 @@ def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) ->
     return adapted
 
 
+def save_adapter(model: VisionEncoderDecoderModel, folder: Path) -> None:
+    """Write the adapters as peft does: `PeftModel.from_pretrained(base, folder)` loads them."""
+    from safetensors.torch import save_file
+
+    config = model.peft_config["default"]
+    config.save_pretrained(folder)
+    weights = {
+        f"base_model.model.{name.replace('.default.', '.')}": weight.contiguous()
+        for name, weight in model.state_dict().items()
+        if LORA_WEIGHT.fullmatch(name)
+    }
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
 def merge_adapter(model: nn.Module) -> None:
-    """Add every adapter to the weights that it stands beside and take it away; without one nothing changes."""
+    """Add every adapter to the weights of its layer and remove it; without adapters nothing changes."""
     if not any(LORA_WEIGHT.fullmatch(name) for name, _ in model.named_parameters()):
         return
     from peft.tuners.lora import LoraLayer

@@ -1,62 +1,78 @@
-"""Summed nats of packed captions under any VisionEncoderDecoderModel.
+"""Summed cross-entropy of packed captions under any VisionEncoderDecoderModel.
 
-B images, T packed tokens of an image, P patches, D width, V vocabulary.
+R rows of captions, T tokens of a row, M tokens in all, B images, P patches, D width, V vocabulary.
 """
 
 import inspect
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
-from src.models.kernels.attention import packing_mask
+from src.datamodule.collate import CaptionBatch
 from src.models.kernels.cross_entropy import linear_cross_entropy
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
 
 
-class PackedTokens(Protocol):
-    """What the loss reads of a batch: all i64 (B,T); caption_index -1 and labels -100 on padding."""
-
-    input_ids: Tensor
-    position_ids: Tensor
-    caption_index: Tensor
-    labels: Tensor
-
-
 def packed_loss(
-    model: VisionEncoderDecoderModel, encoder_states: Tensor, batch: PackedTokens
+    model: VisionEncoderDecoderModel,
+    encoder_states: Tensor,
+    batch: CaptionBatch,
+    cpu_kernels: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every labelled token, the same number as that of one row per caption.
 
     encoder_states: (B,P,De), the encoder's last hidden states; projected to the decoder's width where needed.
-    Returns: summed nats f32 (), and the number of labelled tokens i64 ().
+    cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
+    Returns: summed cross-entropy in nats, f32 (), and the number of labelled tokens, i64 ().
     """
     decoder: Any = model.decoder
-    states = project_states(model, encoder_states)
-    labels = batch.labels[batch.caption_index >= 0]
-    if is_plain_gpt2(decoder):
-        hidden = packed_hidden(decoder, states, batch.input_ids, batch.position_ids, batch.caption_index)
-        return linear_cross_entropy(hidden, decoder.lm_head, labels), torch.tensor(
-            len(labels), device=labels.device
-        )
+    states = project_states(model, encoder_states)  # (B,P,D)
+    if batch.row_image is not None:
+        states = states.index_select(0, batch.row_image)  # (R,P,D)
+    labels = batch.labels.flatten()[batch.token_index]  # (M)
+    count = torch.tensor(batch.num_tokens, device=labels.device)
+    if can_use_cpu_kernels(model, states.device) if cpu_kernels is None else cpu_kernels:
+        hidden = packed_hidden(decoder, states, batch)  # (M,D)
+        return linear_cross_entropy(hidden, decoder.lm_head, labels), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
-    nats = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return nats, torch.tensor(len(labels), device=labels.device)
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), count
+
+
+def can_use_cpu_kernels(model: VisionEncoderDecoderModel, device: torch.device) -> bool:
+    """Whether `models/kernels` can compute this decoder's loss and captions: a plain GPT-2 on a CPU."""
+    return device.type == "cpu" and is_plain_gpt2(model.decoder)
 
 
 def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> Tensor:
-    """(B,P,De) -> (B,P,D): what `VisionEncoderDecoderModel.forward` does between its two halves."""
+    """(B,P,De) -> (B,P,D): what `VisionEncoderDecoderModel.forward` does between encoder and decoder."""
     projection = getattr(model, "enc_to_dec_proj", None)
     return encoder_states if projection is None else projection(encoder_states)
 
 
-def packed_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
-    """Logits of the tokens that are not padding, (number of them, V), from transformers' own decoder."""
-    mask = packing_mask(batch.caption_index)
-    if decoder.config._attn_implementation == "eager":  # adds its mask, where the others select by it
-        mask = torch.zeros_like(mask, dtype=states.dtype).masked_fill(~mask, torch.finfo(states.dtype).min)
+def packing_mask(caption_index: Tensor) -> Tensor:
+    """Block-diagonal causal mask of packed captions.
+
+    caption_index: i64 (R,T), which caption a token belongs to, -1 on padding.
+    Returns: bool (R,1,T,T), True where the row's token may attend to the column's: same caption, not later.
+    A padding token attends to itself alone, so that no row of the softmax is empty.
+
+    Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
+    """
+    length = caption_index.shape[1]
+    same = caption_index[:, :, None] == caption_index[:, None, :]  # (R,T,T)
+    causal = torch.ones(length, length, dtype=torch.bool, device=caption_index.device).tril()
+    alone = torch.eye(length, dtype=torch.bool, device=caption_index.device)
+    return ((same & causal & (caption_index >= 0)[:, None, :]) | alone)[:, None]
+
+
+def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
+    """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
+    visible = packing_mask(batch.caption_index)
+    lowest = torch.finfo(states.dtype).min
+    mask = torch.zeros_like(visible, dtype=states.dtype).masked_fill(~visible, lowest)  # added to the scores
     logits = decoder(
         input_ids=batch.input_ids,
         attention_mask=mask,
@@ -64,21 +80,21 @@ def packed_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
         encoder_hidden_states=states,
         use_cache=False,
     ).logits
-    return logits[batch.caption_index >= 0]
+    return logits.flatten(0, 1)[batch.token_index]
 
 
-def row_logits(decoder: Any, states: Tensor, batch: PackedTokens) -> Tensor:
+def row_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     """The same from one row per caption, for decoders that number positions themselves (BART, TrOCR)."""
-    image, place = (batch.caption_index >= 0).nonzero(as_tuple=True)
-    position = batch.position_ids[image, place]
+    position = batch.position_ids.flatten()[batch.token_index]  # (M)
     row = (position == 0).cumsum(0) - 1  # a caption begins where positions do
-    shape = int(row[-1]) + 1, int(position.max()) + 1
-    input_ids = torch.zeros(shape, dtype=torch.int64, device=row.device)
-    input_ids[row, position] = batch.input_ids[image, place]
+    input_ids = batch.input_ids.new_zeros(batch.caption_shape)
+    input_ids[row, position] = batch.input_ids.flatten()[batch.token_index]
+    source = torch.zeros_like(input_ids[:, 0])  # the row of captions that each caption was packed in
+    source[row] = batch.token_index // batch.input_ids.shape[1]
     logits = decoder(
         input_ids=input_ids,
         attention_mask=torch.zeros_like(input_ids).index_put_((row, position), torch.ones_like(row)),
-        encoder_hidden_states=states[image[position == 0]],
+        encoder_hidden_states=states[source],
         use_cache=False,
     ).logits
     return logits[row, position]

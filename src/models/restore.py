@@ -87,11 +87,9 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
             str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         ) from error
     merge_adapter(module.model)
-    config = content[METADATA_KEY]["config"]
-    length = module.max_length or (config.get("datamodule") or {}).get("generation_length") or LENGTH
-    _check_generation(length, module.num_beams, module.preprocessing, f"checkpoint={str(file)!r}")
+    captioner = module.captioner
     return Restored(
-        module.model, module.preprocessing, length, module.num_beams, str(file), module.base_id, file,
+        module.model, module.processor, captioner.max_length, captioner.num_beams, str(file), module.base_id, file,
         content[METADATA_KEY],
     )  # fmt: skip
 
@@ -282,6 +280,8 @@ def _build_module(
     settings = _known(_plain(taken, "model", file), VitGpt2, "model", file) | dict(replaced or {})
     if not settings.get("from_encoder_decoder"):
         settings["checkpoint"] = base or _find_base(metadata, settings.get("checkpoint") or "", file)
+    if not settings.get("max_length"):  # the data's, as in the run
+        settings["max_length"] = (metadata["config"].get("datamodule") or {}).get("generation_length")
     module = VitGpt2(**settings)
     checkpoint = dict(content)
     module.on_load_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""Nats per token over many batches and processes: each token counts once."""
+"""Mean cross-entropy per token over batches and processes: each token counts once."""
 
 import torch
 from pytorch_lightning import Trainer
@@ -6,27 +6,29 @@ from torch import Tensor
 
 
 class TokenMean:
-    """Sums of nats and of tokens in this process; plain numbers, so that a checkpoint can hold them."""
+    """Sums of nats and tokens in this process, in tensors, so that no step waits for the device."""
 
     def __init__(self) -> None:
-        self.sums = [0.0, 0.0]
+        self.sums = torch.zeros(2)
 
-    def add(self, nats: Tensor, tokens: Tensor) -> None:
-        """Count a batch: its summed nats () and its number of tokens ()."""
-        self.sums = [self.sums[0] + nats.item(), self.sums[1] + tokens.item()]
+    def update(self, nll: Tensor, num_tokens: Tensor) -> None:
+        """Add a batch: its summed nats () and its number of tokens ()."""
+        dtype = torch.float32 if nll.device.type == "mps" else torch.float64
+        batch = torch.stack([nll.detach().to(dtype), num_tokens.to(dtype)])
+        self.sums = self.sums.to(batch) + batch
 
-    def everywhere(self, trainer: Trainer | None) -> list[float]:
-        """Nats and tokens of all processes; every process has to call it."""
+    def sync(self, trainer: Trainer | None) -> list[float]:
+        """Sum nats and tokens over all processes; every process has to call it."""
         if trainer is None or trainer.world_size == 1:
-            return self.sums
-        mine = torch.tensor(self.sums, dtype=torch.float64, device=trainer.strategy.root_device)
-        return trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+            return self.sums.tolist()
+        return trainer.strategy.reduce(self.sums.to(trainer.strategy.root_device), reduce_op="sum").tolist()
 
-    def take_over(self, sums: list[float], trainer: Trainer | None) -> None:
-        """Go on from the sums of all processes, which rank 0 takes over as its own."""
-        self.sums = list(sums) if trainer is None or trainer.is_global_zero else [0.0, 0.0]
-
-    def value(self, trainer: Trainer | None) -> float:
-        """Nats per token; NaN over no tokens. Every process has to call it."""
-        nats, tokens = self.everywhere(trainer)
+    def compute(self, trainer: Trainer | None) -> float:
+        """Nats per token over all processes; NaN over no tokens. Every process has to call it."""
+        nats, tokens = self.sync(trainer)
         return nats / tokens if tokens else float("nan")
+
+    def load(self, sums: list[float], trainer: Trainer | None) -> None:
+        """Continue from the sums of all processes, which rank 0 counts as its own."""
+        first = trainer is None or trainer.is_global_zero
+        self.sums = torch.tensor(sums if first else [0.0, 0.0], dtype=torch.float64)

@@ -1,18 +1,16 @@
-"""Steps 5 to 7 of the data path as a LightningModule: encode, loss in nats per token, captions.
+"""Train, validate and test a CaptionModel with Lightning: steps, logging, optimizer, schedule, checkpoint content."""
 
-B images, T packed tokens of an image, P patches + class token, D width.
-"""
-
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
-from src.models.backbone import FrozenBackbone, frozen_blocks, split_encoder, strip_pooler
+from src.datamodule.processor import Processor
+from src.models.caption_model import CaptionModel
 from src.models.checkpoint import (
     FORMAT,
     METADATA_KEY,
@@ -22,31 +20,24 @@ from src.models.checkpoint import (
     match_names,
     weight_digests,
 )
-from src.models.freezing import choose_trainable, find_blocks
-from src.models.generation import generate_captions
-from src.models.kernels.attention import use_math_attention
-from src.models.lora import adapted_names, add_lora, lora_settings, resolve_train_mode
-from src.models.loss import packed_loss
-from src.models.optimization import parameter_groups
+from src.models.lora import adapted_names
+from src.models.optimization import make_scheduler, parameter_groups
 from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
 
 
 class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
-    checkpoint, revision, from_encoder_decoder: see `load_captioner`.
-    train, num_layers_to_train: see `choose_trainable`. adapter="lora" is train="lora"; lora: see `LoraSettings`.
-    max_length: tokens of a generated caption, start included; None takes the data set's, else 32.
-    num_beams: beams of the search, 1 is greedy.
-    compile: let torch.compile fuse each block of the encoder.
+    checkpoint, revision, from_encoder_decoder: see `load_captioner`. processor: of the checkpoint; None loads it.
+    train, num_layers_to_train, lora, max_length, num_beams, kernels, compile: see `CaptionModel`.
     optimizer: called with parameter groups. lr_scheduler: {"scheduler": called with the optimizer and the
-    total of optimizer steps, "interval", "frequency", "monitor"}, or None.
+    number of changes in the run, "interval", "frequency", "monitor"}, or None.
+    seed: of dropout and of newly initialized weights. run_config: plain values, kept in every checkpoint.
     """
 
     strict_loading = False  # a checkpoint holds the trained weights only; `match_names` checks them
@@ -58,111 +49,98 @@ class VitGpt2(LightningModule):
         from_encoder_decoder: Mapping[str, str] | None = None,
         train: str = "last_blocks",
         num_layers_to_train: int = 1,
-        adapter: str | None = None,
         lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         num_beams: int = 4,
+        kernels: str = "auto",
         compile: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         lr_scheduler: Mapping[str, Any] | None = None,
         seed: int = 0,
+        processor: Processor | None = None,
+        run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        train, settings = resolve_train_mode(train, adapter), lora_settings(lora)
         pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
-        self.model, self.preprocessing = pretrained.model, pretrained.processor
-        use_math_attention(self.model.encoder)
-        self.base_id = pretrained.base_id
-        self.names = hub_parameter_names(self.model)
-        self.digests = weight_digests(self.model, self.names)
-        unsaved = {
-            self.names[name] for name in self.names if name in pretrained.new_weights or is_pooler(name)
-        }
-        self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
-        self.max_length, self.num_beams, self.seed = max_length, num_beams, seed
+        network, new_weights = pretrained.model, pretrained.new_weights
+        self.base_id, self.seed, self.run_config = pretrained.base_id, seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.run_config: dict[str, Any] = {}  # the whole config as plain values; stands in every checkpoint
+        names = hub_parameter_names(network)
+        self.digests = weight_digests(network, names)
+        unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
+        self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
+        self.captioner = CaptionModel(
+            network, processor or pretrained.processor, train, num_layers_to_train, lora, new_weights,
+            max_length, num_beams, kernels, compile,
+        )  # fmt: skip
+        self.names = adapted_names(network, names) if train == "lora" else names
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
-        self.captions: dict[str, str] | None = None  # filled by test_step while not None
-
-        self.trained_modules = [
-            choose_trainable(self.model, train, num_layers_to_train, pretrained.new_weights)
-        ]
-        if train == "lora":
-            self.trained_modules[0] += add_lora(self.model, settings, pretrained.new_weights)
-            self.names = adapted_names(self.model, self.names)
-        image = self.preprocessing.image
-        parts = split_encoder(self.model.encoder, (image.height, image.width))
-        whole = strip_pooler(self.model.encoder)
-        if compile:
-            for block in find_blocks(self.model.encoder):  # one graph serves all of them
-                block.compile()
-        self._parts = (parts, whole)  # in a tuple, so that torch does not register the shared weights twice
-        self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
-
-    def trained_weights(self) -> dict[str, nn.Parameter]:
-        """The weights that train, by module name inside `self.model`."""
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-
-    def train(self, mode: bool = True) -> "VitGpt2":
-        """Modules that train follow `mode`; frozen ones stay in eval mode, their dropout asleep."""
-        super().train(False)
-        self.training = mode
-        for module in self.trained_modules[0]:
-            module.train(mode)
-        return self
-
-    # --- encode ---------------------------------------------------------------------------------------------
+        self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
+        self._kernels = ""  # the line that was logged
+        self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
 
     @property
-    def backbone(self) -> FrozenBackbone | None:
-        """The frozen blocks whose output can be kept; None where the encoder has none at its beginning."""
-        return self._parts[0] and self._parts[0][0]
+    def model(self) -> VisionEncoderDecoderModel:
+        """transformers' model."""
+        return self.captioner.network
 
-    def backbone_features(self, pixel_values: Tensor) -> Tensor:
-        """Pixels f32 (B,3,H,W) to the frozen backbone's output (B,P,D)."""
-        assert self.backbone is not None
-        return self.backbone(pixel_values)
+    @property
+    def processor(self) -> Processor:
+        """Tokenizer, special ids and image transform."""
+        return self.captioner.processor
+
+    preprocessing = processor
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """The weights that train, by their names in `model`."""
+        return self.captioner.trained_weights()
 
     def backbone_fingerprint(self) -> str:
-        """Changes with any weight of the backbone, with where it ends and with the preprocessing of pixels."""
+        """Changes with any weight of the backbone, with where it ends and with the processing of pixels."""
         trained = {self.names[name] for name in self.trained_weights()}
         encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
         weights = combine_digests(self.digests, encoder - trained)[:32]
-        return f"{weights}-{frozen_blocks(self.model.encoder)}-{self.preprocessing.image.fingerprint()}"
-
-    def encode(self, batch: CaptionBatch) -> Tensor:
-        """Encoder states (B,P,D) of a batch of pixels or of cached features."""
-        parts, whole = self._parts
-        if parts is None:
-            return whole(batch.pixel_values).last_hidden_state
-        backbone, head = parts
-        return head(backbone(batch.pixel_values) if batch.features is None else batch.features)
-
-    # --- steps ----------------------------------------------------------------------------------------------
+        return f"{weights}-{self.captioner.depth}-{self.processor.image.fingerprint()}"
 
     def sum_nll_and_num_tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy in nats, f32 (), and the number of tokens that it sums over, i64 ()."""
-        return packed_loss(self.model, self.encode(batch), batch)
+        return self.captioner(batch)
+
+    def generate(self, batch: CaptionBatch) -> list[str]:
+        """Generate one caption for each of the B images of a batch."""
+        with torch.no_grad():
+            return self.captioner.generate(self.captioner.encode(batch))
+
+    # --- training -------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Choose the kernels for the trainer's device and log them."""
+        line = self.captioner.prepare(self.trainer.strategy.root_device)
+        if line != self._kernels:
+            log.info(line)
+        self._kernels = line
 
     def on_fit_start(self) -> None:
-        """Print what trains."""
-        trained = self.trained_weights()
-        count = {
-            half: sum(w.numel() for n, w in trained.items() if n.startswith(half))
-            for half in ("encoder", "decoder")
-        }
-        total = sum(weight.numel() for weight in trained.values())
+        """Log what trains."""
+        weights = self.trained_weights()
+        trained, encoder, decoder = (
+            sum(weight.numel() for name, weight in weights.items() if name.startswith(side))
+            for side in ("", "encoder", "decoder")
+        )
         log.info(
             "training %s of %s weights (encoder %s, decoder %s), the others are frozen",
-            *(f"{n:,}" for n in (total, sum(p.numel() for p in self.model.parameters()), *count.values())),
+            *(f"{n:,}" for n in (trained, sum(p.numel() for p in self.model.parameters()), encoder, decoder)),
         )
+        if not self.captioner.depth:
+            log.info(
+                "no frozen blocks at the beginning of %s: pixels are read", type(self.model.encoder).__name__
+            )
 
     def on_train_start(self) -> None:
-        """What Lightning leaves out of a run that is resumed in mid-epoch: dropout awake, the loader at its place.
+        """Undo what Lightning does to a run that is resumed in mid-epoch: eval mode, the loader at its start.
 
-        The loader was made to count the schedule's steps, before its place was read from the checkpoint.
+        The loader was made to count the schedule's steps, before its position was read from the checkpoint.
         """
         self.train()
         self.trainer.fit_loop._load_combined_loader_states()
@@ -172,129 +150,138 @@ class VitGpt2(LightningModule):
         self.train_loss = TokenMean()
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Dropout depends on seed, epoch, batch and rank alone: a resumed run draws what an unbroken one does."""
+        """Seed dropout by seed, epoch, batch and rank alone, so that a resumed run repeats an uninterrupted one."""
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
-        """Loss in nats per token, over the tokens of all processes.
+        """Loss in nats per token, over the tokens of all processes and of the accumulated batches so far.
 
         Raises:
-            UserError: the loss is not finite in one of them; the optimizer has not moved.
+            UserError: the loss is not finite in one of them; the weights were not changed.
         """
-        nats, tokens = self.sum_nll_and_num_tokens(batch)
-        mean = torch.stack([nats.detach().float(), tokens.float()])
+        nll, tokens = self.sum_nll_and_num_tokens(batch)
+        mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]
         if not torch.isfinite(loss):
-            names = ", ".join(batch.image_ids) if not torch.isfinite(nats) else "of another process"
+            names = ", ".join(batch.image_ids) if not torch.isfinite(nll) else "of another process"
             raise UserError(
                 f"the loss of step {self.global_step} is {loss.item()} on the images {names}; "
                 "expected a finite number; the weights were not changed: look at these images, or lower "
-                "model.optimizer.lr, or set trainer.precision=32-true, and go on with ckpt_path=last"
+                "model.optimizer.lr, or set trainer.precision=32-true, and resume with ckpt_path=last"
             )
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
-        self.train_loss.add(nats.detach(), tokens)
-        return nats / mean[1]
+        self.train_loss.update(nll, tokens)
+        return nll * self.trainer.accumulate_grad_batches / self._grow_window(mean[1])
+
+    @torch.no_grad()
+    def _grow_window(self, tokens: Tensor) -> Tensor:
+        """Tokens of the accumulated batches, mean over processes; rescales the gradients so far to their sum.
+
+        A window of batches thus has the gradient of one batch with all their images. Lightning divides each loss by
+        the number of batches of a window, which `training_step` makes up for.
+        """
+        before = self._window_tokens
+        self._window_tokens = tokens if before is None else before + tokens
+        if before is not None:
+            for weight in self.trained_weights().values():
+                if weight.grad is not None:
+                    weight.grad.mul_(before / self._window_tokens)
+        return self._window_tokens
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean over the epoch's tokens, also where the epoch was resumed in its middle."""
-        self.log("train/loss", self.train_loss.value(self.trainer))
+        """Log the mean over the epoch's tokens, also of an epoch that was resumed in its middle."""
+        self.log("train/loss", self.train_loss.compute(self.trainer))
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:  # fmt: skip
-        """Log the norm of all gradients and clip it: Lightning's own clipping refuses fused optimizers.
+        """Log the norm of all gradients and clip them, by norm or by value; Lightning calls it before each step.
 
-        There is no loss scaling in bf16 or fp32, so the gradients are as they are.
+        Lightning's own clipping refuses fused optimizers. Under fp16 these get gradients times the loss scale, which
+        they undo themselves: so the limit is multiplied by it too.
+
+        Raises:
+            UserError: a gradient is not finite; the weights were not changed. (fp16 skips such a step instead.)
         """
+        self._window_tokens = None
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        fused = any(group.get("fused") for group in optimizer.param_groups)
+        scale = scaler.get_scale() if scaler is not None and fused else 1.0
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(weights, gradient_clip_val or float("inf"))
+        limit = gradient_clip_val * scale if gradient_clip_val else float("inf")
+        by_value = str(getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm)) == "value"
+        norm = nn.utils.clip_grad_norm_(weights, float("inf") if by_value else limit) / scale
+        if scaler is None and not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient of step {self.global_step} is {norm.item()}; expected a finite number; the weights "
+                "were not changed: lower model.optimizer.lr or set trainer.precision=32-true, and resume with "
+                "ckpt_path=last"
+            )
+        if by_value and gradient_clip_val:
+            nn.utils.clip_grad_value_(weights, limit)
         self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
 
-    def on_validation_epoch_start(self) -> None:
-        self.eval_loss = TokenMean()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Add nats and tokens of the batch."""
-        if len(batch):
-            self.eval_loss.add(*self.sum_nll_and_num_tokens(batch))
-
-    def on_validation_epoch_end(self) -> None:
-        loss = self.eval_loss.value(self.trainer)
-        self.log("val/loss", loss, prog_bar=True)
-        if not self.trainer.sanity_checking:
-            self.val_loss_best = min(self.val_loss_best, loss)
-            self.log("val/loss_best", self.val_loss_best, prog_bar=True)
-
-    def test_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Add nats and tokens of the batch; caption its images while `captions` is a dict."""
-        if not len(batch):
-            return
-        states = self.encode(batch)
-        self.eval_loss.add(*packed_loss(self.model, states, batch))
-        if self.captions is not None:
-            self.captions.update(zip(batch.image_ids, self.caption(states), strict=True))
-
-    def on_test_epoch_end(self) -> None:
-        self.log("test/loss", self.eval_loss.value(self.trainer))
-        if self.captions is not None and self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.captions)
-            self.captions = {name: text for part in gathered for name, text in part.items()}
-
-    # --- captions -------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def caption(self, states: Tensor) -> list[str]:
-        """One caption for each of B images from encoder states (B,P,D)."""
-        length = self.max_length or DEFAULT_LENGTH
-        return generate_captions(self.model, self.preprocessing, states, length, self.num_beams)
-
-    def generate(self, batch: CaptionBatch) -> list[str]:
-        """One caption for each of the B images of a batch."""
-        with torch.no_grad():
-            return self.caption(self.encode(batch))
-
-    # --- optimizer and checkpoints --------------------------------------------------------------------------
-
     def configure_optimizers(self) -> Any:
+        """Build the optimizer and, if there is one, the schedule.
+
+        Raises:
+            UserError: no optimizer, or a schedule without an end.
+        """
         if self.optimizer is None:
             raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
         optimizer = self.optimizer(parameter_groups(self.parameters()))
         if not self.lr_scheduler:
             return optimizer
-        settings = dict(self.lr_scheduler)
-        make = settings.pop("scheduler")
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UserError(
-                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or "
-                "model.lr_scheduler=null"
-            )
-        scheduler = make(optimizer, total_steps=int(steps)) if _wants_steps(make) else make(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **settings}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": make_scheduler(optimizer, self.lr_scheduler, self.trainer),
+        }
 
-    @contextlib.contextmanager
-    def base_weights(self) -> Iterator[None]:
-        """Inside, the model is the untouched base; afterwards the trained weights are back."""
-        weights = self.trained_weights()
-        trained = {name: weight.detach().clone() for name, weight in weights.items()}
-        try:
-            self._fill(self._base)
-            yield
-        finally:
-            self._fill(trained)
+    # --- validation, test, prediction -----------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _fill(self, values: Mapping[str, Tensor]) -> None:
-        for name, weight in self.trained_weights().items():
-            weight.copy_(values[name])
+    def on_validation_epoch_start(self) -> None:
+        self.eval_loss = TokenMean()
+
+    def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Add the batch to the mean loss."""
+        if len(batch):
+            self.eval_loss.update(*self.sum_nll_and_num_tokens(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self.eval_loss.compute(self.trainer)
+        self.log("val/loss", loss, prog_bar=True)
+        if not self.trainer.sanity_checking:
+            self.val_loss_best = min(self.val_loss_best, loss)
+            self.log("val/loss_best", self.val_loss_best, prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        self.eval_loss, self.test_captions = TokenMean(), {}
+
+    def test_step(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Add the batch to the mean loss and caption its images."""
+        if len(batch):
+            states = self.captioner.encode(batch)
+            self.eval_loss.update(*self.captioner.loss(states, batch))
+            self.test_captions |= zip(batch.image_ids, self.captioner.generate(states), strict=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss and gather the captions of all processes."""
+        self.log("test/loss", self.eval_loss.compute(self.trainer))
+        if self.trainer.world_size > 1:
+            gathered: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, self.test_captions)
+            self.test_captions = {name: text for captions in gathered for name, text in captions.items()}
+
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, str]:
+        """Caption the images of a batch: image_id -> caption."""
+        return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
+
+    # --- checkpoints ----------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, by public name, with the base's id and hash and the config."""
+        """Keep the trained weights only, by hub name, with the base's id and hash and the config."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
         checkpoint[METADATA_KEY] = {
             "format": FORMAT,
@@ -302,23 +289,17 @@ class VitGpt2(LightningModule):
             "base_sha256": self.base_sha256,
             "config": self.run_config,
             "val_loss_best": self.val_loss_best,
-            "train_loss": self.train_loss.everywhere(self._trainer),
+            "train_loss": self.train_loss.sync(self._trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Turn public names back into this release's module names.
+        """Turn hub names back into this release's module names.
 
         Raises:
             UserError: other base weights, or other weights than those that train here.
         """
         check_base(checkpoint[METADATA_KEY], self.base_id, self.base_sha256)
         weights = match_names(checkpoint["state_dict"], self.names, self.trained_weights())
-        checkpoint["state_dict"] = {f"model.{name}": weight for name, weight in weights.items()}
+        checkpoint["state_dict"] = {f"captioner.network.{name}": weight for name, weight in weights.items()}
         self.val_loss_best = checkpoint[METADATA_KEY]["val_loss_best"]
-        self.train_loss.take_over(checkpoint[METADATA_KEY].get("train_loss", [0.0, 0.0]), self._trainer)
-
-
-def _wants_steps(make: Any) -> bool:
-    import inspect
-
-    return "total_steps" in inspect.signature(make).parameters
+        self.train_loss.load(checkpoint[METADATA_KEY].get("train_loss", [0.0, 0.0]), self._trainer)

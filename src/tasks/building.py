@@ -16,7 +16,7 @@ from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.processes import share_one_fate
 from src.utils.errors import UserError
-from src.utils.hardware import choose_precision, tune_malloc, warn_of_software_bf16
+from src.utils.hardware import choose_precision, warn_of_software_bf16
 
 IGNORED_WARNINGS = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
          ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
@@ -52,10 +52,13 @@ def build_data(config: DictConfig) -> CaptionDataModule:
 
 def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     """The model, and the data module told what its checkpoint wants."""
-    model: VitGpt2 = instantiate(config.model)
-    model.run_config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    model.max_length = model.max_length or datamodule.generation_length
-    datamodule.connect(model.preprocessing)
+    # partial, since Hydra would build what stands in run_config
+    build = instantiate(config.model, _partial_=True)
+    model: VitGpt2 = build(
+        run_config=OmegaConf.to_container(config, resolve=True),
+        max_length=config.model.max_length or datamodule.generation_length,
+    )
+    datamodule.connect(model.processor)
     return model
 
 
@@ -83,7 +86,6 @@ def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl
     # answers it with a collective call that hangs where one process alone was told.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     share_one_fate(trainer)
-    tune_malloc()  # not before: what reading a checkpoint took has gone back to the system
     return trainer
 
 

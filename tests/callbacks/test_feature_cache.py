@@ -11,8 +11,8 @@ from PIL import Image
 
 from src.callbacks import feature_cache
 from src.callbacks.feature_cache import FeatureCache, progress
+from src.models.caption_model import CaptionModel
 from src.models.restore import open_captioner
-from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 from tests.callbacks.tiny import make, trainer
 
@@ -23,13 +23,13 @@ IMAGES = 36  # of train and val
 def computed(monkeypatch):
     """The number of pictures whose backbone was computed, the one that tells its shape left out."""
     counts = Counter()
-    inside = VitGpt2.backbone_features
+    inside = CaptionModel.backbone_features
 
     def count(self, pixels):
         counts["images"] += len(pixels) if pixels.any() else 0
         return inside(self, pixels)
 
-    monkeypatch.setattr(VitGpt2, "backbone_features", count)
+    monkeypatch.setattr(CaptionModel, "backbone_features", count)
     return counts
 
 
@@ -65,9 +65,9 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert torch.equal(data.features.get(image), again.features.get(image))
 
 
-def test_frozen_backbone_weights_and_no_others_are_page_out_once_their_features_serve(run, monkeypatch):
+def test_frozen_backbone_weights_alone_are_paged_out_once_cached_features_are_read(run, monkeypatch):
     aside = []
-    monkeypatch.setattr("src.models.backbone.page_out", aside.append)
+    monkeypatch.setattr("src.models.caption_model.page_out", aside.append)
     run(enabled=False)
     assert aside == []
     data, _ = run()

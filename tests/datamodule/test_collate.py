@@ -1,13 +1,15 @@
-"""Packing by a hand-made example, and by any captions at all."""
+"""Packing and its layouts by a hand-made example, and for any captions at all."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.datamodule import collate as module
 from src.datamodule.caption_dataset import CaptionItem
-from src.datamodule.collate import CaptionBatch, collate, pack_captions, unpack_captions
+from src.datamodule.collate import CaptionBatch, collate, pack_captions
 from tests.datamodule.tiny import transform
+from tests.models.random_captioner import unpack
 
 TRANSFORM = transform()
 
@@ -27,7 +29,9 @@ def test_the_example_of_the_docstring() -> None:
     assert packed["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]
     assert packed["caption_index"].tolist() == [[0, 0, 0, 1, 1, -1], [0, 0, -1, -1, -1, -1]]
     assert packed["labels"].tolist() == [[7, 8, 2, 9, 2, -100], [5, 2, -100, -100, -100, -100]]
-    assert all(tensor.dtype == torch.int64 for tensor in packed.values())
+    assert packed["token_index"].tolist() == [0, 1, 2, 3, 4, 6, 7]
+    assert packed["row_image"] is None
+    assert packed["caption_shape"] == (3, 3)
 
 
 def test_the_end_is_learnt_though_pad_is_the_end() -> None:
@@ -61,7 +65,7 @@ def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int
     start, end, pad = ids
     items = [item(str(place), captions) for place, captions in enumerate(rows)]
     batch = collate(items, TRANSFORM, start, end, pad, multiple)
-    assert unpack_captions(batch) == rows
+    assert unpack(batch) == rows
     assert batch.num_tokens == sum(len(caption) + 1 for row in rows for caption in row)
     real = batch.caption_index >= 0
     assert torch.equal(batch.labels != -100, real)
@@ -71,6 +75,76 @@ def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int
     # What a position is to predict is what the next one is given, up to the end of its caption.
     inside = real[:, 1:] & batch.caption_index[:, 1:].eq(batch.caption_index[:, :-1])
     assert torch.equal(batch.labels[:, :-1][inside], batch.input_ids[:, 1:][inside])
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """No filler rows."""
+    monkeypatch.setattr(module, "ROW_MULTIPLE", 1)
+    monkeypatch.setattr(module, "WIDTH_MULTIPLE", 1)
+
+
+def test_equal_beginnings_have_one_row(exact):
+    """Captions s a b and s a c of one image: rows s, a, b, c; c sees s and a, not b."""
+    packed = pack_captions([[[1, 2], [1, 3]]], 9, 8, 0)
+    prefixes, tokens = packed["prefixes"], packed["tokens"]
+    assert packed["input_ids"][0, prefixes.token].tolist() == [9, 1, 2, 3]
+    assert prefixes.row_of_token.tolist() == packed["expand"].tolist() == [0, 1, 2, 0, 1, 3]
+    assert prefixes.mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    assert tokens.row_of_token.tolist() == tokens.cells.tolist() == list(range(6))
+
+
+def test_filler_rows_make_a_multiple_or_fill_the_grid(monkeypatch):
+    monkeypatch.setattr(module, "ROW_MULTIPLE", 4)
+    full = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=3)["tokens"]  # 5 tokens, one empty cell
+    assert full.cells is None
+    assert full.row_of_token.tolist() == [0, 1, 3, 4, 5]
+    some = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=6)["tokens"]  # 5 tokens, 7 empty cells
+    assert some.cells.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert some.token.tolist() == [0, 1, 0, 0, 0, 6, 7, 8]
+
+
+captions = st.lists(st.integers(0, 2), max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(captions, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_each_different_beginning_has_one_row_and_sees_itself_alone(rows):
+    packed = pack_captions(rows, 9, 8, 7)
+    prefixes, ids = packed["prefixes"], packed["input_ids"].flatten()
+    beginnings = [
+        (image, (9, *caption)[: end + 1])
+        for image, row in enumerate(rows)
+        for caption in row
+        for end in range(len(caption) + 1)
+    ]
+    held = prefixes.row_of_token.tolist()
+    row_of = dict(zip(beginnings, held, strict=True))
+    assert [row_of[beginning] for beginning in beginnings] == held
+    assert len(set(row_of.values())) == len(row_of)
+    assert torch.equal(ids[prefixes.token[prefixes.row_of_token]], ids[packed["token_index"]])
+
+    images, _, width, _ = prefixes.mask.shape
+    assert width % module.WIDTH_MULTIPLE == 0
+    assert len(prefixes.token) in (
+        images * width,
+        -(-len(row_of) // module.ROW_MULTIPLE) * module.ROW_MULTIPLE,
+    )
+    cells = torch.arange(images * width) if prefixes.cells is None else prefixes.cells
+    seen = prefixes.mask[:, 0].flatten(0, 1)[cells].sum(1)
+    assert all(seen[row] == len(tokens) for (_, tokens), row in row_of.items())
+
+
+def test_many_captions_of_one_image_go_into_several_rows_in_linear_work():
+    """300 captions among images with 2: rows of one image never grow to the square of its tokens."""
+    many = [[[k, k + 1, *range(10)] for k in range(300)], [[1], [2]], [[3]]]
+    packed = pack_captions(many, 9, 8, 7)
+    rows, width = packed["input_ids"].shape
+    assert width <= module.MAX_ROW_TOKENS
+    assert packed["row_image"].tolist() == [0] * (rows - 2) + [1, 2]
+    assert rows * width < 2 * 300 * 13
+    assert packed["prefixes"].mask.numel() < 300 * 13 * module.MAX_ROW_TOKENS * 2
+    assert unpack(batch_of([item(str(k), row) for k, row in enumerate(many)])) == many
 
 
 def test_pixels_are_stacked_and_normalized() -> None:
@@ -109,7 +183,7 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     batch.features = torch.ones(1, 2, 3)
     moved = batch.to("meta")
     assert moved.image_ids == ["a"]
-    tensors = [moved.input_ids, moved.position_ids, moved.caption_index, moved.labels, moved.features]
+    tensors = [moved.input_ids, moved.labels, moved.features, moved.tokens.mask, moved.prefixes.token]
     assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
     assert batch.input_ids.device.type == "cpu"
 
@@ -118,5 +192,5 @@ def test_pinning_asks_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor)
     batch = batch_of([item("a", [[1]])]).pin_memory()
-    assert len(asked) == 5
+    assert len(asked) >= 5 + 3 + 3
     assert isinstance(batch, CaptionBatch)

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from src.datamodule.caption_dataset import CaptionItem, CaptionTokens
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.collate import collate, unpack_captions
+from src.datamodule.collate import collate
 from src.datamodule.readers.encodings import clean_caption
 from src.evaluate import PER_IMAGE, write_predictions
 from src.metrics.scorer import Scores
 from tests.datamodule.tiny import preprocessing
+from tests.models.random_captioner import unpack
 
 WORDS = preprocessing(max_positions=1000)
 CAPTIONS = st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), min_size=1, max_size=4)
@@ -29,7 +30,7 @@ def test_any_captions_come_back_from_a_packed_batch(rows: list[list[str]]) -> No
     tokens = CaptionTokens(images_of(rows), WORDS, None)
     items = [CaptionItem(str(n), tokens[n], row) for n, row in enumerate(rows)]
     batch = collate(items, WORDS.image, WORDS.start_id, WORDS.eos_id, WORDS.pad_id)
-    assert [[WORDS.decode(ids) for ids in row] for row in unpack_captions(batch)] == rows
+    assert [[WORDS.decode(ids) for ids in row] for row in unpack(batch)] == rows
     assert batch.references == rows
     assert tokens.num_cut == 0
 

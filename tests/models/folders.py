@@ -21,7 +21,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from tests.models.drawn_captioner import decoder_config
+from tests.models.random_captioner import decoder_config
 
 SIZE = 32  # pixels
 

@@ -25,7 +25,7 @@ def make(checkpoint, flickr_folder, **settings):
     module = VitGpt2(checkpoint, max_length=6, num_beams=2, optimizer=optimizer, **settings)
     data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
     data.setup()
-    data.connect(module.preprocessing)
+    data.connect(module.processor)
     return module, data
 
 
@@ -41,11 +41,11 @@ def fit(module, data, tmp_path):
 
 def separate_nats(module, batch):
     """The loss by hand: each caption alone through transformers' forward, from pixels."""
-    words, nats, count = module.preprocessing, 0.0, 0
+    processor, nats, count = module.processor, 0.0, 0
     for pixels, captions in zip(batch.pixel_values, batch.references, strict=True):
         for caption in captions:
-            tokens = [*words.encode_caption(caption), words.eos_id]
-            inputs = torch.tensor([[words.start_id, *tokens[:-1]]])
+            tokens = [*processor.encode_caption(caption), processor.eos_id]
+            inputs = torch.tensor([[processor.start_id, *tokens[:-1]]])
             logits = module.model(pixel_values=pixels[None], decoder_input_ids=inputs).logits[0]
             nats += torch.nn.functional.cross_entropy(logits, torch.tensor(tokens), reduction="sum").item()
             count += len(tokens)
@@ -61,9 +61,8 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
     with torch.no_grad():
         whole = module.model.encoder(batch.pixel_values).last_hidden_state
-        assert module.backbone is not None
-        features = module.backbone_features(batch.pixel_values)
-        torch.testing.assert_close(module._parts[0][1](features), whole)
+        torch.testing.assert_close(module.captioner.encode(batch), whole)
+        assert module.captioner.depth == (0 if encoder == "swin" else 2)
 
         nats, tokens = module.sum_nll_and_num_tokens(batch)
         expected, count = separate_nats(module, batch)
@@ -72,7 +71,7 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
     # The same captions as transformers' own search from the same pixels.
     ids = module.model.generate(batch.pixel_values, max_length=6, num_beams=2, do_sample=False)
-    assert module.generate(batch) == [module.preprocessing.decode(row[1:]) for row in ids]
+    assert module.generate(batch) == [module.processor.decode(row[1:]) for row in ids]
 
     before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
     trainer = fit(module, data, tmp_path)
@@ -91,21 +90,6 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
     with torch.no_grad():
         loss = module.eval().sum_nll_and_num_tokens(batch)[0]
         torch.testing.assert_close(other.eval().sum_nll_and_num_tokens(batch)[0], loss)
-
-
-@pytest.mark.parametrize("num_last", [1, 2])
-def test_a_backbone_may_end_inside_any_stage_of_swin(num_last, flickr_folder, tmp_path):
-    folder = save_captioner(
-        tmp_path, "swin", "gpt2", encoder_settings={"depths": [2, 1], "image_size": 32, "window_size": 4}
-    )
-    module, data = make(str(folder), flickr_folder, num_layers_to_train=num_last)
-    batch = next(iter(data.val_dataloader()))
-    with torch.no_grad():
-        features = module.backbone_features(batch.pixel_values)
-        assert features.shape[1:] == ((16, 32), (64, 16))[num_last - 1]
-        whole = module.model.encoder(batch.pixel_values).last_hidden_state
-        torch.testing.assert_close(module.encode(batch), whole)
-        torch.testing.assert_close(module._parts[0][1](features), whole)
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "width"), [("vit", "gpt2", 16), ("swin", "bert", 32)])
@@ -132,5 +116,5 @@ def test_a_fresh_pair_trains_its_new_cross_attention(encoder, decoder, width, fl
     other.load_state_dict(content["state_dict"], strict=False)
     weights = dict(module.model.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
-    with module.base_weights():
+    with module.captioner.base_weights():
         assert all(torch.equal(weight, before[name]) for name, weight in module.trained_weights().items())

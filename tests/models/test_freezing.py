@@ -9,8 +9,8 @@ from transformers import AutoModel, SwinConfig, ViTConfig, ViTModel
 
 from src.models.freezing import choose_trainable, find_blocks
 from src.utils.errors import UserError
-from tests.models.drawn_captioner import captioner
 from tests.models.folders import encoder_config
+from tests.models.random_captioner import captioner
 
 
 def trained(model):

@@ -7,13 +7,15 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from src.models.generation import generate_captions, generate_ids, generate_nbest
-from tests.models.drawn_captioner import END, captioner, drawn_states, freeze_all_but, separate_nats
+from tests.models.random_captioner import END, captioner, freeze_all_but, random_states, separate_nats
 
 
-class Words(SimpleNamespace):
-    """What generation asks of the preprocessing; words are numbers."""
+class Digits(SimpleNamespace):
+    """What generation needs of a processor; words are numbers."""
 
     start_id, eos_id, pad_id = END, END, END
+    max_positions = 64
+    image = SimpleNamespace(height=32, width=32)
 
     def decode(self, ids):
         words = ids[: ids.index(END)] if END in ids else ids
@@ -29,10 +31,10 @@ def theirs(model, states, max_length, num_beams):
 
 @pytest.mark.parametrize("num_beams", range(1, 9))
 def test_tokens_are_those_of_generate(num_beams):
-    model, states = captioner(), drawn_states(8)
+    model, states = captioner(), random_states(8)
     with torch.no_grad():
         model.decoder.lm_head.weight[END] *= 2  # so that some captions end early
-    found = generate_ids(model, Words(), states, 14, num_beams)
+    found = generate_ids(model, Digits(), states, 14, num_beams)
     expected = theirs(model, states, 14, num_beams)
     assert torch.equal(found, expected)
     assert len({tuple(row) for row in found.tolist()}) > 1  # the images matter
@@ -44,52 +46,52 @@ def test_tokens_are_those_of_generate(num_beams):
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_other_decoders_go_through_generate(kind, num_beams):
-    model, states = captioner(kind), drawn_states(2)
+    model, states = captioner(kind), random_states(2)
     assert torch.equal(
-        generate_ids(model, Words(), states, 8, num_beams), theirs(model, states, 8, num_beams)
+        generate_ids(model, Digits(), states, 8, num_beams), theirs(model, states, 8, num_beams)
     )
 
 
 def test_states_of_another_width():
-    model, states = captioner(width=16), drawn_states(3)
-    assert torch.equal(generate_ids(model, Words(), states, 10, 4), theirs(model, states, 10, 4))
+    model, states = captioner(width=16), random_states(3)
+    assert torch.equal(generate_ids(model, Digits(), states, 10, 4), theirs(model, states, 10, 4))
 
 
 def test_captions_end_before_eos():
-    model, states = captioner(), drawn_states(6)
-    captions = generate_captions(model, Words(), states, 14, 4)
+    model, states = captioner(), random_states(6)
+    captions = generate_captions(model, Digits(), states, 14, 4)
     rows = theirs(model, states, 14, 4).tolist()
-    assert captions == [Words().decode(row[1:]) for row in rows]
+    assert captions == [Digits().decode(row[1:]) for row in rows]
     assert len(captions) == 6
 
 
 def test_training_is_seen_by_the_next_search():
     """Ready weights of one search must not outlive it: fused optimizers write without a sign."""
-    model, states = captioner(), drawn_states(4)
+    model, states = captioner(), random_states(4)
     weights = freeze_all_but(model, 1)
     optimizer = torch.optim.AdamW(weights, lr=0.3, fused=True)
-    before = generate_ids(model, Words(), states, 10, 2)
+    before = generate_ids(model, Digits(), states, 10, 2)
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     optimizer.step()
     model.eval()
-    after = generate_ids(model, Words(), states, 10, 2)
+    after = generate_ids(model, Digits(), states, 10, 2)
     assert torch.equal(after, theirs(model, states, 10, 2))
     assert after.tolist() != before.tolist()
 
 
 def test_bf16_searches_with_bf16_products():
-    model, states = captioner(), drawn_states(4)
+    model, states = captioner(), random_states(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = generate_ids(model, Words(), states, 10, 4)
+        found = generate_ids(model, Digits(), states, 10, 4)
     exact = theirs(model, states, 10, 4)
     assert (found[:, 1] == exact[:, 1]).float().mean() >= 0.5  # rounding may turn a close call
 
 
 def test_the_model_is_as_it_was():
-    model, states = captioner(), drawn_states(2)
+    model, states = captioner(), random_states(2)
     kind, config = type(model), model.config.to_json_string()
-    generate_ids(model, Words(), states, 8, 4)
+    generate_ids(model, Digits(), states, 8, 4)
     assert type(model) is kind
     assert model.config.to_json_string() == config
 
@@ -97,11 +99,11 @@ def test_the_model_is_as_it_was():
 @pytest.mark.parametrize(("kind", "num_beams"), [("gpt2", 1), ("gpt2", 5), ("bert", 1), ("bert", 3)])
 def test_alternatives_have_the_score_that_the_loss_gives_them(kind, num_beams):
     """The mean log-probability per token, EOS included where the search came to it."""
-    model, states = captioner(kind), drawn_states(4)
+    model, states = captioner(kind), random_states(4)
     with torch.no_grad():
         model.get_output_embeddings().weight[END] *= 2 if kind == "gpt2" else 1
-    found = generate_nbest(model, Words(), states, 9, num_beams)
-    assert [best[0].caption for best in found] == generate_captions(model, Words(), states, 9, num_beams)
+    found = generate_nbest(model, Digits(), states, 9, num_beams)
+    assert [best[0].caption for best in found] == generate_captions(model, Digits(), states, 9, num_beams)
     whole = 0
     for state, alternatives in zip(states, found, strict=True):
         scores = [alternative.score for alternative in alternatives]
@@ -117,11 +119,11 @@ def test_alternatives_have_the_score_that_the_loss_gives_them(kind, num_beams):
 
 
 def test_ids_that_read_the_same_are_one_alternative():
-    class Mute(Words):
+    class Mute(Digits):
         def decode(self, ids):
             return "a dog"
 
-    found = generate_nbest(captioner(), Mute(), drawn_states(2), 8, 4)
+    found = generate_nbest(captioner(), Mute(), random_states(2), 8, 4)
     assert [[alternative.caption for alternative in row] for row in found] == [["a dog"]] * 2
-    best = generate_nbest(captioner(), Words(), drawn_states(2), 8, 4)
+    best = generate_nbest(captioner(), Digits(), random_states(2), 8, 4)
     assert [row[0].score for row in found] == [row[0].score for row in best]

@@ -8,13 +8,13 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from src.models.kernels.gpt2 import is_plain_gpt2
 from src.models.loss import packed_loss
-from tests.models.drawn_captioner import (
+from tests.models.random_captioner import (
     END,
     captioner,
-    drawn_captions,
-    drawn_states,
     freeze_all_but,
     packed,
+    random_captions,
+    random_states,
     separate_nats,
 )
 
@@ -22,7 +22,7 @@ from tests.models.drawn_captioner import (
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "bart"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_captions_have_the_loss_of_separate_ones(kind, attention):
-    model, rows, states = captioner(kind), drawn_captions(), drawn_states()
+    model, rows, states = captioner(kind), random_captions(), random_states()
     model.set_attn_implementation(attention)
     nats, tokens = packed_loss(model, states, packed(rows))
     torch.testing.assert_close(nats, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
@@ -33,7 +33,7 @@ def test_packed_captions_have_the_loss_of_separate_ones(kind, attention):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_states_of_another_width_go_through_the_projection_and_train_it(kind):
-    model, rows, states = captioner(kind, width=16), drawn_captions(), drawn_states()
+    model, rows, states = captioner(kind, width=16), random_captions(), random_states()
     nats, _ = packed_loss(model, states, packed(rows))
     torch.testing.assert_close(nats, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
     nats.backward()
@@ -41,7 +41,7 @@ def test_states_of_another_width_go_through_the_projection_and_train_it(kind):
 
 
 def test_a_wrapped_part_goes_through_transformers_own_forward():
-    model, rows, states = captioner(), drawn_captions(), drawn_states()
+    model, rows, states = captioner(), random_captions(), random_states()
     expected, _ = packed_loss(model, states, packed(rows))
 
     class Wrapped(torch.nn.Module):
@@ -60,7 +60,7 @@ def test_a_wrapped_part_goes_through_transformers_own_forward():
 
 
 def test_bf16_is_within_a_hundredth():
-    model, rows, states = captioner(), drawn_captions(), drawn_states()
+    model, rows, states = captioner(), random_captions(), random_states()
     freeze_all_but(model, 1)
     exact, _ = packed_loss(model, states, packed(rows))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -87,7 +87,7 @@ class _PlainTrainer(Seq2SeqTrainer):
 def test_twenty_steps_give_the_losses_of_transformers_trainer(tmp_path):
     model = captioner()
     twin = copy.deepcopy(model)
-    batches = [(drawn_captions(seed=seed), drawn_states(seed=seed)) for seed in range(20)]
+    batches = [(random_captions(seed=seed), random_states(seed=seed)) for seed in range(20)]
 
     optimizer = torch.optim.AdamW(freeze_all_but(model, 1), lr=1e-3, weight_decay=0.0)
     ours = []

@@ -1,10 +1,5 @@
 """bf16 where the hardware multiplies it, fp32 elsewhere."""
 
-import ctypes
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +7,6 @@ import torch
 from src.utils.hardware import (
     choose_precision,
     has_native_bf16,
-    page_out,
-    tune_malloc,
     warn_of_software_bf16,
 )
 
@@ -85,52 +78,3 @@ def test_a_torch_that_tells_nothing_gets_fp32(machine, monkeypatch):
     machine()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert choose_precision("auto", "cpu") == "32-true"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_memory_that_is_freed_is_used_again_without_the_system(root):
-    script = """
-import resource, sys
-from src.utils.hardware import tune_malloc
-if "keep" in sys.argv:
-    assert tune_malloc()
-bytes(bytearray(2**26))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    bytearray(2**26)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    faults = [
-        int(subprocess.check_output([sys.executable, "-c", script, word], cwd=root))
-        for word in ("keep", "no")
-    ]
-    assert faults[0] < 100 < faults[1]
-
-
-def test_another_c_library_is_left_alone(monkeypatch):
-    def fail(name):
-        raise OSError("no such library")
-
-    monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert tune_malloc() is False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_is_page_out_takes_no_memory_and_comes_back(tmp_path):
-    def mapped():
-        return int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-
-    count = 2**23  # 32 MB
-    torch.arange(count, dtype=torch.float32).numpy().tofile(tmp_path / "weights")
-    weights = torch.from_file(str(tmp_path / "weights"), shared=False, size=count)
-    weights[0] = 7  # a page that is no longer the file's
-    total = weights.sum()
-    before = mapped()
-    page_out(weights[1:-1])  # begins and ends within a page
-    assert mapped() < before - 24
-    assert weights[0] == 7
-    assert weights.sum() == total
-
-
-def test_an_empty_tensor_is_page_out():
-    page_out(torch.empty(0))

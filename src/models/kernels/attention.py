@@ -1,12 +1,12 @@
-"""Attention over packed captions, written as plain matrix products where that is faster.
+"""Attention as matrix products and a softmax (math attention), which is faster than the fused kernel on a CPU in bf16.
 
-torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than
-batched products with a softmax between them. In fp32, and on other devices, it serves.
+torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than batched
+products with a softmax between them. In fp32, and on other devices, the fused kernel is used.
 
-B images, T packed tokens of an image, P patches, H heads, d width of a head, D = H * d, G = B * H.
+R rows of captions, B images, W cells of a row, N flat rows, P patches, H heads, d width of a head, D = H * d, G = R * H.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,73 +16,56 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from src.models.kernels.linear import use_product
+from src.datamodule.collate import VarlenLayout
+from src.models.kernels.linear import use_onednn_linear
+from src.models.kernels.varlen import flatten, pad, pad_with_zeros
 
-if TYPE_CHECKING:
-    from src.models.kernels.varlen import PackedRows
-
-PLAIN_PRODUCTS = "plain_products"  # the name under which transformers finds `plain_attention`
-
-
-def packing_mask(caption_index: Tensor) -> Tensor:
-    """Block-diagonal causal mask of packed captions.
-
-    caption_index: i64 (B,T), the number of the caption that a token belongs to, -1 on padding.
-    Returns: bool (B,1,T,T), True where the row's token may attend to the column's: same caption, not later.
-    A padding token attends to itself alone, so that no row of the softmax is empty.
-
-    Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
-    """
-    length = caption_index.shape[1]
-    same = caption_index[:, :, None] == caption_index[:, None, :]  # (B,T,T)
-    visible = (same & (caption_index >= 0)[:, None, :]).tril()
-    visible.diagonal(dim1=1, dim2=2).fill_(True)
-    return visible.view(-1, 1, length, length)
+MATH_ATTENTION = "math_attention"  # the name under which transformers finds `math_attention`
 
 
 def self_attention(
-    qkv: Tensor, layout: "PackedRows", heads: int, scale: float, dropout: float = 0.0
+    qkv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float = 0.0
 ) -> Tensor:
-    """Attention of tokens to the tokens that the layout's mask lets them see.
+    """Attend from each token to the tokens that the layout's mask allows.
 
-    qkv: (N,3D), queries, keys and values side by side. dropout: share of attention weights to drop.
+    qkv: (N,3D), queries, keys and values side by side. dropout: probability of dropping an attention weight.
     Returns: (N,D).
     """
-    if _by_products(qkv, dropout):
+    if _prefers_math(qkv, dropout):
         return _SelfAttention.apply(qkv, layout, heads, scale, dropout)
-    q, k, v = _to_heads(layout.pad(qkv), 3, heads).unflatten(1, (-1, heads))
+    q, k, v = _to_heads(pad(qkv, layout), 3, heads).unflatten(1, (-1, heads))
     mixed = scaled_dot_product_attention(q, k, v, layout.mask, dropout, scale=scale)
-    return layout.flatten(mixed.transpose(1, 2).flatten(2))
+    return flatten(mixed.transpose(1, 2).flatten(2), layout)
 
 
 def cross_attention(
-    q: Tensor, kv: Tensor, layout: "PackedRows", heads: int, scale: float, dropout: float = 0.0
+    q: Tensor, kv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float = 0.0
 ) -> Tensor:
-    """Attention of tokens to the patches of their image.
+    """Attend from each token to the patches of its image.
 
-    q: (N,D). kv: (B,P,2D), keys and values side by side. Returns: (N,D).
+    q: (N,D). kv: (R,P,2D), keys and values side by side. Returns: (N,D).
     """
-    if _by_products(q, dropout):
+    if _prefers_math(q, dropout):
         return _CrossAttention.apply(q, kv, layout, heads, scale, dropout)
-    queries = _to_heads(layout.pad(q), 1, heads).unflatten(1, (-1, heads))[0]
+    queries = _to_heads(pad(q, layout), 1, heads).unflatten(1, (-1, heads))[0]
     k, v = _to_heads(kv, 2, heads).unflatten(1, (-1, heads))
     mixed = scaled_dot_product_attention(queries, k, v, None, dropout, scale=scale)
-    return layout.flatten(mixed.transpose(1, 2).flatten(2))
+    return flatten(mixed.transpose(1, 2).flatten(2), layout)
 
 
 def use_math_attention(model: PreTrainedModel) -> None:
-    """Let a model of transformers, an encoder say, attend through `plain_attention` and multiply by `product`.
+    """Let an encoder of transformers attend through `math_attention` and multiply through `OneDNNLinear`.
 
     Attention that cannot be exchanged stays as it is.
     """
-    use_product(model)
+    use_onednn_linear(model)
     if model._can_set_attn_implementation() and model.config._attn_implementation == "sdpa":
-        AttentionInterface.register(PLAIN_PRODUCTS, plain_attention)
-        AttentionMaskInterface.register(PLAIN_PRODUCTS, sdpa_mask)
-        model.set_attn_implementation(PLAIN_PRODUCTS)
+        AttentionInterface.register(MATH_ATTENTION, math_attention)
+        AttentionMaskInterface.register(MATH_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(MATH_ATTENTION)
 
 
-def plain_attention(
+def math_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -92,21 +75,29 @@ def plain_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function in the manner of transformers: query (B,H,T,d), key and value (B,H,P,d).
+    """Attention function for transformers' registry: query (B,H,T,d), key and value (B,H,P,d).
 
-    Returns: mixed values (B,T,H,d). What has a mask or gains nothing goes to transformers' sdpa.
+    Returns: mixed values (B,T,H,d). Attention with a mask, or on another device or in fp32, goes to transformers' sdpa.
     """
-    plain = attention_mask is None and not getattr(module, "is_causal", False)
-    if not plain or not _by_products(query, dropout):
+    unmasked = attention_mask is None and not getattr(module, "is_causal", False)
+    if not unmasked or not _prefers_math(query, dropout):
         settings = {"scaling": scaling, "dropout": dropout, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _HeadAttention.apply(query, key, value, scale, dropout), None
 
 
-def _by_products(x: Tensor, dropout: float) -> bool:
-    """Where products beat the fused attention: on a CPU in bf16, and with dropout, which it does not fuse."""
+def _prefers_math(x: Tensor, dropout: float) -> bool:
+    """Whether products beat the fused attention: on a CPU in bf16, and with dropout, which it does not fuse."""
     return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or dropout > 0)
+
+
+def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
+    """Gradient of a softmax over the last dimension, both (...,P); fused where this torch has the private operator."""
+    fused = getattr(torch, "_softmax_backward_data", None)
+    if fused is not None:
+        return fused(grad, weights, -1, weights.dtype)
+    return weights * (grad - (grad * weights).sum(-1, keepdim=True))
 
 
 class _HeadAttention(torch.autograd.Function):
@@ -126,77 +117,77 @@ class _HeadAttention(torch.autograd.Function):
         q, k, v, weights, kept = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.empty(2, *k.shape, dtype=k.dtype)
         _attend_backward(grad.transpose(1, 2).flatten(0, 1), q, k, v, weights, kept, dq, dkv)
-        dq, dk, dv = (part.unflatten(0, (-1, heads)) for part in (dq.mul_(scale), *dkv))
+        dq, dk, dv = (grads.unflatten(0, (-1, heads)) for grads in (dq.mul_(scale), *dkv))
         return dq, dk, dv, None, None
 
 
 class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, layout: "PackedRows", heads: int, scale: float, dropout: float
+        ctx: Any, qkv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float
     ) -> Tensor:
-        q, k, v = _to_heads(layout.pad(qkv), 3, heads)
+        q, k, v = _to_heads(pad(qkv, layout), 3, heads)
         bias = torch.zeros_like(layout.mask, dtype=q.dtype).masked_fill_(~layout.mask, float("-inf"))
         mixed, weights, kept = _attend(q.mul_(scale), k, v, bias, dropout)
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.settings = layout, heads, scale
-        return layout.flatten(_from_heads(mixed[None], heads))
+        return flatten(_from_heads(mixed[None], heads), layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layout, heads, scale = ctx.settings
-        (dmixed,) = _to_heads(layout.pad_with_zeros(grad), 1, heads)
+        (dmixed,) = _to_heads(pad_with_zeros(grad, layout), 1, heads)
         q, k, v, weights, kept = ctx.saved_tensors
         dqkv = torch.empty(3, *q.shape, dtype=q.dtype)
         _attend_backward(dmixed, q, k, v, weights, kept, dqkv[0], dqkv[1:])
         dqkv[0].mul_(scale)
-        return layout.flatten(_from_heads(dqkv, heads)), None, None, None, None
+        return flatten(_from_heads(dqkv, heads), layout), None, None, None, None
 
 
 class _CrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, kv: Tensor, layout: "PackedRows", heads: int, scale: float, dropout: float
+        ctx: Any, q: Tensor, kv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float
     ) -> Tensor:
-        (q,) = _to_heads(layout.pad(q), 1, heads)
+        (q,) = _to_heads(pad(q, layout), 1, heads)
         k, v = _to_heads(kv, 2, heads)
         mixed, weights, kept = _attend(q.mul_(scale), k, v, None, dropout)
         ctx.save_for_backward(q, k, v, weights, kept)
         ctx.settings = layout, heads, scale
-        return layout.flatten(_from_heads(mixed[None], heads))
+        return flatten(_from_heads(mixed[None], heads), layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layout, heads, scale = ctx.settings
-        (dmixed,) = _to_heads(layout.pad_with_zeros(grad), 1, heads)
+        (dmixed,) = _to_heads(pad_with_zeros(grad, layout), 1, heads)
         q, k, v, weights, kept = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.empty(2, *k.shape, dtype=k.dtype)
         _attend_backward(dmixed, q, k, v, weights, kept, dq, dkv)
-        dq = layout.flatten(_from_heads(dq.mul_(scale)[None], heads))
+        dq = flatten(_from_heads(dq.mul_(scale)[None], heads), layout)
         return dq, _from_heads(dkv, heads), None, None, None, None
 
 
-def _to_heads(grid: Tensor, parts: int, heads: int) -> Tensor:
-    """(B,T,parts*D) -> (parts,G,T,d), contiguous."""
+def _to_heads(grid: Tensor, count: int, heads: int) -> Tensor:
+    """(R,W,count*D) -> (count,G,W,d), contiguous."""
     images, length, width = grid.shape
-    split = grid.view(images, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4)
+    split = grid.view(images, length, count, heads, width // (count * heads)).permute(2, 0, 3, 1, 4)
     return split.contiguous().flatten(1, 2)
 
 
 def _from_heads(stack: Tensor, heads: int) -> Tensor:
-    """(parts,G,T,d) -> (B,T,parts*D): undoes `_to_heads`."""
+    """(count,G,W,d) -> (R,W,count*D): undoes `_to_heads`."""
     return stack.unflatten(1, (-1, heads)).permute(1, 3, 0, 2, 4).flatten(2)
 
 
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """q (G,T,d), scaled; k, v (G,P,d); bias (B,1,T,P) is added to the scores.
+    """q (G,W,d), scaled; k, v (G,P,d); bias (R,1,W,P) is added to the scores.
 
-    Returns: mixed values (G,T,d), attention weights (G,T,P), and what each weight was multiplied with by
-    dropout: 0 or 1 / (1 - dropout).
+    Returns: mixed values (G,W,d), attention weights (G,W,P), and the factor of dropout on each weight, 0 or
+    1 / (1 - dropout), or None without dropout.
     """
     scores = torch.bmm(q, k.mT)
     if bias is not None:
@@ -218,13 +209,13 @@ def _attend_backward(
     dq: Tensor,
     dkv: Tensor,
 ) -> None:
-    """Gradients of `_attend` into dq (G,T,d) and dkv (2,G,P,d); dmixed (G,T,d)."""
+    """Gradients of `_attend` into dq (G,W,d) and dkv (2,G,P,d); dmixed (G,W,d)."""
     dweights = torch.bmm(dmixed, v.mT)
     if kept is None:
         torch.bmm(weights.mT, dmixed, out=dkv[1])
     else:
         torch.bmm((weights * kept).mT, dmixed, out=dkv[1])
         dweights.mul_(kept)
-    dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+    dscores = softmax_backward(dweights, weights)
     torch.bmm(dscores, k, out=dq)
     torch.bmm(dscores.mT, q, out=dkv[0])

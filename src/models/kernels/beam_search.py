@@ -1,8 +1,8 @@
-"""GPT-2 one token at a time, for all beams of all images: the step that transformers' search asks for.
+"""GPT-2 one token at a time, for all beams of all images: the decoder step of transformers' search.
 
-Beams of an image share what does not tell them apart: keys and values of its patches are computed and held
-once per image, and a beam that is copied copies no keys and values of its tokens. All beams of an image form
-one batch entry of attention; a mask says which of the tokens written so far lie on whose path.
+Beams of an image share cross-attention keys and values, which are computed once per image, and a copied beam copies no
+keys and values of its tokens. All beams of an image form one batch entry of attention; an ancestor mask holds which of
+the tokens generated so far belong to which beam.
 
 B images, K beams of an image, R = B * K rows, P patches, H heads, d width of a head, G = B * H, D width.
 """
@@ -15,15 +15,15 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.pytorch_utils import Conv1D
 
 from src.models.kernels.gpt2 import activation, norm
-from src.models.kernels.linear import prepack, product
+from src.models.kernels.linear import onednn_linear, prepack
 
 
 class BeamCache(EncoderDecoderCache):
-    """What the search keeps between steps; to transformers, a cache that it may reorder.
+    """Keys and values between steps; to transformers, a cache that its search may reorder.
 
     patches: per block (2,G,P,d), keys and values of the patches.
     tokens: per block (2,G,max_length*K,d); the K tokens of step t stand at t*K to t*K+K-1.
-    on_path: bool (R,max_length*K), which of these tokens a beam consists of.
+    ancestors: bool (R,max_length*K), which of these tokens a beam consists of.
     """
 
     def __init__(self, images: int, beams: int, max_length: int, device: torch.device) -> None:
@@ -31,47 +31,47 @@ class BeamCache(EncoderDecoderCache):
         self.images, self.beams, self.steps = images, beams, 0
         self.patches: list[Tensor] = []
         self.tokens: list[Tensor] = []
-        self.on_path = torch.zeros(images * beams, max_length * beams, dtype=torch.bool, device=device)
-        self._ready: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
+        self.ancestors = torch.zeros(images * beams, max_length * beams, dtype=torch.bool, device=device)
+        self._packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
 
     def add_block(self, patches: Tensor) -> None:
-        """Keep one block's keys and values of the patches, (2,G,P,d), and make room for its tokens'."""
+        """Keep one block's keys and values of the patches, (2,G,P,d), and allocate those of its tokens."""
         self.patches.append(patches)
-        self.tokens.append(patches.new_empty(*patches.shape[:2], self.on_path.shape[1], patches.shape[3]))
+        self.tokens.append(patches.new_empty(*patches.shape[:2], self.ancestors.shape[1], patches.shape[3]))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens that each beam has gone through."""
+        """Tokens of each beam."""
         return self.steps
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Row r goes on from row beam_idx[r]; i64 (R)."""
-        self.on_path = self.on_path[beam_idx]
+        """Continue row r from row beam_idx[r]; i64 (R)."""
+        self.ancestors = self.ancestors[beam_idx]
 
     def linear(self, x: Tensor, module: Any) -> Tensor:
-        """x (n,I) -> (n,O) through a Conv1D or Linear, whose weight is made ready once for the search."""
-        ready = self._ready.get(module)
-        if ready is None:
+        """x (n,I) -> (n,O) through a Conv1D or Linear, whose weight is packed once for the search."""
+        packed = self._packed.get(module)
+        if packed is None:
             weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
             bias = None if module.bias is None else module.bias.detach().to(x.dtype)
-            ready = self._ready[module] = (prepack(module, weight, x.dtype).forward, bias)
-        return product(x, *ready)
+            packed = self._packed[module] = (prepack(module, weight, x.dtype).forward, bias)
+        return onednn_linear(x, *packed)
 
     @property
     def is_compileable(self) -> bool:
         return False
 
-    def open_step(self, dtype: torch.dtype) -> Tensor:
-        """Make room for the next K tokens of each image; returns what to add to scores: (B,1,K,tokens)."""
-        rows = torch.arange(len(self.on_path), device=self.on_path.device)
-        self.on_path[rows, self.steps * self.beams + rows % self.beams] = True
+    def append_step(self, dtype: torch.dtype) -> Tensor:
+        """Add the next K tokens of each image to their beams; returns what to add to scores: (B,1,K,tokens)."""
+        rows = torch.arange(len(self.ancestors), device=self.ancestors.device)
+        self.ancestors[rows, self.steps * self.beams + rows % self.beams] = True
         self.steps += 1
-        seen = self.on_path[:, : self.steps * self.beams].view(self.images, 1, self.beams, -1)
+        seen = self.ancestors[:, : self.steps * self.beams].view(self.images, 1, self.beams, -1)
         return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
 
 
 @torch.no_grad()
-def open_beams(decoder: Any, states: Tensor, beams: int, max_length: int) -> BeamCache:
-    """Keys and values of the patches of every block of a plain GPT-2.
+def prefill(decoder: Any, states: Tensor, beams: int, max_length: int) -> BeamCache:
+    """Compute keys and values of the patches for every block of a plain GPT-2.
 
     states: (B,P,D) in the precision of the products.
     """
@@ -83,11 +83,11 @@ def open_beams(decoder: Any, states: Tensor, beams: int, max_length: int) -> Bea
 
 
 @torch.no_grad()
-def next_logits(decoder: Any, ids: Tensor, cache: BeamCache) -> Tensor:
-    """Logits (R,V) of the token behind ids, i64 (R), the newest token of each beam."""
+def decode_step(decoder: Any, ids: Tensor, cache: BeamCache) -> Tensor:
+    """Logits (R,V) of the next token after ids, i64 (R), the newest token of each beam."""
     body, dtype, images = decoder.transformer, cache.patches[0].dtype, cache.images
     x = body.wte(ids) + body.wpe.weight[cache.steps]  # (R,D)
-    bias = cache.open_step(dtype)
+    bias = cache.append_step(dtype)
     for block, patches, tokens in zip(body.h, cache.patches, cache.tokens, strict=True):
         attn, cross, mlp = block.attn, block.crossattention, block.mlp
         qkv = cache.linear(norm(block.ln_1, x, dtype), attn.c_attn)  # (R,3D)
@@ -115,7 +115,7 @@ def _attend(q: Tensor, kv: Tensor, bias: Tensor | None, heads: int) -> Tensor:
     return mixed.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def _to_heads(rows: Tensor, images: int, parts: int, heads: int) -> Tensor:
-    """(B*n,parts*D) -> (parts,G,n,d)."""
-    split = rows.view(images, -1, parts, heads, rows.shape[1] // (parts * heads)).permute(2, 0, 3, 1, 4)
+def _to_heads(rows: Tensor, images: int, count: int, heads: int) -> Tensor:
+    """(B*n,count*D) -> (count,G,n,d)."""
+    split = rows.view(images, -1, count, heads, rows.shape[1] // (count * heads)).permute(2, 0, 3, 1, 4)
     return split.contiguous().flatten(1, 2)

@@ -1,9 +1,9 @@
-"""GPT-2's decoder over packed captions: transformers' weights and numbers, a forward of our own.
+"""GPT-2's decoder over packed captions: transformers' weights and numbers, a faster forward for the CPU.
 
 Frozen blocks get no weight gradients and no casts, padding and repeated beginnings are never computed, and
 the residual stream stays in fp32 while products run in the precision of autocast.
 
-B images, T packed tokens of an image, P patches, N rows (see packed_rows.py), D width.
+R rows of captions, M tokens, N flat rows of a layout (see collate.py), P patches, D width.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from transformers.activations import NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
+from src.datamodule.collate import CaptionBatch, VarlenLayout
 from src.models.kernels.attention import cross_attention, self_attention
 from src.models.kernels.linear import linear
-from src.models.kernels.varlen import PackedRows, deduplicate_prefixes, token_rows
 
 PLAIN = {Conv1D, GPT2Attention, GPT2Block, GPT2MLP, nn.Dropout, nn.Embedding, nn.LayerNorm, nn.ModuleList}
 
 
 def is_plain_gpt2(decoder: Any) -> bool:
-    """Whether `packed_hidden` computes what the decoder would: GPT-2, cross-attention, nothing wrapped."""
+    """Whether `packed_hidden` can replace the decoder's forward: GPT-2 with cross-attention, no layer wrapped (LoRA)."""
     if type(decoder) is not GPT2LMHeadModel or type(decoder.lm_head) is not nn.Linear:
         return False
     if not decoder.config.add_cross_attention or decoder.config.reorder_and_upcast_attn:
@@ -34,46 +34,42 @@ def is_plain_gpt2(decoder: Any) -> bool:
 
 
 def compute_dtype(decoder: Any, device: str) -> torch.dtype:
-    """The precision of products: autocast's where it is on, else the weights'."""
+    """The precision of matrix products: autocast's where it is on, else the weights'."""
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return decoder.transformer.wte.weight.dtype
 
 
-def packed_hidden(
-    decoder: Any, states: Tensor, input_ids: Tensor, position_ids: Tensor, caption_index: Tensor
-) -> Tensor:
-    """Hidden states before the vocabulary, one row per token that is not padding, in order of their places.
+def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
+    """Hidden states before the vocabulary, one row per token, in the order of `batch.token_index`.
 
-    states: (B,P,D). input_ids, position_ids, caption_index: i64 (B,T), -1 in the last on padding.
-    Returns: (number of tokens, D) in autocast's precision where autocast is on, else in the weights'.
+    states: (R,P,D), of the image of each row of captions.
+    Returns: (M,D) in autocast's precision where autocast is on, else in the weights'.
     """
     body, device = decoder.transformer, states.device.type
     dtype = compute_dtype(decoder, device)
     with torch.autocast(device, enabled=False):
         random_from = _first_random_block(decoder)
-        now = token_rows(caption_index) if random_from < 0 else deduplicate_prefixes(input_ids, caption_index)
-        x = body.wte(input_ids.flatten()[now.first]) + body.wpe(position_ids.flatten()[now.first])  # (N,D)
-        x = body.drop(x)
-        states_now = states.to(dtype)
+        layout = batch.tokens if random_from < 0 else batch.prefixes
+        ids, positions = (grid.flatten()[layout.token] for grid in (batch.input_ids, batch.position_ids))
+        x = body.drop(body.wte(ids) + body.wpe(positions))  # (N,D)
+        states = states.to(dtype)
         for number, block in enumerate(body.h):
             if number == random_from:
-                merged, now = now, token_rows(caption_index)
-                x = x.index_select(0, merged.row_of_place[now.first])
-            x = _block(block, x, states_now, now.rows, dtype)
-        x = x.index_select(0, now.row_of_place[(caption_index >= 0).flatten()])
-        return norm(body.ln_f, x, dtype)
+                x, layout = x.index_select(0, batch.expand), batch.tokens
+            x = _block(block, x, states, layout, dtype)
+        return norm(body.ln_f, x.index_select(0, layout.row_of_token), dtype)
 
 
 def _first_random_block(decoder: Any) -> int:
-    """The first block with dropout, before which rows may be shared: -1 for the embeddings, else 0 to n."""
+    """The first block with active dropout, before which equal prefixes may be one row: -1 for the embeddings, else 0 to n."""
     if _drops(decoder.transformer.drop):
         return -1
     for number, block in enumerate(decoder.transformer.h):
         attentions = block.attn, block.crossattention
         rates = [_dropout_rate(attention) for attention in attentions]
-        parts = [block.mlp.dropout, *(attention.resid_dropout for attention in attentions)]
-        if any(rates) or any(map(_drops, parts)):
+        drops = [block.mlp.dropout, *(attention.resid_dropout for attention in attentions)]
+        if any(rates) or any(map(_drops, drops)):
             return number
     return len(decoder.transformer.h)
 
@@ -82,8 +78,8 @@ def _drops(dropout: nn.Dropout) -> bool:
     return dropout.training and dropout.p > 0
 
 
-def _block(block: Any, x: Tensor, states: Tensor, layout: PackedRows, dtype: torch.dtype) -> Tensor:
-    """One transformer block; x (N,D) in the precision of the residual stream, states (B,P,D) in dtype."""
+def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: torch.dtype) -> Tensor:
+    """One transformer block; x (N,D) in the precision of the residual stream, states (R,P,D) in dtype."""
     attention = block.attn
     qkv = conv1d(norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
     settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
@@ -91,7 +87,7 @@ def _block(block: Any, x: Tensor, states: Tensor, layout: PackedRows, dtype: tor
 
     attention = block.crossattention
     q = conv1d(norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
-    kv = conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (B,P,2D)
+    kv = conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (R,P,2D)
     settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
     x = x + attention.resid_dropout(conv1d(cross_attention(q, kv, *settings), attention.c_proj))
 
@@ -112,5 +108,5 @@ def conv1d(x: Tensor, module: Conv1D) -> Tensor:
 
 
 def norm(module: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The norm in the precision of x, which is the residual stream's, cast for the product behind it."""
+    """Normalize in the precision of x, the residual stream, and cast for the matrix product that follows."""
     return module(x).to(dtype)

@@ -1,18 +1,22 @@
-"""Attention by plain products gives the values and gradients of torch's own."""
+"""Math attention gives the values and gradients of torch's fused attention."""
+
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import ViTConfig, ViTModel
 
+from src.datamodule import collate
 from src.models.kernels.attention import (
     cross_attention,
-    packing_mask,
-    plain_attention,
+    math_attention,
     self_attention,
+    softmax_backward,
     use_math_attention,
 )
-from src.models.kernels.varlen import PackedRows
+from src.models.loss import packing_mask
+from tests.models.random_captioner import packed
 
 HEADS, WIDTH = 2, 8
 CAPTIONS = torch.tensor([[0, 0, 0, 1, 1, -1], [0, 1, 1, 1, 1, 2]])
@@ -26,11 +30,10 @@ def test_mask_by_hand():
 
 
 def layout_of(index):
-    """A row for each token; index: i64 (B,T), -1 on padding."""
-    filled = (index >= 0).flatten()
-    if filled.all():
-        return PackedRows(packing_mask(index), None, None)
-    return PackedRows(packing_mask(index), filled.nonzero()[:, 0], (filled.cumsum(0) - 1).clamp_min(0))
+    """The layout with a row for each token; index: i64 (R,T), -1 on padding, its captions numbered from 0."""
+    rows = [[[2] * (int((row == k).sum()) - 1) for k in range(int(row.max()) + 1)] for row in index]
+    with patch.object(collate, "ROW_MULTIPLE", 1):
+        return packed(rows, multiple=1).tokens
 
 
 def heads(x):
@@ -104,7 +107,7 @@ def test_dropped_weights_keep_the_mean_and_their_gradient(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_encoders_attend_through_plain_products_with_the_same_numbers(dtype):
+def test_encoders_attend_through_math_attention_with_the_same_numbers(dtype):
     config = ViTConfig(
         hidden_size=16,
         num_hidden_layers=2,
@@ -125,13 +128,20 @@ def test_encoders_attend_through_plain_products_with_the_same_numbers(dtype):
 
     before = run()
     use_math_attention(encoder)
-    assert encoder.config._attn_implementation == "plain_products"
+    assert encoder.config._attn_implementation == "math_attention"
     assert_near(run(), before, dtype)
-    assert "plain_products" not in encoder.config.to_json_string()  # nothing that a saved folder would need
+    assert "math_attention" not in encoder.config.to_json_string()  # nothing that a saved folder would need
 
 
 def test_masked_attention_goes_to_transformers():
     q, k, v = torch.randn(3, 2, HEADS, 4, 4)
     mask = packing_mask(torch.tensor([[0, 0, 1, -1]] * 2))
-    mixed, _ = plain_attention(torch.nn.Module(), q, k, v, mask)
+    mixed, _ = math_attention(torch.nn.Module(), q, k, v, mask)
     torch.testing.assert_close(mixed, scaled_dot_product_attention(q, k, v, mask).transpose(1, 2))
+
+
+def test_the_softmax_gradient_needs_no_private_operator(monkeypatch):
+    grad, weights = torch.randn(2, 3, 4), torch.randn(2, 3, 4).softmax(-1)
+    fused = softmax_backward(grad, weights)
+    monkeypatch.delattr(torch, "_softmax_backward_data")
+    torch.testing.assert_close(softmax_backward(grad, weights), fused)

@@ -2,18 +2,18 @@
 
 import torch
 
-from src.models.kernels.beam_search import next_logits, open_beams
-from tests.models.drawn_captioner import captioner, drawn_states
+from src.models.kernels.beam_search import decode_step, prefill
+from tests.models.random_captioner import captioner, random_states
 
 
 def test_logits_of_copied_beams_are_those_of_their_whole_captions():
-    model, states, beams = captioner(), drawn_states(2), 3
-    cache = open_beams(model.decoder, states, beams, max_length=6)
+    model, states, beams = captioner(), random_states(2), 3
+    cache = prefill(model.decoder, states, beams, max_length=6)
     captions = torch.zeros(6, 0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
     for step in range(6):
         captions = torch.cat([captions, torch.randint(0, 60, (6, 1), generator=generator)], 1)
-        found = next_logits(model.decoder, captions[:, -1], cache)
+        found = decode_step(model.decoder, captions[:, -1], cache)
         rows = states.repeat_interleave(beams, 0)
         expected = model(encoder_outputs=(rows,), decoder_input_ids=captions).logits[:, -1]
         torch.testing.assert_close(found, expected)
@@ -24,10 +24,10 @@ def test_logits_of_copied_beams_are_those_of_their_whole_captions():
 
 
 def test_keys_and_values_of_patches_are_held_once_per_image():
-    model, states = captioner(), drawn_states(2)
-    cache = open_beams(model.decoder, states, beams=4, max_length=6)
+    model, states = captioner(), random_states(2)
+    cache = prefill(model.decoder, states, beams=4, max_length=6)
     assert [patches.shape for patches in cache.patches] == [(2, 2 * 2, 5, 16)] * 3
     before = [patches.data_ptr() for patches in cache.patches]
-    next_logits(model.decoder, torch.zeros(8, dtype=torch.int64), cache)
+    decode_step(model.decoder, torch.zeros(8, dtype=torch.int64), cache)
     cache.reorder_cache(torch.zeros(8, dtype=torch.int64))
     assert [patches.data_ptr() for patches in cache.patches] == before

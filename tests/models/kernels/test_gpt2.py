@@ -7,13 +7,13 @@ from transformers import GPT2LMHeadModel
 
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
 from src.models.loss import packed_logits, packed_loss
-from tests.models.drawn_captioner import (
+from tests.models.random_captioner import (
     captioner,
     decoder_config,
-    drawn_captions,
-    drawn_states,
     freeze_all_but,
     packed,
+    random_captions,
+    random_states,
 )
 
 
@@ -26,9 +26,9 @@ def plain_nats(model, states, batch):
 @pytest.mark.parametrize("num_blocks", [0, 1, 2, 3])
 @pytest.mark.parametrize("trained_encoder", [True, False])
 def test_gradients_are_those_of_plain_autograd(num_blocks, trained_encoder):
-    model, batch = captioner(), packed(drawn_captions())
+    model, batch = captioner(), packed(random_captions())
     wanted = freeze_all_but(model, num_blocks)
-    states = drawn_states().requires_grad_(trained_encoder)
+    states = random_states().requires_grad_(trained_encoder)
     wanted += [states] if trained_encoder else []
     found, expected = packed_loss(model, states, batch)[0], plain_nats(model, states, batch)
     torch.testing.assert_close(found, expected)
@@ -49,13 +49,13 @@ def test_gradients_are_those_of_plain_autograd(num_blocks, trained_encoder):
     ],
 )
 def test_settings_of_gpt2_are_honoured(settings):
-    model, batch, states = captioner(**settings), packed(drawn_captions()), drawn_states()
+    model, batch, states = captioner(**settings), packed(random_captions()), random_states()
     assert is_plain_gpt2(model.decoder)
     torch.testing.assert_close(packed_loss(model, states, batch)[0], plain_nats(model, states, batch))
 
 
 def test_cross_attention_alone_may_train():
-    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
+    model, batch, states = captioner(), packed(random_captions()), random_states()
     model.requires_grad_(False)
     for block in model.decoder.transformer.h:
         block.crossattention.requires_grad_(True)
@@ -66,7 +66,7 @@ def test_cross_attention_alone_may_train():
 
 
 def test_everything_may_train():
-    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
+    model, batch, states = captioner(), packed(random_captions()), random_states()
     wanted = list(model.decoder.parameters())
     found = torch.autograd.grad(packed_loss(model, states, batch)[0], wanted)
     expected = torch.autograd.grad(plain_nats(model, states, batch), wanted)
@@ -75,7 +75,7 @@ def test_everything_may_train():
 
 @pytest.mark.parametrize("kind", ["attn_pdrop", "resid_pdrop", "embd_pdrop"])
 def test_dropout_is_active_where_modules_train_and_nowhere_else(kind):
-    model, batch, states = captioner(**{kind: 0.3}), packed(drawn_captions()), drawn_states()
+    model, batch, states = captioner(**{kind: 0.3}), packed(random_captions()), random_states()
     freeze_all_but(model, 1)
     torch.manual_seed(0)
     first, second = (packed_loss(model, states, batch)[0] for _ in range(2))
@@ -87,7 +87,7 @@ def test_dropout_is_active_where_modules_train_and_nowhere_else(kind):
 def test_dropout_has_the_mean_and_spread_of_transformers():
     """Captions of an image share no draw, though they share rows up to the first block with dropout."""
     model = captioner(attn_pdrop=0.2, resid_pdrop=0.2, embd_pdrop=0.2)
-    batch, states = packed([[[2, 3]] * 4] * 2), drawn_states(2)
+    batch, states = packed([[[2, 3]] * 4] * 2), random_states(2)
     for train in (model.decoder.transformer.h[2].train, model.decoder.train):
         model.eval()
         train()
@@ -101,8 +101,8 @@ def test_dropout_has_the_mean_and_spread_of_transformers():
 
 
 def test_hidden_states_have_a_row_per_token():
-    model, batch, states = captioner(), packed(drawn_captions()), drawn_states()
-    hidden = packed_hidden(model.decoder, states, batch.input_ids, batch.position_ids, batch.caption_index)
+    model, batch, states = captioner(), packed(random_captions()), random_states()
+    hidden = packed_hidden(model.decoder, states, batch)
     assert hidden.shape == (batch.num_tokens, 32)
     torch.testing.assert_close(model.decoder.lm_head(hidden), packed_logits(model.decoder, states, batch))
 

@@ -1,17 +1,17 @@
-"""Products with ready weights are linear layers, and notice when a weight changes."""
+"""Linear layers with prepacked weights compute what torch does, and notice when a weight changes."""
 
 import pytest
 import torch
 from torch import nn
 
-from src.models.kernels import linear as packed_linear
+from src.models.kernels import linear as kernel
 from src.models.kernels.linear import (
     OneDNNLinear,
+    has_onednn,
     linear,
-    onednn_multiplies,
+    onednn_linear,
     prepack,
-    product,
-    use_product,
+    use_onednn_linear,
 )
 
 
@@ -42,29 +42,29 @@ def test_bf16_on_a_processor_that_onednn_has_no_bf16_for(monkeypatch):
     def refuse(*_):
         raise RuntimeError("bf16 path needs the cpu support avx512bw")
 
-    monkeypatch.setattr(packed_linear, "_blocked", refuse)
-    onednn_multiplies.cache_clear()
+    monkeypatch.setattr(kernel, "_blocked", refuse)
+    has_onednn.cache_clear()
     layer = nn.Linear(64, 32).requires_grad_(False)
     x = torch.randn(9, 64, dtype=torch.bfloat16)
     found = linear(x, layer, layer.weight, layer.bias)
-    onednn_multiplies.cache_clear()
+    has_onednn.cache_clear()
     torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
 
 
-@pytest.mark.parametrize("width", [32, packed_linear.WIDE])
+@pytest.mark.parametrize("width", [32, kernel.WIDE])
 @pytest.mark.parametrize("preferred", [True, False])
 def test_either_library_gives_the_same_product(width, preferred, monkeypatch):
-    monkeypatch.setattr(packed_linear, "_prefers_onednn", lambda _: preferred)
+    monkeypatch.setattr(kernel, "_prefers_onednn", lambda _: preferred)
     x, weight, bias = torch.randn(5, 8), torch.randn(width, 8), torch.randn(width)
-    torch.testing.assert_close(product(x, weight, bias), nn.functional.linear(x, weight, bias))
+    torch.testing.assert_close(onednn_linear(x, weight, bias), nn.functional.linear(x, weight, bias))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_prepack_is_made_ready_once_and_anew_after_a_change(dtype):
+def test_a_frozen_weight_is_packed_once_and_again_after_a_change(dtype):
     layer = nn.Linear(16, 16, bias=False).requires_grad_(False)
     x = torch.randn(4, 16, dtype=dtype)
-    ready = prepack(layer, layer.weight, dtype)
-    assert prepack(layer, layer.weight, dtype) is ready
+    packed = prepack(layer, layer.weight, dtype)
+    assert prepack(layer, layer.weight, dtype) is packed
     layer.weight.copy_(torch.eye(16))
     torch.testing.assert_close(linear(x, layer, layer.weight, None), x)
 
@@ -79,7 +79,7 @@ def test_a_weight_that_trains_is_never_kept():
         torch.testing.assert_close(linear(x, layer, layer.weight, None), x)
 
 
-def test_what_inference_mode_made_ready_serves_in_training():
+def test_what_inference_mode_packed_is_used_in_training():
     layer = nn.Linear(8, 8).requires_grad_(False)
     with torch.inference_mode():
         linear(torch.randn(2, 8), layer, layer.weight, layer.bias)
@@ -89,7 +89,7 @@ def test_what_inference_mode_made_ready_serves_in_training():
 
 
 @pytest.mark.parametrize("trains", [True, False])
-def test_a_product_linear_is_the_linear_it_was(trains):
+def test_a_onednn_linear_is_the_linear_it_was(trains):
     layer = nn.Linear(6, 5).requires_grad_(trains)
     model = nn.Sequential(layer)
     names = list(model.state_dict())
@@ -98,7 +98,7 @@ def test_a_product_linear_is_the_linear_it_was(trains):
     expected = layer(x)
     weighting = torch.randn_like(expected)
     gradients = torch.autograd.grad(expected, wanted, weighting)
-    use_product(model)
+    use_onednn_linear(model)
     assert isinstance(model[0], OneDNNLinear)
     assert list(model.state_dict()) == names
     found = model(x)
@@ -106,13 +106,13 @@ def test_a_product_linear_is_the_linear_it_was(trains):
     torch.testing.assert_close(torch.autograd.grad(found, wanted, weighting), gradients)
 
 
-def test_a_product_linear_leaves_other_precisions_to_torch(monkeypatch):
+def test_a_onednn_linear_leaves_other_precisions_to_torch(monkeypatch):
     def never(*_):
-        raise AssertionError("went through the product")
+        raise AssertionError("went through oneDNN")
 
     model = nn.Sequential(nn.Linear(6, 5))
-    use_product(model)
-    monkeypatch.setattr(packed_linear, "linear", never)
+    use_onednn_linear(model)
+    monkeypatch.setattr(kernel, "linear", never)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.randn(2, 6)).dtype == torch.bfloat16
     assert model.double()(torch.randn(2, 6).double()).dtype == torch.float64

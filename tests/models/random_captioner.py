@@ -60,7 +60,7 @@ def freeze_all_but(model: VisionEncoderDecoderModel, num_blocks: int) -> list[nn
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def drawn_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[list[list[int]]]:
+def random_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[list[list[int]]]:
     """Captions of few different words, so that beginnings repeat; one of them is empty."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (images, captions), generator=generator)
@@ -68,13 +68,15 @@ def drawn_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[li
     return [[torch.randint(2, 5, (n,), generator=generator).tolist() for n in row] for row in lengths]
 
 
-def packed(rows: Sequence[Sequence[Sequence[int]]]) -> CaptionBatch:
+def packed(rows: Sequence[Sequence[Sequence[int]]], **settings: int) -> CaptionBatch:
     """The batch of given captions."""
     names = [str(number) for number in range(len(rows))]
-    return CaptionBatch(image_ids=names, references=[[] for _ in rows], **pack_captions(rows, END, END, END))
+    return CaptionBatch(
+        image_ids=names, references=[[] for _ in rows], **pack_captions(rows, END, END, END, **settings)
+    )
 
 
-def drawn_states(images: int = 3, seed: int = 0, width: int = WIDTH) -> Tensor:
+def random_states(images: int = 3, seed: int = 0, width: int = WIDTH) -> Tensor:
     """Encoder states (B,P,D)."""
     return torch.randn(images, PATCHES, width, generator=torch.Generator().manual_seed(seed))
 
@@ -90,3 +92,17 @@ def separate_nats(
             logits = model(encoder_outputs=(state[None],), decoder_input_ids=ids).logits[0]
             nats.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
     return torch.stack(nats).sum()
+
+
+def unpack(batch: CaptionBatch) -> list[list[list[int]]]:
+    """The token ids of each caption of each image, without start and EOS: what `pack_captions` was given."""
+    captions: list[list[list[int]]] = [[] for _ in batch.image_ids]
+    images = range(len(batch.input_ids)) if batch.row_image is None else batch.row_image.tolist()
+    grids = batch.input_ids.tolist(), batch.position_ids.tolist(), batch.caption_index.tolist()
+    for image, *row in zip(images, *grids, strict=True):
+        for token, position, index in zip(*row, strict=True):
+            if index >= 0 and position == 0:
+                captions[image].append([])
+            elif index >= 0:
+                captions[image][-1].append(token)
+    return captions

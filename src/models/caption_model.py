@@ -1,0 +1,184 @@
+"""The captioner as an nn.Module: encode images, loss of packed captions, generate captions. No Lightning.
+
+B images, H x W pixels, P patches + class token, D width.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import VisionEncoderDecoderModel
+
+from src.datamodule.collate import CaptionBatch
+from src.datamodule.processor import Processor
+from src.models.backbone import backbone_features, count_frozen_blocks, has_block_list, run_head
+from src.models.freezing import choose_trainable, find_blocks
+from src.models.generation import generate_captions, generation_config
+from src.models.kernels.attention import use_math_attention
+from src.models.kernels.memory import page_out, tune_malloc
+from src.models.lora import add_lora, lora_config
+from src.models.loss import can_use_cpu_kernels, packed_loss
+from src.utils.errors import UserError
+
+KERNELS = ("auto", "reference", "cpu")
+DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
+
+
+class CaptionModel(nn.Module):
+    """A VisionEncoderDecoder network of which some blocks train.
+
+    network: transformers' model. processor: its tokenizer, special ids and image transform.
+    train, num_layers_to_train: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
+    new_weights: names of newly initialized weights, which train.
+    max_length: tokens of a generated caption, start included; None: 32. num_beams: beams of the search, 1 is greedy.
+    kernels: reference (transformers' own decoder, any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto.
+    compile: let torch.compile fuse each block of the encoder.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    def __init__(
+        self,
+        network: VisionEncoderDecoderModel,
+        processor: Processor,
+        train: str = "last_blocks",
+        num_layers_to_train: int = 1,
+        lora: Mapping[str, Any] | None = None,
+        new_weights: Collection[str] = (),
+        max_length: int | None = None,
+        num_beams: int = 4,
+        kernels: str = "auto",
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if kernels not in KERNELS:
+            raise UserError(
+                f"model.kernels={kernels!r}; expected {', '.join(KERNELS)}; set model.kernels=auto"
+            )
+        self.network, self.processor, self.kernels = network, processor, kernels
+        self.max_length = check_length(max_length, processor)
+        self.num_beams = num_beams
+        network.generation_config = generation_config(processor, self.max_length, num_beams)
+        trained = choose_trainable(network, train, num_layers_to_train, new_weights)
+        if train == "lora":
+            trained += add_lora(network, lora_config(lora), new_weights)
+        self._trained_modules = (trained,)  # in a tuple, so that torch does not register them twice
+        self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
+        self.depth = count_frozen_blocks(network.encoder) if has_block_list(network.encoder) else 0
+        if kernels != "reference":
+            use_math_attention(network.encoder)
+        if compile:
+            for block in find_blocks(network.encoder):  # one graph serves all of them
+                block.compile()
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """The weights that train, by their names in `network`."""
+        return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+
+    def train(self, mode: bool = True) -> "CaptionModel":
+        """Set the mode of the modules that train; frozen ones stay in eval mode (no dropout)."""
+        super().train(False)
+        self.training = mode
+        for module in self._trained_modules[0]:
+            module.train(mode)
+        return self
+
+    # --- kernels --------------------------------------------------------------------------------------------
+
+    def uses_cpu_kernels(self, device: torch.device) -> bool:
+        """Whether `models/kernels` compute loss and captions on a device.
+
+        Raises:
+            UserError: kernels=cpu with another decoder or device.
+        """
+        possible = can_use_cpu_kernels(self.network, device)
+        if self.kernels == "cpu" and not possible:
+            raise UserError(
+                f"model.kernels=cpu with {type(self.network.decoder).__name__} on {device.type}; expected a plain "
+                "GPT-2 decoder (no LoRA) on a CPU; set model.kernels=auto"
+            )
+        return possible and self.kernels != "reference"
+
+    def prepare(self, device: torch.device) -> str:
+        """Tune the process for the kernels that a device gets; returns a line that names them."""
+        decoder = type(self.network.decoder).__name__
+        if not self.uses_cpu_kernels(device):
+            return f"kernels: reference (transformers' {decoder} on {device.type})"
+        tune_malloc()
+        return f"kernels: cpu (models/kernels for {decoder})"
+
+    # --- encode ---------------------------------------------------------------------------------------------
+
+    def backbone_features(self, pixel_values: Tensor) -> Tensor:
+        """Run the frozen backbone, `depth` blocks: pixels (B,3,H,W) to features (B,P,D)."""
+        return backbone_features(self.network.encoder, pixel_values, self.depth)
+
+    def page_out_backbone(self) -> None:
+        """Page out the backbone's weights while cached features are read; pixels would read them again."""
+        encoder: Any = self.network.encoder
+        for module in (encoder.embeddings, *encoder.layers[: self.depth]):
+            for weight in module.parameters():
+                page_out(weight)
+
+    def encode(self, batch: CaptionBatch) -> Tensor:
+        """Encoder states (B,P,D) of a batch of pixels or of cached features."""
+        encoder, image = self.network.encoder, self.processor.image
+        if not self.depth:
+            return encoder(batch.pixel_values).last_hidden_state
+        features = batch.features
+        if features is None:
+            assert batch.pixel_values is not None
+            features = self.backbone_features(batch.pixel_values)
+        return run_head(encoder, features, self.depth, (image.height, image.width))
+
+    # --- loss and captions ----------------------------------------------------------------------------------
+
+    def loss(self, states: Tensor, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy in nats, f32 (), of encoder states (B,P,D), and its number of tokens, i64 ()."""
+        return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device))
+
+    def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Encode and compute the loss."""
+        return self.loss(self.encode(batch), batch)
+
+    @torch.no_grad()
+    def generate(self, states: Tensor) -> list[str]:
+        """Generate one caption for each of B images from encoder states (B,P,D)."""
+        settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
+        return generate_captions(self.network, self.processor, states, *settings)
+
+    # --- the base -------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """Inside, the model is the untouched base; afterwards the trained weights are back."""
+        trained = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
+        try:
+            self._fill(self._base)
+            yield
+        finally:
+            self._fill(trained)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self.trained_weights().items():
+            weight.copy_(values[name])
+
+
+def check_length(max_length: int | None, processor: Processor) -> int:
+    """The tokens of a generated caption, start included; None is 32, or what the decoder has positions for.
+
+    Raises:
+        UserError: more than the decoder has positions for, or no room for a token.
+    """
+    if max_length is None:
+        return min(DEFAULT_LENGTH, processor.max_positions)
+    if not 2 <= max_length <= processor.max_positions:
+        raise UserError(
+            f"model.max_length={max_length}; expected 2 to {processor.max_positions} tokens, the decoder's positions; "
+            f"set model.max_length={min(DEFAULT_LENGTH, processor.max_positions)}"
+        )
+    return max_length

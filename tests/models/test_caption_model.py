@@ -1,0 +1,139 @@
+"""CaptionModel: one switch for its kernels, generation settings of its own, frozen modules that stay in eval mode."""
+
+import pytest
+import torch
+
+from src.models.caption_model import CaptionModel
+from src.models.loss import packed_loss
+from src.models.pretrained import load_captioner
+from src.utils.errors import UserError
+from tests.models.random_captioner import captioner as network
+from tests.models.random_captioner import freeze_all_but, packed, random_captions, random_states
+from tests.models.test_generation import Digits
+
+CPU = torch.device("cpu")
+
+
+def model(**settings):
+    return CaptionModel(network(settings.pop("decoder", "gpt2")), Digits(), **settings)
+
+
+def test_reference_and_cpu_kernels_have_one_loss_gradient_and_tokens():
+    batch, states = packed([*random_captions(), [[k, k] for k in range(2, 40)] * 4]), random_states(4)
+    assert batch.row_image is not None  # the last image has more captions than one row takes
+    found = []
+    for kernels in ("reference", "cpu"):
+        one = model(kernels=kernels, max_length=10, num_beams=3).train()
+        nll, tokens = one.loss(states, batch)
+        gradients = torch.autograd.grad(nll / tokens, [
+            weight for name, weight in one.trained_weights().items() if name.startswith("decoder")
+        ])  # fmt: skip
+        found.append((nll, tokens, gradients, one.eval().generate(states)))
+    for one, other in zip(found[0][:3], found[1][:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert found[0][3] == found[1][3]
+
+
+def test_many_captions_of_one_image_have_the_loss_of_few_at_a_time():
+    captions = [[k % 7 + 2, *range(2, 12)] for k in range(100)]
+    one, states = network(), random_states(2)
+    freeze_all_but(one, 1)
+    whole, _ = packed_loss(one, states, packed([captions, [[3]]]))
+    parts = [packed_loss(one, states, packed([captions[k : k + 10], []]))[0] for k in range(0, 100, 10)]
+    last, _ = packed_loss(one, states, packed([[], [[3]]]))
+    torch.testing.assert_close(whole, torch.stack(parts).sum() + last)
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "line"),
+    [
+        ({}, "cpu", "kernels: cpu (models/kernels for GPT2LMHeadModel)"),
+        ({}, "cuda", "kernels: reference (transformers' GPT2LMHeadModel on cuda)"),
+        ({"kernels": "reference"}, "cpu", "kernels: reference (transformers' GPT2LMHeadModel on cpu)"),
+        ({"decoder": "bert"}, "cpu", "kernels: reference (transformers' BertLMHeadModel on cpu)"),
+        ({"train": "lora"}, "cpu", "kernels: reference (transformers' GPT2LMHeadModel on cpu)"),
+    ],
+)
+def test_auto_takes_the_cpu_kernels_for_a_plain_gpt2_on_a_cpu(settings, device, line, monkeypatch):
+    monkeypatch.setattr("src.models.caption_model.tune_malloc", lambda: None)
+    assert model(**settings).prepare(torch.device(device)) == line
+
+
+def test_kernels_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match=r"model\.kernels='fast'; expected auto, reference, cpu"):
+        model(kernels="fast")
+    for settings, device in (({"decoder": "bert"}, "cpu"), ({}, "cuda"), ({"train": "lora"}, "cpu")):
+        with pytest.raises(
+            UserError, match=rf"model\.kernels=cpu with \w+ on {device}; expected a plain GPT-2"
+        ):
+            model(kernels="cpu", **settings).prepare(torch.device(device))
+
+
+def test_reference_kernels_leave_the_encoder_as_it_is():
+    plain, fast = model(kernels="reference").network.encoder, model().network.encoder
+    assert {type(part) for part in plain.modules()} == {type(part) for part in network().encoder.modules()}
+    assert {type(part) for part in fast.modules()} != {type(part) for part in plain.modules()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 40), ("num_return_sequences", 2), ("no_repeat_ngram_size", 1), ("length_penalty", -5.0),
+        ("early_stopping", True), ("repetition_penalty", 5.0), ("forced_bos_token_id", 5), ("min_length", 9),
+        ("use_cache", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+def test_generation_settings_of_the_base_do_not_act(name, value, kernels):
+    states = random_states(4)
+    expected = model(kernels=kernels, max_length=10, num_beams=3).generate(states)
+    changed = network()
+    setattr(changed.generation_config, name, value)
+    found = CaptionModel(changed, Digits(), kernels=kernels, max_length=10, num_beams=3)
+    assert found.generate(states) == expected
+    exported = changed.generation_config  # what save_pretrained writes
+    assert getattr(exported, name) != value
+    assert (exported.max_length, exported.num_beams, exported.do_sample) == (10, 3, False)
+
+
+@pytest.mark.parametrize("length", [1, 65])
+def test_max_length_is_held_against_the_positions_of_the_decoder(length):
+    with pytest.raises(UserError, match=rf"model\.max_length={length}; expected 2 to 64 tokens"):
+        model(max_length=length)
+    assert model().max_length == 32
+
+
+def test_frozen_modules_stay_in_eval_mode_while_training():
+    one = model().train()
+    training = {name for name, part in one.network.named_modules() if part.training}
+    assert training
+    assert all(".1" in name or ".2" in name for name in training)  # of 2 blocks and of 3
+
+
+def test_base_weights_are_there_inside_alone():
+    one = model()
+    base = {name: weight.detach().clone() for name, weight in one.trained_weights().items()}
+    with torch.no_grad():
+        for weight in one.trained_weights().values():
+            weight.add_(1)
+    with one.base_weights():
+        assert all(torch.equal(weight, base[name]) for name, weight in one.trained_weights().items())
+    assert all(torch.equal(weight, base[name] + 1) for name, weight in one.trained_weights().items())
+
+
+def test_compiled_blocks_give_the_same_loss_under_the_same_names(tiny_checkpoint, monkeypatch):
+    found = load_captioner(str(tiny_checkpoint))
+    pixels = torch.randn(2, 3, found.preprocessing.image.height, found.preprocessing.image.width)
+    expected, names = found.model.encoder(pixels).last_hidden_state, list(found.model.state_dict())
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    one = CaptionModel(found.model, found.preprocessing, compile=True)
+    assert compiled == list(found.model.encoder.layers)
+    monkeypatch.undo()
+    for block in compiled:
+        block.compile(backend="aot_eager")  # all of torch.compile but the compiler of the machine
+    batch = packed([[[1]], [[2]]])
+    batch.pixel_values = pixels
+    with torch.no_grad():
+        torch.testing.assert_close(one.encode(batch), expected)
+    assert list(found.model.state_dict()) == names
