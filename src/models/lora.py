@@ -88,10 +88,10 @@ def _find_targets(
         ]  # fmt: skip
         targets = [name for name in linear if name.rpartition(".")[2] in suffixes]
         if not targets:
-            names = sorted({name.rpartition(".")[2] for name in linear})
+            names = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "its linear layers"
             raise UserError(
                 f"model.lora.target_modules={sorted(suffixes)} with layers_to_transform={chosen} names no layer of the "
-                f"{side}; expected some of {', '.join(names) or 'its linear layers'} in blocks 0 to {len(blocks) - 1}; set "
+                f"{side}; expected some of {names} in blocks 0 to {len(blocks) - 1}; set "
                 "model.lora.target_modules=[...]"
             )
         found += targets

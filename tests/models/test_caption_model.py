@@ -123,11 +123,11 @@ def test_base_weights_are_there_inside_alone():
 
 def test_compiled_blocks_give_the_same_loss_under_the_same_names(tiny_checkpoint, monkeypatch):
     found = load_captioner(str(tiny_checkpoint))
-    pixels = torch.randn(2, 3, found.preprocessing.image.height, found.preprocessing.image.width)
+    pixels = torch.randn(2, 3, found.processor.image.height, found.processor.image.width)
     expected, names = found.model.encoder(pixels).last_hidden_state, list(found.model.state_dict())
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    one = CaptionModel(found.model, found.preprocessing, compile=True)
+    one = CaptionModel(found.model, found.processor, compile=True)
     assert compiled == list(found.model.encoder.layers)
     monkeypatch.undo()
     for block in compiled:

@@ -296,7 +296,7 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(make, tmp_path, value):
     module, data = make(optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
     before = weights(module)
     with pytest.raises(
-        UserError, match="the gradient of step 0 is (inf|nan); expected a finite number; the weights"
+        UserError, match=r"the gradient of step 0 is (inf|nan); expected a finite number; the weights"
     ):
         trainer(tmp_path, callbacks=[Gradients(value)], gradient_clip_val=1.0).fit(module, data)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(module).items())

@@ -3,7 +3,8 @@
 torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than batched
 products with a softmax between them. In fp32, and on other devices, the fused kernel is used.
 
-R rows of captions, B images, W cells of a row, N flat rows, P patches, H heads, d width of a head, D = H * d, G = R * H.
+R rows of captions, B images, W cells of a row, N flat rows, P patches, H heads, d width of a head, D = H * d,
+G = R * H.
 """
 
 from typing import Any

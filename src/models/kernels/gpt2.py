@@ -23,7 +23,7 @@ PLAIN = {Conv1D, GPT2Attention, GPT2Block, GPT2MLP, nn.Dropout, nn.Embedding, nn
 
 
 def is_plain_gpt2(decoder: Any) -> bool:
-    """Whether `packed_hidden` can replace the decoder's forward: GPT-2 with cross-attention, no layer wrapped (LoRA)."""
+    """Whether `packed_hidden` can replace the decoder's forward: GPT-2 with cross-attention, no layer wrapped."""
     if type(decoder) is not GPT2LMHeadModel or type(decoder.lm_head) is not nn.Linear:
         return False
     if not decoder.config.add_cross_attention or decoder.config.reorder_and_upcast_attn:
@@ -62,7 +62,7 @@ def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
 
 
 def _first_random_block(decoder: Any) -> int:
-    """The first block with active dropout, before which equal prefixes may be one row: -1 for the embeddings, else 0 to n."""
+    """The first block with active dropout, before which equal prefixes may be one row; -1 for the embeddings."""
     if _drops(decoder.transformer.drop):
         return -1
     for number, block in enumerate(decoder.transformer.h):

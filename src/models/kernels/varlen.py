@@ -1,7 +1,7 @@
 """Move packed captions between flat rows without padding and the padded grid of attention.
 
-A linear layer does not care which tokens belong together, so it runs on flat rows; attention runs on a grid with one row
-for the captions of an image. The layout comes with the batch (`src/datamodule/collate.py`).
+A linear layer does not care which tokens belong together, so it runs on flat rows; attention runs on a grid with one
+row for the captions of an image. The layout comes with the batch (`src/datamodule/collate.py`).
 
 R rows of captions, W cells of a row, N flat rows, D width.
 """
