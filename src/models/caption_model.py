@@ -176,7 +176,7 @@ def check_length(max_length: int | None, processor: Processor) -> int:
     """
     if max_length is None:
         return min(DEFAULT_LENGTH, processor.max_positions)
-    if not 2 <= max_length <= processor.max_positions:
+    if not isinstance(max_length, int) or not 2 <= max_length <= processor.max_positions:
         raise UserError(
             f"model.max_length={max_length}; expected 2 to {processor.max_positions} tokens, the decoder's positions; "
             f"set model.max_length={min(DEFAULT_LENGTH, processor.max_positions)}"

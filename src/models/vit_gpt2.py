@@ -10,6 +10,7 @@ from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor
+from src.models.backbone import has_block_list
 from src.models.caption_model import CaptionModel
 from src.models.checkpoint import (
     FORMAT,

@@ -52,7 +52,7 @@ def test_a_run_folder_its_checkpoint_and_a_copied_file_give_the_trained_model(ru
     module = restore(run, num_beams=2)
     weights = module.model.state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
-    assert module.num_beams == 2
+    assert module.captioner.num_beams == 2
 
 
 def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_path):
