@@ -133,10 +133,9 @@ class VitGpt2(LightningModule):
             "training %s of %s weights (encoder %s, decoder %s), the others are frozen",
             *(f"{n:,}" for n in (trained, sum(p.numel() for p in self.model.parameters()), encoder, decoder)),
         )
-        if not self.captioner.depth:
-            log.info(
-                "no frozen blocks at the beginning of %s: pixels are read", type(self.model.encoder).__name__
-            )
+        if not has_block_list(self.model.encoder):
+            kind = type(self.model.encoder).__name__
+            log.info("%s has no single list of blocks: no feature cache, pixels are read", kind)
 
     def on_train_start(self) -> None:
         """Undo what Lightning does to a run that is resumed in mid-epoch: eval mode, the loader at its start.

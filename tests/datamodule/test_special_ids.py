@@ -8,7 +8,7 @@ from transformers import ViTImageProcessor
 from src.datamodule.processor import load_processor, make_processor
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
-from tests.models.drawn_captioner import decoder_config
+from tests.models.random_captioner import decoder_config
 from tests.models.folders import encoder_config, ids, tokenizer
 
 IDS = ("decoder_start_token_id", "pad_token_id", "eos_token_id")
