@@ -37,10 +37,11 @@ def evaluate(
     scorer: CaptionScorer,
     ckpt_path: str | None = None,
     zero_shot: bool = True,
+    earlier: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Score the model, and with zero_shot the untrained base beside it, on the test images.
 
-    Writes `metrics.json` first, then `predictions.csv` and `attention.json`. Returns `test/...` and
+    Writes `metrics.json` first, with the metrics of `earlier`, then `predictions.csv` and `attention.json`. Returns `test/...` and
     `zero_shot/test/...` scores.
 
     Raises:
@@ -62,7 +63,7 @@ def evaluate(
         base_scores = _score(scorer, images, base_captions)
         base_metrics |= base_scores.flat("test/")
         metrics |= {f"zero_shot/{key}": value for key, value in base_metrics.items()}
-    write_json(folder / "metrics.json", metrics)  # before the larger files: the disk may be nearly full
+    write_json(folder / "metrics.json", {**(earlier or {}), **metrics})  # before the larger files: the disk may be nearly full
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     try:
         path = folder / "attention.json"

@@ -1,4 +1,4 @@
-"""Histograms of what trains, in TensorBoard."""
+"""Log histograms of the trained weights and their gradients to TensorBoard."""
 
 from typing import Any
 
@@ -7,29 +7,29 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 
 class WeightHistograms(Callback):
-    """Trained weights at the start and after each epoch, gradients every `gradients_every_n_steps` steps.
+    """Log trained weights at the start and after each epoch, gradients every `gradients_every_n_steps` steps.
 
     Tags are `weights/encoder/<name>`, `weights/decoder/<name>` and the same under `gradients/`. Does nothing
-    where no TensorBoard logger is.
+    without a TensorBoard logger.
     """
 
     def __init__(self, gradients_every_n_steps: int | None = 100) -> None:
         self.every = gradients_every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the weights that training starts from."""
-        self._draw("weights", trainer, pl_module, trainer.current_epoch)
+        """Log the weights that training starts from."""
+        self._log("weights", trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the weights after the epoch."""
-        self._draw("weights", trainer, pl_module, trainer.current_epoch + 1)
+        """Log the weights after the epoch."""
+        self._log("weights", trainer, pl_module, trainer.current_epoch + 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Draw the gradients, now and then."""
+        """Log the gradients every so many steps."""
         if self.every and trainer.global_step % self.every == 0:
-            self._draw("gradients", trainer, pl_module, trainer.global_step)
+            self._log("gradients", trainer, pl_module, trainer.global_step)
 
-    def _draw(self, kind: str, trainer: Trainer, pl_module: Any, step: int) -> None:
+    def _log(self, kind: str, trainer: Trainer, pl_module: Any, step: int) -> None:
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not writers or not trainer.is_global_zero:
             return
@@ -37,6 +37,6 @@ class WeightHistograms(Callback):
             value = weight if kind == "weights" else weight.grad
             if value is None:
                 continue
-            half, _, rest = name.partition(".")
+            tag = f"{kind}/{name.replace('.', '/', 1)}"
             for writer in writers:
-                writer.add_histogram(f"{kind}/{half}/{rest}", value.detach().float().cpu(), step)
+                writer.add_histogram(tag, value.detach().float().cpu(), step)

@@ -26,6 +26,7 @@ from src.models.optimization import make_scheduler, parameter_groups
 from src.models.pretrained import is_pooler, load_captioner
 from src.models.token_mean import TokenMean
 from src.utils.errors import UserError
+from src.utils.lightning_compat import load_loader_position
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -143,7 +144,7 @@ class VitGpt2(LightningModule):
         The loader was made to count the schedule's steps, before its position was read from the checkpoint.
         """
         self.train()
-        self.trainer.fit_loop._load_combined_loader_states()
+        load_loader_position(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         self.train()

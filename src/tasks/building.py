@@ -1,37 +1,52 @@
-"""From config to objects, in the order in which the tasks need them."""
+"""Build data, model and trainer from the config, in the order in which the tasks need them."""
 
+import difflib
 import logging
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 
-from src.callbacks.caption_samples import CaptionSamples
+from src.callbacks.caption_samples import LOGGED, CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.metrics.scorer import CaptionScorer
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
-from src.tasks.processes import share_one_fate
-from src.utils.errors import UserError
+from src.utils.errors import ConfigErrors, UserError
 from src.utils.hardware import choose_precision, warn_of_software_bf16
+from src.utils.lightning_compat import leave_signals_alone
+from src.utils.run_folder import plain_config
 
-IGNORED_WARNINGS = (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*exists and is not empty.*",
-         ".*smaller than the logging interval.*", ".*mixed-precision.*", ".*find unused parameters.*",
-         ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*", ".*tensorboardX.*",
-         ".*is not supported by the model summary.*", ".*sync_dist=True.*",
-         ".*callbacks used to create the checkpoint.*")  # fmt: skip
+IGNORED_WARNINGS = (
+    ".*does not have many workers.*", ".*exists and is not empty.*", ".*smaller than the logging interval.*",
+    ".*mixed-precision.*", ".*find unused parameters.*", ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*",
+    ".*tensorboardX.*", ".*is not supported by the model summary.*", ".*sync_dist=True.*",
+    ".*callbacks used to create the checkpoint.*", ".*dirpath has changed.*",
+)  # fmt: skip
+VERBOSE_LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
+)  # fmt: skip
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+UNSUPPORTED = {
+    "GradientAccumulationScheduler": "the schedule counts equal steps; set trainer.accumulate_grad_batches",
+    "WeightAveraging": "a checkpoint holds the trained weights alone",
+    "EMAWeightAveraging": "a checkpoint holds the trained weights alone",
+    "StochasticWeightAveraging": "a checkpoint holds the trained weights alone",
+}
+METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/grad_norm")
 
 
-VERBOSE_LOGGERS = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda",
-        "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
-        "httpx")  # fmt: skip
-
-
-def quiet(config: DictConfig) -> None:
-    """Keep warnings off the screen that tell a person nothing; `extras.ignore_warnings=true` drops all."""
+def silence_libraries(config: DictConfig) -> None:
+    """Hide warnings that mean nothing to a user; `extras.ignore_warnings=true` hides all."""
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # unreadable images are refused and logged by name
@@ -42,8 +57,57 @@ def quiet(config: DictConfig) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
+def check_trainer(config: DictConfig) -> None:
+    """Refuse, before data is read, what this machine or this project cannot train with.
+
+    Raises:
+        ConfigErrors: one line for each setting.
+    """
+    trainer, problems = config.trainer, []
+    accelerator, strategy = str(trainer.accelerator), trainer.get("strategy") or "auto"
+    precision = choose_precision(trainer.precision, accelerator)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    present = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if not present.get(accelerator, True):
+        problems.append(
+            f"trainer.accelerator={accelerator}; expected such a device, and there is none here; set trainer=auto"
+        )
+    if accelerator == "cpu" and str(precision) in ("16", "16-mixed", "16-true"):
+        problems.append(
+            f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
+        )
+    if strategy not in STRATEGIES:
+        problems.append(f"trainer.strategy={strategy}; expected one of {', '.join(STRATEGIES)}; set trainer=ddp")
+    elif strategy != "auto" and _is_sequential_multirun():
+        problems.append(
+            f"trainer.strategy={strategy} in a multirun (-m); expected one process a job, since the processes of one "
+            "job remain for the next; set trainer=default, or start each job by a command of its own"
+        )
+    launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if launched > 1 and strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1:
+        problems.append(
+            f"{launched} processes were launched and trainer.devices=1 without a strategy would train as many equal "
+            f"runs; expected one run; set trainer=ddp trainer.devices={os.environ.get('LOCAL_WORLD_SIZE') or launched}"
+        )
+    if trainer.get("barebones"):
+        problems.append("trainer.barebones=true logs nothing; expected metrics; set logger=none callbacks=none")
+    for name, node in (config.get("callbacks") or {}).items():
+        kind = str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
+        if kind in UNSUPPORTED:
+            problems.append(f"callbacks.{name}={kind}; {UNSUPPORTED[kind]}; set ~callbacks.{name}")
+    if problems:
+        raise ConfigErrors(problems)
+
+
+def _is_sequential_multirun() -> bool:
+    """Whether the jobs of a multirun follow one another in this process."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    return str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")
+
+
 def build_data(config: DictConfig) -> CaptionDataModule:
-    """The data module, read, checked and split: mistakes in the data show before a model is loaded."""
+    """Build the data module, read, checked and split: mistakes in the data show before a model is loaded."""
     datamodule: CaptionDataModule = instantiate(config.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
@@ -51,56 +115,115 @@ def build_data(config: DictConfig) -> CaptionDataModule:
 
 
 def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
-    """The model, and the data module told what its checkpoint wants."""
-    # partial, since Hydra would build what stands in run_config
-    build = instantiate(config.model, _partial_=True)
+    """Build the model, and connect the data module to its processor."""
+    build = instantiate(config.model, _partial_=True)  # partial: Hydra would build what stands in run_config
     model: VitGpt2 = build(
-        run_config=OmegaConf.to_container(config, resolve=True),
-        max_length=config.model.max_length or datamodule.generation_length,
+        run_config=plain_config(config), max_length=config.model.max_length or datamodule.generation_length
     )
     datamodule.connect(model.processor)
     return model
 
 
-def build_trainer(config: DictConfig, scorer: CaptionScorer | None = None) -> pl.Trainer:
-    """The trainer with the callbacks and loggers of their groups; `scorer` scores captions of validation."""
-    precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
-    if precision in ("16-mixed", "16-true", 16, "16") and config.trainer.accelerator == "cpu":
-        raise UserError(
-            f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
-        )
-    warn_of_software_bf16(precision, config.trainer.accelerator)
-    callbacks = _built(config.get("callbacks"))
-    for callback in callbacks:
-        if isinstance(callback, CaptionSamples):
-            callback.scorer = scorer
+def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trainer:
+    """Build the trainer with the callbacks and loggers of their groups and of `+trainer.callbacks`.
+
+    resume_step: optimizer steps of the checkpoint from which training resumes in its own folder.
+
+    Raises:
+        UserError: a callback monitors a metric that is never logged, or a logger's package is missing.
+    """
+    settings = config.trainer
+    precision = choose_precision(settings.precision, settings.accelerator)
+    warn_of_software_bf16(precision, settings.accelerator)
+    loggers = _instantiate_group(config.get("logger"), resume_step)
+    callbacks = [*_instantiate_group(config.get("callbacks")), *instantiate(settings.get("callbacks") or [])]
+    without: list[type] = [] if loggers or settings.get("logger") else [LearningRateMonitor]
+    without += [ProgressBar] if settings.get("enable_progress_bar") is False else []
+    without += [Checkpoint] if settings.get("enable_checkpointing") is False else []
+    callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(without))]
+    check_monitors(callbacks)
     trainer: pl.Trainer = instantiate(
-        config.trainer,
+        settings,
         precision=precision,
         callbacks=callbacks,
-        logger=_built(config.get("logger")) or False,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,  # the loaders share out the images themselves
+        logger=loggers or settings.get("logger") or False,
+        plugins=[AtomicCheckpointIO(), *instantiate(settings.get("plugins") or [])],
+        use_distributed_sampler=False,  # the loaders divide the images among the processes
     )
-    # What a signal means is decided in src/utils/stopping.py. Lightning would note a SIGTERM and go on scoring, and
-    # answers it with a collective call that hangs where one process alone was told.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    share_one_fate(trainer)
+    leave_signals_alone(trainer)
     return trainer
 
 
-def _built(group: DictConfig | None) -> list[Any]:
-    """Every object of a config group, in the order of its keys.
+def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse a `monitor` that nothing logs; Lightning finds it after the first epoch.
+
+    Raises:
+        UserError: no such metric, and no callback from outside that could log it.
+    """
+    names = [*METRICS]
+    if any(isinstance(callback, CaptionSamples) for callback in callbacks):
+        names += [f"val/{name}" for name in LOGGED]
+    if any(type(callback).__module__.split(".")[0] not in ("src", "pytorch_lightning") for callback in callbacks):
+        return
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor and monitor not in names:
+            near = difflib.get_close_matches(monitor, names, n=1, cutoff=0.4) or ["val/loss"]
+            raise UserError(
+                f"monitor={monitor} of {type(callback).__name__}; expected one of {', '.join(names)}; "
+                f"set callbacks.<name>.monitor={near[0]}"
+            )
+
+
+def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bool) -> None:
+    """Let fractions of the batches be at least one batch; refuse what the data cannot fill.
+
+    Raises:
+        UserError: no train image, fewer images of a split than processes, or a validation that is never reached.
+    """
+    counts = {split: len(images) for split, images in datamodule.splits.items()}
+    used = ("train", "val", "test") if training else ("test",)
+    if training and not counts["train"]:
+        raise UserError("no image to train on; expected some; set datamodule.split_ratios=[0.8,0.1,0.1]")
+    for split in used:
+        size = datamodule.batch_size * trainer.world_size
+        batches, limit = -(-counts[split] // size), getattr(trainer, f"limit_{split}_batches")
+        if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
+            setattr(trainer, f"limit_{split}_batches", 1)
+        if limit and 0 < counts[split] < trainer.world_size:
+            raise UserError(
+                f"the {split} split has {counts[split]} images for {trainer.world_size} processes; expected one or more "
+                f"each; set trainer.devices={counts[split]}, or larger datamodule.split_ratios"
+            )
+        every = trainer.val_check_interval
+        if split == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+            if every > batches:
+                raise UserError(
+                    f"trainer.val_check_interval={every} and an epoch has {batches} batches; expected at most that; set "
+                    "trainer.val_check_interval=1.0, or trainer.check_val_every_n_epoch=null to count over epochs"
+                )
+
+
+def can_test(trainer: pl.Trainer, datamodule: CaptionDataModule) -> bool:
+    """Whether there is a test image and a batch of them."""
+    return bool(datamodule.splits["test"]) and bool(trainer.limit_test_batches)
+
+
+def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
+    """Instantiate every object of a config group, in the order of its keys.
 
     Raises:
         UserError: a logger's package is not installed.
     """
-    made = []
-    for name, part in (group or {}).items():
-        if not isinstance(part, DictConfig) or "_target_" not in part:
+    objects = []
+    for name, node in (group or {}).items():
+        if not isinstance(node, DictConfig) or "_target_" not in node:
             continue
+        # TensorBoard hides what was logged after the step from which a run resumes
+        purge = resume_step is not None and str(node["_target_"]).endswith(".TensorBoardLogger")
         try:
-            made.append(instantiate(part))
+            objects.append(instantiate(node, **({"purge_step": resume_step} if purge else {})))
         except Exception as error:
             missing = error.__cause__
             if isinstance(missing, ModuleNotFoundError):
@@ -109,9 +232,9 @@ def _built(group: DictConfig | None) -> list[Any]:
                     f"pip install {missing.name}"
                 ) from error
             raise
-    return made
+    return objects
 
 
 def run_dir(config: DictConfig) -> Path:
-    """The folder of this run."""
+    """Return the folder of this run."""
     return Path(config.paths.output_dir)

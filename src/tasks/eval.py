@@ -7,13 +7,27 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
-from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
-from src.tasks.train import datamodule_metrics, finish
-from src.utils.logging import rank
+from src.tasks.building import (
+    build_data,
+    build_model,
+    build_trainer,
+    can_test,
+    check_trainer,
+    fit_to_data,
+    run_dir,
+    silence_libraries,
+)
+from src.tasks.train import datamodule_metrics, write_reports
+from src.utils.errors import UserError
+from src.utils.lightning_compat import all_processes_end
+from src.utils.logging import get_logger, rank
+from src.utils.resume import read_splits
 from src.utils.run_folder import find_checkpoint
 
+log = get_logger(__name__)
 FROM_TRAINING = ("datamodule", "model", "seed")
 
 
@@ -23,44 +37,65 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: a mistake in either.
     """
-    quiet(config)
+    silence_libraries(config)
     folder = run_dir(config)
     if config.get("predictions"):
         metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
-        finish(folder, metrics)
+        write_reports(folder, metrics)
         return metrics
     ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
-    assert ckpt_path is not None  # the check of the config asks for it
+    assert ckpt_path is not None  # the check of the config requires it
     config = with_training_config(config, scoring_settings(ckpt_path, Path(ckpt_path)))
+    check_trainer(config)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
+    metrics = datamodule_metrics(datamodule) | _seen_in_training(datamodule, ckpt_path)
     if rank() == 0:
         datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config)
-    metrics = datamodule_metrics(datamodule)
-    metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot)
+    fit_to_data(trainer, datamodule, training=False)
+    if not can_test(trainer, datamodule):
+        raise UserError(
+            "no test image to score; expected one or more; set datamodule.split_ratios=[0,0,1] for all images, and "
+            "trainer.limit_test_batches=1.0"
+        )
+    with all_processes_end(trainer):
+        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
     if trainer.is_global_zero:
-        finish(folder, metrics)
+        write_reports(folder, metrics)
     return metrics
 
 
+def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: str) -> dict[str, float]:
+    """Count the test images that the checkpoint's run trained on, by its `splits.csv`; warn of any."""
+    before = read_splits(ckpt_path)
+    seen = [image.image_id for image in datamodule.splits["test"] if before.get(image.image_id) == "train"]
+    if seen:
+        log.warning(
+            "%d of %d test images have the names of images that the checkpoint was trained on (first: %s): the scores "
+            "do not tell how it does on new images; keep datamodule.split_seed and split_ratios of its run",
+            len(seen), len(datamodule.splits["test"]), seen[0],
+        )  # fmt: skip
+    return {"data/test_images_trained_on": len(seen)} if before else {}
+
+
 def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictConfig:
-    """The config with data, model, seed and precision of the training run, but for what the command line sets.
+    """Return the config with data, model, seed and precision of the training run, but for what the command line sets.
 
     fp16 stays with the GPU that it was chosen for.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    said = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    keys = {word.split("=", 1)[0].lstrip("+") for word in said}
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    keys = {override.split("=", 1)[0].lstrip("+") for override in overrides}
     merged: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     with open_dict(merged):
-        for part in FROM_TRAINING:
-            if part not in keys and part in trained:
-                merged[part] = trained[part]
+        for name in FROM_TRAINING:
+            if name not in keys and name in trained:
+                merged[name] = trained[name]
         for key in keys:
             if "." in key and key.split(".")[0] in FROM_TRAINING:
                 OmegaConf.update(merged, key, OmegaConf.select(config, key))

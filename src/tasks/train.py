@@ -1,97 +1,140 @@
 """What `train.py` does, in order: data, model, fit, test, report."""
 
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks.csv_history import carry_history
-from src.callbacks.last_checkpoint import earlier_metrics
+from src.callbacks.checkpointing import resumed_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, finite_floats
-from src.models.checkpoint import read_checkpoint
+from src.models.checkpoint import METADATA_KEY, read_checkpoint
+from src.models.vit_gpt2 import VitGpt2
 from src.report.curves import write_losses
 from src.report.html import write_report
 from src.report.summary import print_summary
-from src.tasks.building import build_data, build_model, build_trainer, quiet, run_dir
+from src.tasks.building import (
+    build_data,
+    build_model,
+    build_trainer,
+    can_test,
+    check_trainer,
+    fit_to_data,
+    run_dir,
+    silence_libraries,
+)
+from src.utils.csv_logger import CsvLogger
+from src.utils.files import atomic_write
+from src.utils.lightning_compat import all_processes_end
 from src.utils.logging import get_logger, rank
-from src.utils.run_folder import find_checkpoint, write_json
+from src.utils.resume import check_same_settings, check_same_splits, resumed_run
+from src.utils.run_folder import find_checkpoint, plain_config, write_json
 
 log = get_logger(__name__)
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Fine-tune, then score the best checkpoint beside the untouched base; returns what `metrics.json` holds.
+    """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds.
 
     Raises:
-        UserError: a mistake in the data, the settings or the checkpoint, or the run was told to stop.
+        UserError: a mistake in the data, the settings or the checkpoint, or the run was stopped.
     """
-    quiet(config)
-    ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
+    silence_libraries(config)
+    check_trainer(config)
     folder = run_dir(config)
-    if ckpt_path:
-        steps = read_checkpoint(ckpt_path)["global_step"]
-        if rank() == 0:
-            carry_history(Path(ckpt_path).parents[1], folder, steps)
-            log.info("going on from step %d of %s", steps, ckpt_path)
+    ckpt_path, resume_step = _checkpoint_to_resume(config)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
+    if ckpt_path:
+        splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
+        check_same_splits(splits, ckpt_path)
     if rank() == 0:
         datamodule.write_files(folder)
     model = build_model(config, datamodule)
-    trainer = build_trainer(config, scorer)
-    _log_settings(trainer, config)
+    trainer = build_trainer(config, resume_step)
+    fit_to_data(trainer, datamodule, config.train)
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLogger) and resume_step is not None:
+            logger.resume_at(resume_step)
+        logger.log_hyperparams(plain_config(config))
 
     metrics = datamodule_metrics(datamodule)
-    if config.train:
-        started = time.monotonic()
-        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics |= earlier_metrics(trainer) | finite_floats(trainer.callback_metrics)
-        metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
-        folder = trainer.strategy.broadcast(folder)  # each rank composed its own; one run has one
-        best = folder / "checkpoints" / "best.ckpt"
-        if not (_is_there(best, trainer) or config.trainer.fast_dev_run):  # stopped before a validation
-            trainer.save_checkpoint(best)
-            trainer.validate(model, datamodule=datamodule, verbose=False)
-            metrics |= finite_floats(trainer.callback_metrics)
-        ckpt_path = str(best) if _is_there(best, trainer) else ckpt_path
-        metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
-        if trainer.is_global_zero:
-            write_json(folder / "metrics.json", metrics)
-    if config.test:
-        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot)
+    with all_processes_end(trainer):
+        if config.train:
+            ckpt_path, fitted = _fit(model, datamodule, trainer, ckpt_path)
+            metrics |= fitted
+            folder = trainer.strategy.broadcast(folder)  # each rank composed its own; one run has one
+            if trainer.is_global_zero:
+                write_json(folder / "metrics.json", metrics)
+                _copy_best(ckpt_path, folder)
+        if config.test and can_test(trainer, datamodule):
+            metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
+        elif config.test:
+            log.info("no test images (datamodule.split_ratios, trainer.limit_test_batches): the test is skipped")
     if trainer.is_global_zero:
-        finish(folder, metrics)
+        write_reports(folder, metrics)
     return metrics
 
 
-def finish(folder: Path, metrics: dict[str, float]) -> None:
+def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:
+    """Return the checkpoint and, where training continues in its run folder, the optimizer step to continue at."""
+    ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir, config.task_name, which="last")
+    if ckpt_path is None:
+        return None, None
+    content = read_checkpoint(ckpt_path)
+    check_same_settings(plain_config(config), content[METADATA_KEY].get("config") or {}, ckpt_path)
+    run = resumed_run(ckpt_path, config.paths.log_dir, config.task_name)
+    log.info("resuming from step %d of %s", content["global_step"], ckpt_path)
+    return ckpt_path, content["global_step"] if run else None
+
+
+def _fit(
+    model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
+) -> tuple[str | None, dict[str, float]]:
+    """Train; return the best checkpoint and the metrics. A run without any validation is validated at its end."""
+    started = time.monotonic()
+    trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+    metrics: dict[str, Any] = resumed_metrics(trainer) | finite_floats(trainer.callback_metrics)
+    metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
+    saver = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
+    best = trainer.strategy.broadcast(saver.best_model_path if saver else "")
+    if saver and saver.save_top_k and not best and not trainer.fast_dev_run:  # it ended before a validation
+        best = str(Path(str(saver.dirpath)) / "best.ckpt")
+        trainer.save_checkpoint(best)
+        if datamodule.splits["val"] and trainer.limit_val_batches:
+            trainer.validate(model, datamodule=datamodule, verbose=False)
+            metrics |= finite_floats(trainer.callback_metrics)
+    metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
+    return best or None, metrics
+
+
+def _copy_best(best: str | None, folder: Path) -> None:
+    """Copy a best checkpoint of another name or folder to `checkpoints/best.ckpt`, where all commands look for it."""
+    target = folder / "checkpoints" / "best.ckpt"
+    if best and Path(best).resolve() != target.resolve():
+        with atomic_write(target, "wb") as copy, open(best, "rb") as original:
+            shutil.copyfileobj(original, copy, 1 << 20)
+
+
+def write_reports(folder: Path, metrics: dict[str, float]) -> None:
     """Write `metrics.json`, `losses.png` and `report.html`, and print the summary."""
     write_json(folder / "metrics.json", metrics)
     try:
         write_losses(folder)
         write_report(folder)
-    except OSError as error:  # the numbers are safe already
+    except OSError as error:  # the numbers are written already
         log.warning("the report cannot be written (%s); free some space", error.strerror or error)
     print_summary(folder, metrics)
 
 
 def datamodule_metrics(datamodule: CaptionDataModule) -> dict[str, float]:
-    """How much data there is and how much of it was put aside."""
-    counts = {f"data/{part}_images": len(images) for part, images in datamodule.splits.items()}
+    """Return how many images each split has and how many rows were skipped."""
+    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
     return {**counts, "data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
-
-
-def _is_there(path: Path, trainer: pl.Trainer) -> bool:
-    """Whether rank 0 sees the file: a network disk may show it to others later, and all must go the same way."""
-    return trainer.strategy.broadcast(path.is_file())
-
-
-def _log_settings(trainer: pl.Trainer, config: DictConfig) -> None:
-    settings = OmegaConf.to_container(config, resolve=True)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(settings)  # type: ignore[arg-type]

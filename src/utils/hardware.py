@@ -8,7 +8,7 @@ ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 
 
 def choose_precision(precision: str | int, accelerator: str) -> str | int:
-    """`auto` becomes bf16-mixed where the hardware multiplies bf16 natively, else fp32; others stay as set."""
+    """Return bf16-mixed for `auto` where the hardware has bf16 matrix products, else fp32; others as set."""
     if precision != "auto":
         return precision
     return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
@@ -27,7 +27,7 @@ def has_native_bf16(accelerator: str) -> bool:
 
 
 def warn_of_software_bf16(precision: str | int, accelerator: str) -> None:
-    """Tell when bf16 is asked of a CPU that makes its products in software, up to a hundred times slower."""
+    """Warn when a CPU would compute bf16 matrix products in software, up to a hundred times slower."""
     import torch
 
     other = torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,6 +1,9 @@
 """Functions that the YAML files call as `${name:}`."""
 
+import atexit
+import functools
 import os
+import shutil
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +24,33 @@ def run_stamp() -> str:
 
 
 def run_root(log_dir: str) -> str:
-    """Where this process puts its run folder: `log_dir`, or a temporary folder on any rank but 0.
+    """Return where this process creates its run folder: `log_dir`, or a temporary folder on any rank but 0.
 
     Under torchrun or SLURM each rank composes its own config and so its own stamp. One run has one folder,
     that of rank 0; the others' would stand empty beside it.
     """
-    return log_dir if rank() == 0 else str(Path(tempfile.gettempdir()) / "captioner-ranks")
+    return log_dir if rank() == 0 else _rank_folder()
+
+
+def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None) -> str:
+    """Return the run folder of a training: that of the run which it resumes, else a new one."""
+    from src.utils.resume import resumed_run
+
+    resumed = resumed_run(ckpt_path, log_dir, task_name) if rank() == 0 else None
+    return str(resumed or Path(run_root(log_dir)) / task_name / "runs" / run_stamp())
+
+
+@functools.cache
+def _rank_folder() -> str:
+    """Return a temporary folder of this process alone, which is removed at its end unless it holds an error log."""
+    folder = tempfile.mkdtemp(prefix="captioner-rank-")
+
+    def remove() -> None:
+        if not any(Path(folder).rglob("error*.log")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
 
 
 def made_folder(path: str) -> str:
@@ -41,5 +65,6 @@ def register_resolvers() -> None:
     The stamp is cached in the config, so that every mention in one run is the same.
     """
     OmegaConf.register_new_resolver("run_stamp", run_stamp, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_root", run_root, replace=True)
     OmegaConf.register_new_resolver("made_folder", made_folder, replace=True)

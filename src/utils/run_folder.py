@@ -1,9 +1,12 @@
 """Run folders: where they are, and the way back to a run's checkpoint."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -25,49 +28,63 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         ) from error
 
 
-def newest_checkpoint(log_dir: str | Path) -> Path:
-    """`checkpoints/last.ckpt` of the newest training run; folders are named by the time they began.
+def newest_run(log_dir: str | Path, task_name: str | None = None) -> Path:
+    """Return the run folder whose `last.ckpt` was written last, of one task or of any.
 
     Raises:
         UserError: no run has one.
     """
-    folder = Path(log_dir) / "train"
-    found = [
-        *folder.glob("runs/*/checkpoints/last.ckpt"),
-        *folder.glob("multiruns/*/*/checkpoints/last.ckpt"),
-    ]
+    folder, task = Path(log_dir).expanduser(), task_name or "*"
+    patterns = (f"{task}/runs/*/checkpoints/last.ckpt", f"{task}/multiruns/*/*/checkpoints/last.ckpt")
+    found = [file for pattern in patterns for file in folder.glob(pattern)]
     if not found:
         raise UserError(
-            f"ckpt_path=last: no run under {folder} left a checkpoint; expected one; set ckpt_path=FILE"
+            f"ckpt_path=last: no run under {folder / task} left a checkpoint; expected one; set ckpt_path=FILE"
         )
-    return max(found, key=_began)
+    return max(found, key=lambda file: file.stat().st_mtime_ns).parents[1]
 
 
-def _began(checkpoint: Path) -> tuple[str, int]:
-    """The stamp of a run's folder; within a multirun the number of the job."""
-    run = checkpoint.parents[1]
-    return (run.parent.name, int(run.name)) if run.name.isdigit() else (run.name, 0)
+def resolve_checkpoint(
+    value: str | Path | None, log_dir: str | Path, task_name: str | None = None, which: str = "best"
+) -> Path | None:
+    """Return the checkpoint file that `value` means: a file, a run folder, `last`; None for anything else.
+
+    which: the file to take of a run folder, `best` (`last.ckpt` where there is no best) or `last`.
+
+    Raises:
+        UserError: `last` without a run, or a run folder without a checkpoint.
+    """
+    if not value:
+        return None
+    run = newest_run(log_dir, task_name) if str(value) == "last" else Path(value).expanduser()
+    if run.is_file():
+        return run.resolve()
+    names = ["last.ckpt"] if which == "last" else ["best.ckpt", "last.ckpt"]
+    for name in names:
+        if (run / "checkpoints" / name).is_file():
+            return (run / "checkpoints" / name).resolve()
+    if (run / "run.json").is_file() and not (run / "config.json").is_file():
+        raise UserError(
+            f"{value} holds no checkpoints/{names[0]}; expected a run that trained; set ckpt_path=<run>/checkpoints/FILE"
+        )
+    return None
 
 
-def find_checkpoint(ckpt_path: str | None, log_dir: str | Path) -> str | None:
-    """The checkpoint file that `ckpt_path` means: a file, a run folder (its best), `last`, or None.
+def find_checkpoint(
+    ckpt_path: str | None, log_dir: str | Path, task_name: str | None = None, which: str = "best"
+) -> str | None:
+    """Return the checkpoint file that `ckpt_path` means, None for null; see `resolve_checkpoint`.
 
     Raises:
         UserError: there is none.
     """
-    if not ckpt_path:
-        return None
-    if ckpt_path == "last":
-        return str(newest_checkpoint(log_dir))
-    path = Path(ckpt_path).expanduser()
-    if path.is_dir():
-        path = path / "checkpoints" / "best.ckpt"
-    if not path.is_file():
+    found = resolve_checkpoint(ckpt_path, log_dir, task_name, which)
+    if ckpt_path and found is None:
         raise UserError(
             f"ckpt_path={ckpt_path!r} does not exist; expected a .ckpt file, a run folder or `last`; "
             "set ckpt_path=<run>/checkpoints/best.ckpt"
         )
-    return str(path.resolve())
+    return str(found) if found else None
 
 
 def checkpoint_file(checkpoint: str) -> Path | None:
@@ -77,7 +94,7 @@ def checkpoint_file(checkpoint: str) -> Path | None:
         UserError: a file or folder that is not there, or a run folder without a checkpoint.
     """
     if checkpoint == "last":
-        return newest_checkpoint("logs").resolve()
+        return resolve_checkpoint("last", "logs")
     path = Path(checkpoint).expanduser()
     if path.is_file():
         return path.resolve()
@@ -94,3 +111,20 @@ def checkpoint_file(checkpoint: str) -> Path | None:
             "set checkpoint=<run>/checkpoints/best.ckpt"
         )
     return None
+
+
+SECRET = re.compile(r"key|token(?!s)|passw|secret|credential", re.IGNORECASE)
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved config as plain values, without the loggers and without anything named like a secret."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("logger", "hydra")])
+    return _without_secrets(OmegaConf.to_container(kept, resolve=True))
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_secrets(item) for key, item in value.items() if not SECRET.search(str(key))
+        }
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

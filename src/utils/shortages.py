@@ -1,4 +1,4 @@
-"""Out of memory, out of disk: what these errors look like, and the settings that help."""
+"""Recognize errors of a lack of memory or disk, and name the settings that help."""
 
 import errno
 import threading
@@ -13,13 +13,13 @@ from src.utils.hardware import has_native_bf16
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-# What torch says on the CPU, on CUDA, on MPS, and inside cuBLAS and cuDNN.
-MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
+# In the messages of torch on the CPU, on CUDA, on MPS, and inside cuBLAS and cuDNN.
+MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def shortage(error: BaseException, config: DictConfig) -> UserError | None:
-    """The error in a person's words where memory or disk ran out, None for any other."""
+    """Return a one-line error with advice where memory or disk ran out, None for any other error."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return None
@@ -35,17 +35,17 @@ def shortage(error: BaseException, config: DictConfig) -> UserError | None:
 
 
 @contextmanager
-def threads_in_a_line() -> Iterator[None]:
-    """Inside, a thread that ends for want of disk (TensorBoard's writer) is told in a line, not in a traceback."""
+def threads_report_full_disk() -> Iterator[None]:
+    """Log one line and no traceback for a thread (TensorBoard's writer) that ends on a full disk."""
     before = threading.excepthook
 
-    def tell(fault: threading.ExceptHookArgs) -> None:
-        if isinstance(fault.exc_value, OSError) and fault.exc_value.errno in DISK_ERRORS:
-            log.warning("a logger writes no more: the disk is full (%s)", fault.exc_value.strerror)
+    def report(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK_ERRORS:
+            log.warning("a logger stops writing: the disk is full (%s)", failed.exc_value.strerror)
         else:
-            before(fault)
+            before(failed)
 
-    threading.excepthook = tell
+    threading.excepthook = report
     try:
         yield
     finally:
@@ -55,22 +55,22 @@ def threads_in_a_line() -> Iterator[None]:
 def _is_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in MEMORY_WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_MESSAGES)
 
 
 def _memory_advice(error: BaseException, config: DictConfig) -> str:
-    """Settings that need less memory, with what they are now, those that cost least first."""
+    """Return settings that need less memory, those that cost least first."""
 
     def now(key: str) -> Any:
         return OmegaConf.select(config, key)
 
-    size, parts = now("datamodule.batch_size") or 1, now("trainer.accumulate_grad_batches") or 1
+    size, batches = now("datamodule.batch_size") or 1, now("trainer.accumulate_grad_batches") or 1
     advice = []
     if size > 1:
         half = size // 2
         advice.append(
-            f"datamodule.batch_size={half} trainer.accumulate_grad_batches={-(-size * parts // half)} "
-            "(the same step from fewer images at a time)"
+            f"datamodule.batch_size={half} trainer.accumulate_grad_batches={-(-size * batches // half)} "
+            "(the same step with fewer images at a time)"
         )
     if now("datamodule.captions_per_image") != 1:
         advice.append("datamodule.captions_per_image=1")
@@ -81,8 +81,8 @@ def _memory_advice(error: BaseException, config: DictConfig) -> str:
     in_fp32 = str(now("trainer.precision")) in ("32", "32-true")
     if in_fp32 and has_native_bf16(str(now("trainer.accelerator"))):
         advice.append("trainer.precision=bf16-mixed")
-    said = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
-    return f"out of memory at datamodule.batch_size={size} ({said}); expected it to fit; set " + ", or ".join(
+    message = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
+    return f"out of memory at datamodule.batch_size={size} ({message}); expected it to fit; set " + ", or ".join(
         advice or ["a smaller model.checkpoint"]
     )
 

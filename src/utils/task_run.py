@@ -1,4 +1,4 @@
-"""What stands around a task: checks before it, records of it, and order after it."""
+"""Run a task in its run folder: check the config before it, record it, and report how it ended."""
 
 import os
 import platform
@@ -21,15 +21,15 @@ from src.utils.errors import UserError
 from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
-from src.utils.lost_process import lost_process
-from src.utils.run_folder import write_json
-from src.utils.shortages import shortage, threads_in_a_line
+from src.utils.resume import check_same_settings, resumed_run
+from src.utils.run_folder import plain_config, write_json
+from src.utils.shortages import shortage, threads_report_full_disk
 from src.utils.stopping import (
     Stopped,
     StopSignal,
-    how_to_go_on,
-    let_rank_0_leave_first,
-    listening,
+    handle_signals,
+    how_to_resume,
+    let_rank_0_exit_first,
     raise_stop,
 )
 
@@ -40,21 +40,22 @@ PACKAGES = ("torch", "pytorch-lightning", "transformers", "hydra-core")
 
 @contextmanager
 def task_run(config: DictConfig) -> Iterator[Path]:
-    """Around a task, giving its run folder: nothing slow is imported before the config was checked.
+    """Check the config, run the task in its run folder, and record how it ended.
 
-    Before it: `check_config`, the extras, `config_resolved.yaml`, `run.json`. After it, also when it fails:
-    `run.json` with its seconds and how it ended, `error.log` with the traceback of a fault, loggers closed,
-    the folder's place in the log. Ctrl-C, SIGTERM and SIGUSR1 end the task at once, where nothing inside listens.
+    Before the task: `check_config`, the extras, `config_resolved.yaml`, `run.json`; nothing slow is imported before
+    the config was checked. After it, also when it fails: `run.json` with its seconds and status, `error.log` with
+    the traceback of a fault, loggers closed. Ctrl-C, SIGTERM and SIGUSR1 end the task at once, where nothing inside
+    handles them.
 
     Raises:
-        UserError: the config is wrong.
-        Stopped: a signal came.
-        UserError: memory or disk ran out, with the settings that help.
-        whatever the task raises; from an entry's single job the process ends here instead.
+        UserError: the config is wrong, or memory or disk ran out, with the settings that help.
+        Stopped: a signal arrived.
+        whatever the task raises; in an entry's single job the process ends here instead.
     """
-    folder, clock = Path(config.paths.output_dir), time.monotonic()
+    folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
         check_config(config)
+        _check_resumed_folder(config, folder)
         apply_extras(config, folder)
         about = _about(config)
         _write(folder, config, about | {"status": "running"})
@@ -64,36 +65,45 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     status = "finished"
     try:
         try:
-            with listening(raise_stop), threads_in_a_line():
+            with handle_signals(raise_stop), threads_report_full_disk():
                 yield folder
         except StopSignal as signal:
-            raise Stopped(signal.number, f"; {how_to_go_on(folder)}") from None
+            raise Stopped(signal.number, f"; {how_to_resume(folder)}") from None
     except BaseException as error:
-        status = "stopped" if _is_stop(error) else "failed"
-        _keep(error, folder)
-        let_rank_0_leave_first(error)
-        told = shortage(error, config) or lost_process(error)
-        leave(told or error, whole=status == "stopped")
-        if told:
-            raise told from error
+        status = "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
+        _write_traceback(error, folder)
+        let_rank_0_exit_first(error)
+        reported = shortage(error, config)
+        leave(reported or error, whole=status == "stopped")
+        if reported:
+            raise reported from error
         raise
     finally:
         close_loggers(failed=status == "failed")
-        seconds = round(time.monotonic() - clock, 3)
+        seconds = round(time.monotonic() - start, 3)
         if rank() == 0:
             _record(folder, about | {"status": status, "seconds": seconds})
-        if status != "finished":  # else the task's summary has said so
+        if status != "finished":  # else the task's summary has it
             log.info("run folder: %s", folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
-            log.info("%s", how_to_go_on(folder))
+            log.info("%s", how_to_resume(folder))
 
 
-def _is_stop(error: BaseException) -> bool:
-    return isinstance(error, KeyboardInterrupt | Stopped)
+def _check_resumed_folder(config: DictConfig, folder: Path) -> None:
+    """Refuse other settings before the folder of the run that is resumed is written to.
+
+    Raises:
+        ConfigErrors: one line for each setting that differs from that run's.
+    """
+    if "train" not in config or not config.get("ckpt_path") or rank() != 0:
+        return
+    before = folder / "config_resolved.yaml"
+    if resumed_run(config.ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve() and before.is_file():
+        check_same_settings(plain_config(config), OmegaConf.to_container(OmegaConf.load(before)), before)
 
 
-def _keep(error: BaseException, folder: Path) -> None:
-    """Write the traceback of what is not the person's own doing to `error.log` and say so in a note."""
+def _write_traceback(error: BaseException, folder: Path) -> None:
+    """Write the traceback of a fault, not of a user's mistake, to `error.log`, and add a note that names it."""
     if isinstance(error, UserError | KeyboardInterrupt | SystemExit):
         return
     name = "error.log" if rank() == 0 else f"error_rank_{rank()}.log"
@@ -113,7 +123,7 @@ def _record(folder: Path, about: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, config: DictConfig, about: dict[str, Any]) -> None:
-    """Write the config with all values filled in, and `run.json`.
+    """Write the resolved config, without loggers and secrets, and `run.json`.
 
     Raises:
         UserError: the folder cannot be written.
@@ -122,7 +132,7 @@ def _write(folder: Path, config: DictConfig, about: dict[str, Any]) -> None:
         return
     try:
         with atomic_write(folder / "config_resolved.yaml") as file:
-            file.write(OmegaConf.to_yaml(config, resolve=True))
+            file.write(OmegaConf.to_yaml(plain_config(config)))
     except OSError as error:
         raise UserError(
             f"paths.output_dir={folder} cannot be written ({error.strerror}); expected a folder with room; "
@@ -132,7 +142,7 @@ def _write(folder: Path, config: DictConfig, about: dict[str, Any]) -> None:
 
 
 def _about(config: DictConfig) -> dict[str, Any]:
-    """Command, commit, versions, seed and machine."""
+    """Return command, commit, versions, seed and machine."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -151,16 +161,16 @@ def _about(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def _git(*words: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=5)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None
+    return done.stdout.strip() or None
 
 
 def close_loggers(failed: bool = False) -> None:
-    """Close what would run on after the task: a multirun's next job has to begin a run of its own."""
+    """Close loggers that would stay open after the task: a multirun's next job needs a run of its own."""
     wandb, mlflow = sys.modules.get("wandb"), sys.modules.get("mlflow")
     if wandb is not None and getattr(wandb, "run", None) is not None:
         wandb.finish(exit_code=int(failed))

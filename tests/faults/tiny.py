@@ -1,4 +1,4 @@
-"""Small runs whose end can be compared: dropout on, everything written down."""
+"""Small runs whose end can be compared: dropout on, all logged values kept."""
 
 import json
 import shutil
@@ -8,8 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from src.callbacks.best_checkpoint import BestCheckpoint
-from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.checkpointing import LastCheckpoint
 from src.datamodule.flickr import FlickrDataModule
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.optimization import linear_with_warmup
@@ -86,7 +85,7 @@ class Run:
         )  # fmt: skip
         data = FlickrDataModule(pictures, batch_size=8, num_workers=0)
         data.connect(self.module.preprocessing)
-        self.best = BestCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
+        self.best = pl.callbacks.ModelCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
         self.last = KeepAll(str(folder), every_n_minutes=None, every_n_steps=1)
         self.stopping = pl.callbacks.EarlyStopping("val/loss", min_delta, patience)
         self.history = History()

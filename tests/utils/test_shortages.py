@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from src.utils import shortages
 from src.utils.errors import UserError
-from src.utils.shortages import shortage, threads_in_a_line
+from src.utils.shortages import shortage, threads_report_full_disk
 
 CONFIG = OmegaConf.create(
     {
@@ -91,7 +91,7 @@ def fail_in_a_thread(error):
     def fail():
         raise error
 
-    with threads_in_a_line():
+    with threads_report_full_disk():
         thread = threading.Thread(target=fail)
         thread.start()
         thread.join()
@@ -101,7 +101,7 @@ def test_a_thread_without_disk_is_told_in_a_line(monkeypatch, caplog):
     others = []
     monkeypatch.setattr(threading, "excepthook", others.append)
     fail_in_a_thread(OSError(errno.ENOSPC, "No space left on device"))
-    assert caplog.messages == ["a logger writes no more: the disk is full (No space left on device)"]
+    assert caplog.messages == ["a logger stops writing: the disk is full (No space left on device)"]
     assert others == []
     fail_in_a_thread(OSError(errno.ENOENT, "no such file"))
     fail_in_a_thread(ValueError("a fault"))

@@ -11,7 +11,7 @@ from src.utils.signatures import is_missing, read_constant, read_signature
 
 TARGETS = [
     "src.datamodule.flickr.FlickrDataModule",
-    "src.callbacks.last_checkpoint.LastCheckpoint",
+    "src.callbacks.checkpointing.LastCheckpoint",
     "pytorch_lightning.Trainer",
     "pytorch_lightning.callbacks.ModelCheckpoint",
     "pytorch_lightning.callbacks.EarlyStopping",

@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from src.utils.stopping import (
-    HEAD_START,
+    HEAD_START_SECONDS,
     SIGNALS,
     Stopped,
     StopSignal,
-    how_to_go_on,
-    let_rank_0_leave_first,
-    listening,
+    how_to_resume,
+    let_rank_0_exit_first,
+    handle_signals,
     raise_stop,
 )
 
@@ -22,11 +22,11 @@ def test_the_first_signal_is_heard_its_echo_is_not_and_the_second_does_what_it_d
     heard, outer = [], []
     before = signal.signal(signal.SIGTERM, lambda number, frame: outer.append(number))
     try:
-        with listening(heard.append):
+        with handle_signals(heard.append):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (heard, outer) == ([signal.SIGTERM], [])
-            monkeypatch.setattr("src.utils.stopping.ECHO", 0.0)
+            monkeypatch.setattr("src.utils.stopping.REPEAT_SECONDS", 0.0)
             os.kill(os.getpid(), signal.SIGTERM)
         assert (heard, outer) == ([signal.SIGTERM], [signal.SIGTERM])
     finally:
@@ -36,7 +36,7 @@ def test_the_first_signal_is_heard_its_echo_is_not_and_the_second_does_what_it_d
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_task_is_left_and_the_handlers_come_back(number):
     before = signal.getsignal(number)
-    with pytest.raises(StopSignal) as caught, listening(raise_stop):
+    with pytest.raises(StopSignal) as caught, handle_signals(raise_stop):
         os.kill(os.getpid(), number)
     assert caught.value.number == number
     assert signal.getsignal(number) == before
@@ -51,7 +51,7 @@ def test_outside_of_the_main_thread_nothing_changes():
     before, found = signal.getsignal(signal.SIGTERM), []
 
     def work():
-        with listening(raise_stop):
+        with handle_signals(raise_stop):
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
@@ -67,7 +67,7 @@ def test_outside_of_the_main_thread_nothing_changes():
         ({"SLURM_PROCID": "3"}, True, True),
         ({"RANK": "1"}, False, False),
         ({"RANK": "0"}, True, False),
-        ({"LOCAL_RANK": "1"}, True, False),
+        ({"LOCAL_RANK": "1"}, True, True),
     ],
 )
 def test_rank_0_leaves_first(monkeypatch, environment, everywhere, waits):
@@ -77,15 +77,14 @@ def test_rank_0_leaves_first(monkeypatch, environment, everywhere, waits):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    let_rank_0_leave_first(Stopped(15, "", everywhere))
-    assert slept == [HEAD_START] * waits
+    let_rank_0_exit_first(Stopped(15, "", everywhere))
+    assert slept == [HEAD_START_SECONDS] * waits
 
 
-def test_how_to_go_on(tmp_path):
-    assert "same command again" in how_to_go_on(tmp_path)
+def test_how_to_resume(tmp_path):
+    assert "same command again" in how_to_resume(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in how_to_go_on(tmp_path)
-    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in how_to_resume(tmp_path)
     (tmp_path / "metrics.json").touch()
-    assert f"eval.py ckpt_path={tmp_path}/checkpoints/best.ckpt" in how_to_go_on(tmp_path)
+    assert f"eval.py ckpt_path={tmp_path}" in how_to_resume(tmp_path)

@@ -1,0 +1,191 @@
+"""Write `last.ckpt`, from which training resumes exactly at an optimizer step."""
+
+import contextlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+
+from src.utils.lightning_compat import end_restart
+from src.utils.logging import get_logger
+from src.utils.stopping import Stopped, handle_signals
+
+log = get_logger(__name__)
+STATE = "last_checkpoint"  # key in a checkpoint
+
+
+class LastCheckpoint(Checkpoint):
+    """Write `<dirpath>/last.ckpt` periodically, before validation, after each epoch and on a stop signal.
+
+    It is always the state after a whole optimizer step that no validation follows, or after a whole epoch: a run
+    that is stopped or killed in a validation repeats the one step before it. `best.ckpt` is ModelCheckpoint's.
+
+    dirpath: folder of the file. every_n_minutes: minutes between files within an epoch; None for none.
+    every_n_steps: the same in optimizer steps.
+
+    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step; a second signal ends it at once. With several
+    processes a signal to one of them stops all after the same step.
+    """
+
+    def __init__(
+        self, dirpath: str, every_n_minutes: float | None = 10.0, every_n_steps: int | None = None
+    ) -> None:
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
+        self.signal = 0
+        self.resumed: dict[str, Any] = {}  # what the checkpoint that this run resumed from says
+        self._handlers = contextlib.ExitStack()
+        self._saved = time.monotonic()
+        self._step = 0  # optimizer steps at the end of the last batch
+        self._epoch_ended = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the path of rank 0: a run has one file."""
+        self.path = trainer.strategy.broadcast(self.path)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Handle signals from here on, and do what Lightning leaves out when it resumes."""
+        self._handlers.enter_context(handle_signals(self._on_signal))
+        self._saved, self._step = time.monotonic(), trainer.global_step
+        if self.resumed.get("epoch_ended"):
+            _step_plateau_schedulers(trainer, self.resumed["metrics"])
+        stopping = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+        if any(callback.wait_count >= callback.patience for callback in stopping):
+            log.info("early stopping had ended this run; train further with ~callbacks.early_stopping")
+            trainer.should_stop = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after an optimizer step when it is time, when a validation is one step away, and on a signal.
+
+        Raises:
+            Stopped: a signal arrived.
+        """
+        if trainer.global_step == self._step:  # accumulating gradients, which no file holds
+            return
+        self._step = trainer.global_step
+        minutes = (time.monotonic() - self._saved) / 60
+        signal, due = self._agree(trainer, bool(self.every_n_minutes and minutes >= self.every_n_minutes))
+        left = _batches_before_validation(trainer, batch_idx)
+        if left:
+            due = due or left <= trainer.accumulate_grad_batches
+            if due or signal or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+                self._save(trainer)
+        self._stop(signal)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Leave a validation within training at once. Of several processes one alone must not leave.
+
+        Raises:
+            Stopped: a signal arrived.
+        """
+        if trainer.world_size == 1 and not trainer.sanity_checking:
+            self._stop(self.signal)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end of the epoch.
+
+        Raises:
+            Stopped: a signal arrived.
+        """
+        end_restart(trainer)
+        signal, _ = self._agree(trainer)
+        self._epoch_ended = True
+        self._save(trainer)
+        self._epoch_ended = False
+        self._stop(signal)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Restore the signal handlers."""
+        self._handlers.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restore the signal handlers."""
+        self._handlers.close()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the metrics logged last, and whether the epoch has ended."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        checkpoint[STATE] = {"epoch_ended": self._epoch_ended, "metrics": metrics}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what was added; let the best checkpoints of a run folder that was moved be found where they are."""
+        self.resumed = checkpoint.get(STATE, {})
+        if Path(str(trainer.ckpt_path)).resolve() == self.path.resolve():
+            for state in checkpoint["callbacks"].values():
+                if "best_k_models" in state and Path(state["dirpath"]).name == self.path.parent.name:
+                    _move_paths(state, str(self.path.parent))
+
+    def _on_signal(self, number: int) -> None:
+        self.signal = number
+
+    def _agree(self, trainer: Trainer, due: bool = False) -> tuple[int, bool]:
+        """Return the signal that any process received (0: none), and whether it is time by the clock of rank 0."""
+        if trainer.world_size == 1:
+            return self.signal, due
+        flags = torch.tensor([self.signal, int(due and trainer.is_global_zero)])
+        flags = flags.to(trainer.strategy.root_device)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        return int(flags[0]), bool(flags[1])
+
+    def _stop(self, signal: int) -> None:
+        if signal and self.path.is_file():  # else go on to the first state that can be saved
+            text = f"; resume with the same command and ckpt_path={self.path}"
+            raise Stopped(signal, text, everywhere=True)
+
+    def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # what is logged before this state is on disk with it
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved = time.monotonic()
+
+
+def resumed_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the finite metrics of the checkpoint that a run resumed from: all there is if nothing was left to train."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LastCheckpoint):
+            metrics = callback.resumed.get("metrics", {})
+            return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {}
+
+
+def _batches_before_validation(trainer: Trainer, batch_idx: int) -> float:
+    """Return how many more batches come before a validation or the end of the epoch; 0: it follows now."""
+    if trainer.is_last_batch:
+        return 0
+    left = float(trainer.num_training_batches) - batch_idx - 1
+    every = trainer.val_check_batch
+    if every and math.isfinite(every):
+        total = trainer.check_val_every_n_epoch is None  # then batches of all epochs count
+        done = (trainer.fit_loop.total_batch_idx if total else batch_idx) + 1
+        left = min(left, -done % every)
+    return left
+
+
+def _step_plateau_schedulers(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Do what Lightning does after the hooks of an epoch's end, and so after the checkpoint was written."""
+    for config in trainer.lr_scheduler_configs:
+        due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+        if config.reduce_on_plateau and due and config.monitor in metrics:
+            config.scheduler.step(metrics[config.monitor])  # type: ignore[arg-type]
+
+
+def _move_paths(state: dict[str, Any], folder: str) -> None:
+    """Rename the folder in the state of a ModelCheckpoint."""
+
+    def moved(path: str) -> str:
+        return str(Path(folder) / Path(path).name) if path else path
+
+    state["dirpath"] = folder
+    state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = moved(state[name])
