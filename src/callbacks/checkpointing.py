@@ -150,7 +150,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def resumed_metrics(trainer: Trainer) -> dict[str, float]:
-    """Return the finite metrics of the checkpoint that a run resumed from: all there is if nothing was left to train."""
+    """Return the finite metrics of the checkpoint that a run resumed from."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LastCheckpoint):
             metrics = callback.resumed.get("metrics", {})

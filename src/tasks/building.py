@@ -77,20 +77,29 @@ def check_trainer(config: DictConfig) -> None:
             f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
         )
     if strategy not in STRATEGIES:
-        problems.append(f"trainer.strategy={strategy}; expected one of {', '.join(STRATEGIES)}; set trainer=ddp")
+        problems.append(
+            f"trainer.strategy={strategy}; expected one of {', '.join(STRATEGIES)}; set trainer=ddp"
+        )
     elif strategy != "auto" and _is_sequential_multirun():
         problems.append(
             f"trainer.strategy={strategy} in a multirun (-m); expected one process a job, since the processes of one "
             "job remain for the next; set trainer=default, or start each job by a command of its own"
         )
     launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    if launched > 1 and strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1:
+    if (
+        launched > 1
+        and strategy == "auto"
+        and trainer.get("devices") == 1
+        and trainer.get("num_nodes", 1) == 1
+    ):
         problems.append(
             f"{launched} processes were launched and trainer.devices=1 without a strategy would train as many equal "
             f"runs; expected one run; set trainer=ddp trainer.devices={os.environ.get('LOCAL_WORLD_SIZE') or launched}"
         )
     if trainer.get("barebones"):
-        problems.append("trainer.barebones=true logs nothing; expected metrics; set logger=none callbacks=none")
+        problems.append(
+            "trainer.barebones=true logs nothing; expected metrics; set logger=none callbacks=none"
+        )
     for name, node in (config.get("callbacks") or {}).items():
         kind = str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
         if kind in UNSUPPORTED:
@@ -163,7 +172,9 @@ def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
     names = [*METRICS]
     if any(isinstance(callback, CaptionSamples) for callback in callbacks):
         names += [f"val/{name}" for name in LOGGED]
-    if any(type(callback).__module__.split(".")[0] not in ("src", "pytorch_lightning") for callback in callbacks):
+    if any(
+        type(callback).__module__.split(".")[0] not in ("src", "pytorch_lightning") for callback in callbacks
+    ):
         return
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
@@ -192,16 +203,16 @@ def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bo
             setattr(trainer, f"limit_{split}_batches", 1)
         if limit and 0 < counts[split] < trainer.world_size:
             raise UserError(
-                f"the {split} split has {counts[split]} images for {trainer.world_size} processes; expected one or more "
-                f"each; set trainer.devices={counts[split]}, or larger datamodule.split_ratios"
+                f"the {split} split has {counts[split]} images for {trainer.world_size} processes; expected one "
+                f"or more each; set trainer.devices={counts[split]}, or larger datamodule.split_ratios"
             )
         every = trainer.val_check_interval
         if split == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch is not None:
             batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
             if every > batches:
                 raise UserError(
-                    f"trainer.val_check_interval={every} and an epoch has {batches} batches; expected at most that; set "
-                    "trainer.val_check_interval=1.0, or trainer.check_val_every_n_epoch=null to count over epochs"
+                    f"trainer.val_check_interval={every} and an epoch has {batches} batches; expected at most that; "
+                    "set trainer.val_check_interval=1.0, or trainer.check_val_every_n_epoch=null to count over epochs"
                 )
 
 

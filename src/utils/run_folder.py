@@ -65,7 +65,7 @@ def resolve_checkpoint(
             return (run / "checkpoints" / name).resolve()
     if (run / "run.json").is_file() and not (run / "config.json").is_file():
         raise UserError(
-            f"{value} holds no checkpoints/{names[0]}; expected a run that trained; set ckpt_path=<run>/checkpoints/FILE"
+            f"{value} holds no checkpoints/{names[0]}; expected a run that trained; set ckpt_path=FILE"
         )
     return None
 
@@ -124,7 +124,5 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: _without_secrets(item) for key, item in value.items() if not SECRET.search(str(key))
-        }
+        return {key: _without_secrets(item) for key, item in value.items() if not SECRET.search(str(key))}
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value

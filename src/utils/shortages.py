@@ -82,8 +82,9 @@ def _memory_advice(error: BaseException, config: DictConfig) -> str:
     if in_fp32 and has_native_bf16(str(now("trainer.accelerator"))):
         advice.append("trainer.precision=bf16-mixed")
     message = (str(error).strip().splitlines() or ["MemoryError"])[0][:200]
-    return f"out of memory at datamodule.batch_size={size} ({message}); expected it to fit; set " + ", or ".join(
-        advice or ["a smaller model.checkpoint"]
+    return (
+        f"out of memory at datamodule.batch_size={size} ({message}); expected it to fit; set "
+        + ", or ".join(advice or ["a smaller model.checkpoint"])
     )
 
 

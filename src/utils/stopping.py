@@ -85,7 +85,9 @@ def let_rank_0_exit_first(error: BaseException) -> None:
 
     torchrun, srun and Lightning's launcher kill all processes once one has ended, and rank 0 still writes files.
     """
-    launched = any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    launched = any(
+        os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    )
     if launched and getattr(error, "everywhere", False):
         time.sleep(HEAD_START_SECONDS)
 

@@ -98,7 +98,10 @@ def _check_resumed_folder(config: DictConfig, folder: Path) -> None:
     if "train" not in config or not config.get("ckpt_path") or rank() != 0:
         return
     before = folder / "config_resolved.yaml"
-    if resumed_run(config.ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve() and before.is_file():
+    if (
+        resumed_run(config.ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve()
+        and before.is_file()
+    ):
         check_same_settings(plain_config(config), OmegaConf.to_container(OmegaConf.load(before)), before)
 
 

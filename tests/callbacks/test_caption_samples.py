@@ -24,11 +24,10 @@ class Said(pl.Callback):
         self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def fit(folder, checkpoint, pictures, *callbacks, samples=None, scorer=True, **settings):
+def fit(folder, checkpoint, pictures, *callbacks, samples=None, **settings):
     """Two epochs; gives the data module and what was said."""
     module, data = make(checkpoint, pictures)
     made = CaptionSamples(**(samples or {}))
-    made.scorer = CaptionScorer() if scorer else None
     said = Said(made)
     trainer(folder, made, said, *callbacks, **({"max_epochs": 2} | settings)).fit(module, data)
     return data, said
@@ -49,7 +48,7 @@ def fitted(tmp_path_factory, tiny_checkpoint, flickr_folder):
     best = ModelCheckpoint(folder / "best", "best", monitor="val/cider_d", mode="max")
     stopping = EarlyStopping("val/distinct_fraction", mode="max", patience=9)
     logger = TensorBoardLogger(folder, name="", version="")
-    data, said = fit(folder, tiny_checkpoint, flickr_folder, best, stopping, samples={"pictures": 3}, logger=logger,
+    data, said = fit(folder, tiny_checkpoint, flickr_folder, best, stopping, samples={"num_shown": 3}, logger=logger,
                      enable_checkpointing=True, num_sanity_val_steps=1)  # fmt: skip
     return folder, data, said, best, stopping
 
@@ -96,7 +95,6 @@ def test_the_share_and_the_epochs_are_bounded(tmp_path, tiny_checkpoint, flickr_
     samples = {"max_images": 3, "every_n_epochs": 2}
     module, data = make(tiny_checkpoint, flickr_folder, batch_size=2, split_ratios=[0.4, 0.4, 0.2])
     made = CaptionSamples(**samples)
-    made.scorer = CaptionScorer()
     said = Said(made)
     trainer(tmp_path, made, said, max_epochs=2).fit(module, data)
     assert said.captions[0] == {}
@@ -105,13 +103,7 @@ def test_the_share_and_the_epochs_are_bounded(tmp_path, tiny_checkpoint, flickr_
     assert "val/cider_d" in said.logged[1]
 
 
-def test_without_scorer_and_logger_nothing_is_logged(tmp_path, tiny_checkpoint, flickr_folder):
-    _, said = fit(tmp_path, tiny_checkpoint, flickr_folder, scorer=False, max_epochs=1)
-    assert len(said.captions[0]) == 4
-    assert not [name for name in said.logged[0] if "cider" in name or "bleu" in name]
-
-
-def test_a_picture_that_is_gone_when_it_is_to_be_drawn_is_passed_over(
+def test_an_image_that_is_gone_when_it_is_to_be_shown_is_skipped(
     tmp_path, tiny_checkpoint, flickr_folder, caplog
 ):
     _, data = make(tiny_checkpoint, flickr_folder)
@@ -121,7 +113,7 @@ def test_a_picture_that_is_gone_when_it_is_to_be_drawn_is_passed_over(
     gone = data.splits["val"][0]
     object.__setattr__(gone, "path", gone.path + ".gone")
     shown.datamodule = data
-    made._draw(shown, found)
+    made._show(shown, found)
     logger.finalize("success")
     assert list(tags(tmp_path, "images")) == [f"val/{image.image_id}" for image in data.splits["val"][1:]]
     assert ".gone" in caplog.text

@@ -31,7 +31,10 @@ PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor
 @pytest.mark.parametrize(
     ("settings", "files"),
     [
-        ({}, (2, 3, 4, 11)),  # mid-epoch, the step before a validation, an epoch's end, before the last validation
+        (
+            {},
+            (2, 3, 4, 11),
+        ),  # mid-epoch, the step before a validation, an epoch's end, before the last validation
         ({"val_check_interval": 0.5}, (1, 2, 3)),  # around a validation in mid-epoch
         ({"accumulate_grad_batches": 2}, (1, 2, 3)),
         ({"check_val_every_n_epoch": 2}, (3, 4)),
@@ -77,7 +80,13 @@ class Signal(Callback):
     [
         ("SIGINT", "on_train_batch_start", 5, 1, 6),  # the current step ends
         ("SIGTERM", "on_train_batch_start", 1, 3, 1),  # an epoch's last step, which a validation follows
-        ("SIGUSR1", "on_validation_batch_start", 4, 1, 3),  # a validation is left; the step before it is repeated
+        (
+            "SIGUSR1",
+            "on_validation_batch_start",
+            4,
+            1,
+            3,
+        ),  # a validation is left; the step before it is repeated
         ("SIGTERM", "on_validation_epoch_end", 4, 1, 4),  # too late to be left: the epoch ends
     ],
 )
@@ -88,7 +97,7 @@ def test_a_signal_stops_after_a_whole_step_and_the_run_resumes(
         pytest.skip(f"{name} cannot be sent here")
     number, settings = getattr(signal, name), {"accumulate_grad_batches": accumulate}
     before = signal.getsignal(number)
-    with pytest.raises(Stopped, match="ckpt_path=.*last.ckpt") as caught:
+    with pytest.raises(Stopped, match=r"ckpt_path=.*last\.ckpt") as caught:
         Run(checkpoint, flickr_folder, tmp_path / "cut", more=(Signal(hook, step, number),), **settings)
     assert caught.value.exit_status == 128 + number
     assert signal.getsignal(number) == before

@@ -7,11 +7,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from src.callbacks.csv_history import CsvHistory
 from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import write_predictions
 from src.metrics.scorer import Scores
+from src.utils.csv_logger import CsvLogger
 from src.utils.errors import UserError
 from src.utils.run_folder import write_json
 from tests.faults.small_disk import fill, small_disk
@@ -101,7 +101,7 @@ def test_metrics_and_predictions_that_find_no_room_leave_those_before(tmp_path):
 
 def test_curves_that_find_no_room_wait_for_it(tmp_path, caplog):
     with small_disk(tmp_path / "disk", 200) as disk:
-        logger = CsvHistory(str(disk), "csv", "", flush_logs_every_n_steps=10_000)
+        logger = CsvLogger(str(disk / "csv"))
         logger.log_metrics({"a": 0.0}, 0)
         logger.save()
         filler = fill(disk)

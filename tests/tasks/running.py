@@ -51,7 +51,7 @@ def run_eval(folder: Path, *overrides: str) -> dict[str, float]:
 
 def _run(name: str, task: Any, folder: Path, *overrides: str) -> dict[str, float]:
     """In `<log_dir>/<task>/runs/<name>`, as the entries lay it, or elsewhere; the feature cache lies outside."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     log_dir = folder.parents[2] if folder.parent.name == "runs" else folder.parent
     cache = f"callbacks.feature_cache.cache_dir={log_dir.parent / 'feature_cache'}"
     with job(folder, *SMALL, cache, *overrides, name=name) as config:

@@ -1,40 +1,156 @@
-"""What stands between a config and its objects."""
+"""What is refused or adapted before training: devices, strategies, callbacks, loggers, limits."""
 
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict, read_write
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
-from src.callbacks.caption_samples import CaptionSamples
-from src.tasks.building import build_trainer, quiet
+from src.tasks.building import build_trainer, check_monitors, check_trainer, fit_to_data, silence_libraries
 from src.utils.errors import UserError
+from tests.utils.composing import composed, job
 
-TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "precision": "32-true"}
+TRAINER = {
+    "_target_": "pytorch_lightning.Trainer",
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "devices": 1,
+}
 
 
 def config(**groups):
     return OmegaConf.create({"trainer": TRAINER, "extras": {"ignore_warnings": False}, **groups})
 
 
-def test_the_scorer_reaches_the_callback_that_scores():
-    samples = {"_target_": "src.callbacks.caption_samples.CaptionSamples"}
-    scorer = object()
-    trainer = build_trainer(config(callbacks={"samples": samples, "none": None, "text": {"a": 1}}), scorer)
-    found = [callback for callback in trainer.callbacks if isinstance(callback, CaptionSamples)]
-    assert [callback.scorer for callback in found] == [scorer]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accelerator": "gpu"}, "trainer.accelerator=gpu; expected such a device.*set trainer=auto"),
+        ({"accelerator": "mps"}, "trainer.accelerator=mps; expected such a device.*set trainer=auto"),
+        ({"precision": "16-mixed"}, "trainer.precision=16-mixed on a CPU; .*set trainer.precision=auto"),
+        ({"precision": 16}, "trainer.precision=16 on a CPU"),
+        ({"barebones": True}, "trainer.barebones=true .*set logger=none callbacks=none"),
+        *(
+            ({"strategy": name}, f"trainer.strategy={name}; expected one of .*set trainer=ddp")
+            for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed")
+        ),
+    ],
+)
+def test_what_cannot_be_trained_with_is_refused_in_a_line(monkeypatch, settings, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message) as caught:
+        check_trainer(config(trainer=TRAINER | settings))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_several_launched_processes_without_a_strategy_are_refused(monkeypatch, variable):
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(UserError, match="2 processes were launched.*set trainer=ddp trainer.devices=2"):
+        check_trainer(config())
+    check_trainer(config(trainer=TRAINER | {"strategy": "ddp", "devices": 2}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging"],
+)
+def test_callbacks_whose_effect_would_be_lost_are_refused(name):
+    callbacks = {"extra": {"_target_": f"pytorch_lightning.callbacks.{name}"}, "none": None}
+    with pytest.raises(UserError, match=f"callbacks.extra={name}; .*set ~callbacks.extra"):
+        check_trainer(config(callbacks=callbacks))
+
+
+def test_several_processes_in_a_multirun_are_refused(tmp_path):
+    with job(tmp_path):
+        hydra = HydraConfig.instance().cfg.hydra
+        with read_write(hydra), open_dict(hydra):
+            hydra.mode = RunMode.MULTIRUN
+            hydra.launcher._target_ = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+        with pytest.raises(UserError, match=r"trainer\.strategy=ddp in a multirun .* set trainer=default"):
+            check_trainer(config(trainer=TRAINER | {"strategy": "ddp"}))
+
+
+def test_callbacks_given_to_the_trainer_are_used_too():
+    more = [{"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/loss"}]
+    trainer = build_trainer(config(trainer=TRAINER | {"callbacks": more}))
+    assert [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "callback", "kind"),
+    [
+        ({}, "LearningRateMonitor", LearningRateMonitor),  # ~logger
+        ({"enable_progress_bar": False}, "RichProgressBar", RichProgressBar),
+        ({"enable_checkpointing": False}, "ModelCheckpoint", ModelCheckpoint),
+    ],
+)
+def test_callbacks_that_lightning_would_refuse_are_left_out(settings, callback, kind):
+    callbacks = {"one": {"_target_": f"pytorch_lightning.callbacks.{callback}"}}
+    trainer = build_trainer(config(trainer=TRAINER | settings, callbacks=callbacks, logger=[]))
+    assert not [one for one in trainer.callbacks if isinstance(one, kind)]
     assert trainer.loggers == []
 
 
-@pytest.mark.parametrize("precision", ["16-mixed", 16])
-def test_fp16_on_a_cpu_is_refused(precision):
-    with pytest.raises(
-        UserError, match=f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true"
-    ):
-        build_trainer(config(trainer=TRAINER | {"precision": precision}))
+@pytest.mark.parametrize("monitor", ["val_loss", "val/cider_d"])
+def test_a_metric_that_nothing_logs_is_refused_before_training(monitor):
+    callback = EarlyStopping(monitor)
+    with pytest.raises(UserError, match=rf"monitor={monitor} of EarlyStopping; .*monitor=val/loss"):
+        check_monitors([callback, ModelCheckpoint(monitor="val/loss")])
 
 
-def test_a_logger_whose_package_is_missing_is_told(monkeypatch):
+def test_a_metric_of_a_users_own_callback_may_be_monitored():
+    class Own(EarlyStopping):
+        pass
+
+    check_monitors([Own("val/own")])
+
+
+def fitted(trainer=None, batch_size=1, **counts):
+    """The trainer after a look at data with so many images a split."""
+    settings = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0, "world_size": 1,
+                "val_check_interval": 1.0, "check_val_every_n_epoch": 1}  # fmt: skip
+    trainer = SimpleNamespace(**(settings | (trainer or {})))
+    splits = {split: range(count) for split, count in ({"train": 9, "val": 3, "test": 3} | counts).items()}
+    fit_to_data(trainer, SimpleNamespace(splits=splits, batch_size=batch_size), training=True)
+    return trainer
+
+
+def test_a_fraction_of_the_batches_is_at_least_one_batch():
+    limits = composed("debug=limit").trainer
+    names = [f"limit_{split}_batches" for split in ("train", "val", "test")]
+    trainer = fitted({name: limits[name] for name in names}, train=80)
+    assert [getattr(trainer, name) for name in names] == [1, 1, 1]
+    assert fitted({"limit_train_batches": 0.5}).limit_train_batches == 0.5
+    assert fitted({"limit_test_batches": 0.0}).limit_test_batches == 0.0
+
+
+@pytest.mark.parametrize(
+    ("trainer", "counts", "message"),
+    [
+        (
+            {"world_size": 2},
+            {"val": 1},
+            "the val split has 1 images for 2 processes; .*set trainer.devices=1",
+        ),
+        ({"world_size": 4}, {}, "the val split has 3 images for 4 processes"),
+        ({"val_check_interval": 10}, {}, "val_check_interval=10 and an epoch has 9 batches"),
+        ({}, {"train": 0}, "no image to train on"),
+    ],
+)
+def test_what_the_data_cannot_fill_is_refused_before_training(trainer, counts, message):
+    with pytest.raises(UserError, match=message):
+        fitted(trainer, **counts)
+    fitted({"val_check_interval": 10, "check_val_every_n_epoch": None})
+
+
+def test_a_logger_whose_package_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     logger = {"wandb": {"_target_": "tests.tasks.test_building.needs_wandb"}}
     with pytest.raises(
@@ -48,17 +164,11 @@ def needs_wandb():
     raise ModuleNotFoundError("no wandb", name="wandb")
 
 
-def test_another_fault_of_a_logger_is_not_hidden():
-    logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "nonsense": 1}}
-    with pytest.raises(Exception, match="nonsense"):
-        build_trainer(config(logger=logger))
-
-
 @pytest.mark.parametrize(("ignored", "left"), [(False, 1), (True, 0)])
-def test_noise_is_kept_off_the_screen_and_more_on_request(ignored, left):
-    with warnings.catch_warnings(record=True) as told:
+def test_warnings_without_meaning_are_hidden_and_all_on_request(ignored, left):
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        quiet(config(extras={"ignore_warnings": ignored}))
+        silence_libraries(config(extras={"ignore_warnings": ignored}))
         warnings.warn("The dataloader does not have many workers which may be a bottleneck", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
-    assert len(told) == left
+    assert len(caught) == left

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from safetensors import safe_open
 from src.demo.synthetic.datamodules import write_scenes
 from src.models.checkpoint import METADATA_KEY
 from src.report.run_files import read_predictions
-from src.tasks.train import finish
+from src.tasks.train import write_reports
+from src.utils.errors import UserError
 from src.utils.stopping import Stopped
 from tests.tasks.conftest import MAIN
 from tests.tasks.running import (
@@ -27,7 +30,6 @@ from tests.tasks.running import (
 )
 
 LAST_BLOCKS = ("encoder.encoder.layer.2.", "decoder.transformer.h.2.")
-NO_LOGGER = ("~logger.csv", "~callbacks.lr_monitor")
 
 
 def test_the_run_folder_is_complete(finished):
@@ -77,7 +79,9 @@ def test_every_image_is_in_one_part_and_each_test_image_has_a_prediction(finishe
 def test_the_config_that_is_kept_is_resolved_and_is_that_of_the_checkpoint(finished):
     text = (finished.folder / "config_resolved.yaml").read_text()
     assert "${" not in text
-    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
+    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY][
+        "config"
+    ]
     assert kept == OmegaConf.to_container(OmegaConf.create(text))
 
 
@@ -111,24 +115,92 @@ def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folde
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_run_that_was_told_to_stop_goes_on_from_last_to_the_same_end(
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM here")
+def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(
     finished, tiny_checkpoint, flickr_folder, tmp_path
 ):
-    runs = tmp_path / "logs" / "train" / "runs"
-    cut, on = runs / "2026-01-01_00-00-00", runs / "2026-01-01_00-01-00"
-    with pytest.raises(Stopped, match=f"stopped by SIGTERM after step 6; .*ckpt_path={cut}"):
-        run_train(cut, tiny_checkpoint, flickr_folder, *MAIN, PROBE, "+callbacks.probe.stop_in_step=5")
-    assert json.loads((cut / "run.json").read_text())["status"] == "stopped"
-    assert not (cut / "error.log").exists()
-    metrics = run_train(on, tiny_checkpoint, flickr_folder, *MAIN, "ckpt_path=last")
+    run = tmp_path / "logs" / "train" / "runs" / "one"
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM; .*ckpt_path={run}"):
+        run_train(run, tiny_checkpoint, flickr_folder, *MAIN, PROBE, "+callbacks.probe.stop_in_step=5")
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+    assert not (run / "error.log").exists()
+    metrics = run_train(run, tiny_checkpoint, flickr_folder, *MAIN, "ckpt_path=last")
     for name in ("best.ckpt", "last.ckpt"):
-        assert same(*(saved_weights(folder / "checkpoints" / name) for folder in (on, finished.folder)))
+        assert same(*(saved_weights(folder / "checkpoints" / name) for folder in (run, finished.folder)))
     clock = "time/fit_seconds"
     assert metrics | {clock: 0} == finished.metrics | {clock: 0}
-    assert captions(on) == captions(finished.folder)
-    earlier = rows(on / "csv" / "earlier" / "metrics.csv")
-    assert [float(row["val/loss"]) for row in earlier if row["val/loss"]] == validations(finished.folder)[:1]
-    assert validations(on) == validations(finished.folder)[1:]
+    assert captions(run) == captions(finished.folder)
+    assert validations(run) == validations(finished.folder)
+    again = run_train(run, tiny_checkpoint, flickr_folder, *MAIN, f"ckpt_path={run}")  # nothing left to train
+    assert again | {clock: 0} == metrics | {clock: 0}
+    assert [path.name for path in run.parent.iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("model.optimizer.lr=0.5", r"model.optimizer.lr=0.5; expected 0.01 as in .*config_resolved.yaml"),
+        (
+            "model.optimizer._target_=torch.optim.SGD",
+            r"model.optimizer._target_=torch.optim.SGD; expected torch",
+        ),
+        ("datamodule.split_seed=3", "datamodule.split_seed=3; expected 0"),
+        (
+            "datamodule.data_dir=OTHER",
+            "the images or their splits differ from the run that ckpt_path resumes",
+        ),
+    ],
+)
+def test_settings_that_a_resumed_run_would_ignore_are_refused(
+    finished, tiny_checkpoint, flickr_folder, tmp_path, changed, message
+):
+    run = tmp_path / "logs" / "train" / "runs" / "one"
+    shutil.copytree(finished.folder, run)
+    before = (run / "config_resolved.yaml").read_bytes(), (run / "metrics.json").read_bytes()
+    if "OTHER" in changed:
+        write_scenes(tmp_path / "other", 30, "plain", seed=3, size=32)
+        changed = f"datamodule.data_dir={tmp_path / 'other'}"
+    with pytest.raises(UserError, match=message):
+        run_train(run, tiny_checkpoint, flickr_folder, *MAIN, changed, "ckpt_path=last")
+    assert (run / "metrics.json").read_bytes() == before[1]
+    if "data_dir" not in changed:
+        assert (run / "config_resolved.yaml").read_bytes() == before[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("callbacks.model_checkpoint.save_top_k=3", "callbacks.model_checkpoint.filename='{epoch}'"),
+        ("callbacks.model_checkpoint.dirpath=ELSEWHERE",),
+    ],
+)
+def test_best_ckpt_is_the_best_epoch_whatever_the_callbacks_names(
+    tiny_checkpoint, flickr_folder, tmp_path, settings
+):
+    """With a rate so high that the first epoch is the best."""
+    settings = [one.replace("ELSEWHERE", str(tmp_path / "elsewhere")) for one in settings]
+    rate = (
+        "model.train=full",
+        "model.optimizer.lr=1",
+        "model.lr_scheduler=null",
+        "trainer.max_epochs=2",
+        "test=false",
+    )
+    limits = ("trainer.limit_train_batches=1", "logger=csv")
+    run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, *rate, *limits, *settings)
+    first, second = validations(tmp_path / "run")
+    assert first < second
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert (best["epoch"], best["global_step"]) == (0, 1)
+
+
+@pytest.mark.parametrize("setting", ["datamodule.split_ratios=[0.8,0.2,0]", "trainer.limit_test_batches=0"])
+def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder, tmp_path, caplog, setting):
+    metrics = run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, "trainer.max_steps=1", setting)
+    assert "val/loss" in metrics
+    assert not [name for name in metrics if name.startswith("test/")]
+    assert "the test is skipped" in caplog.text
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
 
 
 def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder, tmp_path):
@@ -136,7 +208,7 @@ def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder
     found = []
     for number, seed in enumerate((0, 0, 7)):
         torch.manual_seed(100 + number)
-        words = (f"seed={seed}", "model.train=lora", "test=false", "logger=none", *NO_LOGGER)
+        words = (f"seed={seed}", "model.train=lora", "test=false", "~logger")
         run_train(tmp_path / f"run{number}", tiny_checkpoint, flickr_folder, *words)
         found.append(saved_weights(tmp_path / f"run{number}" / "checkpoints" / "best.ckpt"))
     assert same(found[0], found[1])
@@ -178,6 +250,6 @@ def test_eight_samples_are_learned_by_heart(root, tmp_path):
 
 def test_a_report_that_finds_no_room_does_not_cost_the_numbers(tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
-    finish(tmp_path, {"test/loss": 1.5})
+    write_reports(tmp_path, {"test/loss": 1.5})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}
     assert "the report cannot be written" in caplog.text

@@ -61,6 +61,7 @@ def test_only_rank_zero_writes_to_the_logs(monkeypatch):
     assert run_root("logs") == "logs"
     monkeypatch.setenv("RANK", "1")
     assert Path(run_root("logs")).parent == Path(tempfile.gettempdir())
+    assert Path(run_root("logs")).stat().st_mode & 0o077 == 0  # nobody else can write there, and it is new
 
 
 def test_the_folder_of_a_search_is_made(tmp_path):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from src.utils.errors import UserError
-from src.utils.run_folder import checkpoint_file, find_checkpoint, newest_checkpoint, write_json
+from src.utils.run_folder import checkpoint_file, find_checkpoint, newest_run, write_json
 
 
 def make_run(logs, name, *files):
@@ -17,34 +17,28 @@ def make_run(logs, name, *files):
     return folder
 
 
-def test_last_is_the_newest_run_by_its_stamp_not_by_the_files_age(tmp_path):
-    new = make_run(tmp_path, "train/runs/2026-02-01_10-00-00-000002-ffffff", "last.ckpt")
-    old = make_run(tmp_path, "train/runs/2026-02-01_10-00-00-000001-aaaaaa", "last.ckpt")
-    os.utime(new / "last.ckpt", (1, 1))
-    make_run(tmp_path, "train/runs/2026-03-01_10-00-00-000000-aaaaaa")  # has none
-    make_run(tmp_path, "debug/runs/2026-04-01_10-00-00-000000-aaaaaa", "last.ckpt")  # no training
-    assert newest_checkpoint(tmp_path) == new / "last.ckpt"
-    assert find_checkpoint("last", tmp_path) == str(new / "last.ckpt")
-    assert old.is_dir()
+def test_last_is_the_run_of_that_task_that_wrote_last_whatever_it_is_called(tmp_path):
+    names = ("train/runs/2026-02-01", "train/multiruns/zzz/2", "train/multiruns/zzz/10", "debug/runs/a")
+    for number, name in enumerate(names):
+        os.utime(make_run(tmp_path, name, "last.ckpt") / "last.ckpt", (number, number))
+    make_run(tmp_path, "train/runs/2026-03-01")  # has none
+    assert newest_run(tmp_path) == tmp_path / "debug/runs/a"
+    assert newest_run(tmp_path, "train") == tmp_path / "train/multiruns/zzz/10"
+    os.utime(tmp_path / "train/runs/2026-02-01/checkpoints/last.ckpt", (9, 9))
+    assert newest_run(tmp_path, "train") == tmp_path / "train/runs/2026-02-01"
 
 
-def test_last_of_a_multirun_is_its_last_job(tmp_path):
-    make_run(tmp_path, "train/runs/2026-02-01_10-00-00-000002-ffffff", "last.ckpt")
-    make_run(tmp_path, "train/multiruns/2026-02-02_10-00-00-000002-ffffff/2", "last.ckpt")
-    tenth = make_run(tmp_path, "train/multiruns/2026-02-02_10-00-00-000002-ffffff/10", "last.ckpt")
-    assert newest_checkpoint(tmp_path) == tenth / "last.ckpt"
+@pytest.mark.parametrize("value", ["run", "last"])
+def test_training_resumes_from_last_and_everything_else_takes_best(tmp_path, value):
+    folder = make_run(tmp_path, "train/runs/a", "best.ckpt", "last.ckpt")
+    value = str(folder.parent) if value == "run" else value
+    assert find_checkpoint(value, tmp_path) == str(folder / "best.ckpt")
+    assert find_checkpoint(value, tmp_path, which="last") == str(folder / "last.ckpt")
 
 
 def test_no_run_at_all(tmp_path):
     with pytest.raises(UserError, match="ckpt_path=last: no run under"):
-        newest_checkpoint(tmp_path)
-
-
-def test_files_and_run_folders(tmp_path):
-    folder = make_run(tmp_path, "train/runs/a", "best.ckpt", "last.ckpt")
-    assert find_checkpoint(str(folder / "last.ckpt"), tmp_path) == str(folder / "last.ckpt")
-    assert find_checkpoint(str(folder.parent), tmp_path) == str(folder / "best.ckpt")
-    assert find_checkpoint(None, tmp_path) is None
+        newest_run(tmp_path)
 
 
 def test_nothing_there(tmp_path):

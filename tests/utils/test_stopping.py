@@ -11,9 +11,9 @@ from src.utils.stopping import (
     SIGNALS,
     Stopped,
     StopSignal,
+    handle_signals,
     how_to_resume,
     let_rank_0_exit_first,
-    handle_signals,
     raise_stop,
 )
 
