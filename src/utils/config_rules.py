@@ -55,7 +55,7 @@ def _ratios(value: Any) -> bool:
         return False
     if any(isinstance(share, bool) or not isinstance(share, int | float) or share < 0 for share in value):
         return False
-    return value[0] > 0 and abs(sum(value) - 1) < 1e-6
+    return abs(sum(value) - 1) < 1e-6
 
 
 RULES = (

@@ -52,7 +52,7 @@ def test_what_cannot_be_trained_with_is_refused_in_a_line(monkeypatch, settings,
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_several_launched_processes_without_a_strategy_are_refused(monkeypatch, variable):
     monkeypatch.setenv(variable, "2")
-    with pytest.raises(UserError, match="2 processes were launched.*set trainer=ddp trainer.devices=2"):
+    with pytest.raises(UserError, match=r"2 processes were launched.*set trainer=ddp trainer\.devices=2"):
         check_trainer(config())
     check_trainer(config(trainer=TRAINER | {"strategy": "ddp", "devices": 2}))
 

@@ -131,7 +131,7 @@ def test_mistakes_are_told_in_one_line(tmp_path):
         (
             f"ckpt_path={tmp_path}/none.ckpt",
         ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
-        (f"predictions={tmp_path}/none.csv",): "none.csv' does not exist; expected a predictions.csv",
+        (f"predictions={tmp_path}/none.csv",): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",
         (): "ckpt_path is not set; expected a checkpoint to score",
         (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
         (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",
@@ -141,3 +141,17 @@ def test_mistakes_are_told_in_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             run_eval(tmp_path / str(number), *words)
         assert "\n" not in str(caught.value)
+
+
+def test_a_whole_folder_can_be_the_test_set(finished, flickr_folder, tmp_path, caplog):
+    """Here that of the training, of which most images were trained on: that is counted and logged."""
+    words = ("datamodule.split_ratios=[0,0,1]", "zero_shot=false")
+    metrics = run_eval(tmp_path / "eval", f"ckpt_path={finished.folder}", *words)
+    assert metrics["data/test_images"] == 40
+    assert metrics["data/test_images_trained_on"] == finished.metrics["data/train_images"]
+    assert "of 40 test images have the names of images that the checkpoint was trained on" in caplog.text
+
+
+def test_no_test_image_to_score_is_one_line(finished, tmp_path):
+    with pytest.raises(UserError, match=r"no test image to score.*set datamodule.split_ratios=\[0,0,1\]"):
+        run_eval(tmp_path / "eval", f"ckpt_path={finished.folder}", "datamodule.split_ratios=[0.5,0.5,0]")
