@@ -1,11 +1,11 @@
 "use strict";
-// Word maps: dark where the model did not look, clear and warm where it did.
-const addWordMaps = (() => {
+// Attention maps: dark where a word attended little, clear and warm where it attended much.
+const addAttentionMaps = (() => {
   const STOPS = [[0, 12, 10, 38, 0.7], [0.4, 84, 24, 104, 0.56], [0.7, 226, 92, 44, 0.42], [1, 255, 214, 96, 0.34]];
   const PALETTE = Array.from({ length: 256 }, (_, level) => {
     const t = level / 255, after = Math.max(1, STOPS.findIndex((stop) => stop[0] >= t));
-    const [low, high] = [STOPS[after - 1], STOPS[after]], share = (t - low[0]) / (high[0] - low[0]);
-    const mix = low.map((value, place) => value + share * (high[place] - value));
+    const [low, high] = [STOPS[after - 1], STOPS[after]], fraction = (t - low[0]) / (high[0] - low[0]);
+    const mix = low.map((value, index) => value + fraction * (high[index] - value));
     return [mix[1], mix[2], mix[3], 255 * mix[4]];
   });
 
@@ -33,25 +33,25 @@ const addWordMaps = (() => {
     canvas.setAttribute("aria-hidden", "true");
     image.after(canvas);
     let pinned = -1;
-    const light = (word) => {
-      words.forEach((button, place) => button.classList.toggle("on", place === word));
+    const highlight = (word) => {
+      words.forEach((button, index) => button.classList.toggle("on", index === word));
       canvas.classList.toggle("on", word >= 0);
       if (word >= 0) paint(canvas, map, word);
     };
     const pin = (word) => {
       pinned = word;
-      words.forEach((button, place) => button.setAttribute("aria-pressed", String(place === word)));
-      light(word);
+      words.forEach((button, index) => button.setAttribute("aria-pressed", String(index === word)));
+      highlight(word);
     };
-    const words = map.words.map((text, place) => {
+    const words = map.words.map((text, index) => {
       const button = document.createElement("button");
-      Object.assign(button, { type: "button", className: "word", textContent: text, tabIndex: place ? -1 : 0 });
+      Object.assign(button, { type: "button", className: "word", textContent: text, tabIndex: index ? -1 : 0 });
       button.setAttribute("aria-pressed", "false");
-      button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && light(place));
-      button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && light(pinned));
-      button.addEventListener("focus", () => button.matches(":focus-visible") && light(place));
-      button.addEventListener("blur", () => light(pinned));
-      button.addEventListener("click", () => pin(pinned === place ? -1 : place));
+      button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && highlight(index));
+      button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && highlight(pinned));
+      button.addEventListener("focus", () => button.matches(":focus-visible") && highlight(index));
+      button.addEventListener("blur", () => highlight(pinned));
+      button.addEventListener("click", () => pin(pinned === index ? -1 : index));
       return button;
     });
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
@@ -59,12 +59,12 @@ const addWordMaps = (() => {
       if (event.key === "Escape") pin(-1);
       if (!(event.key in step)) return;
       const next = Math.min(words.length - 1, Math.max(0, words.indexOf(event.target) + step[event.key]));
-      words.forEach((button, place) => { button.tabIndex = place === next ? 0 : -1; });
+      words.forEach((button, index) => { button.tabIndex = index === next ? 0 : -1; });
       words[next].focus();
       event.preventDefault();
     });
     caption.setAttribute("role", "group");
-    caption.setAttribute("aria-label", `${caption.textContent}. Word maps: arrow keys move between words.`);
+    caption.setAttribute("aria-label", `${caption.textContent}. Attention maps: arrow keys move between words.`);
     caption.replaceChildren(...words.flatMap((button) => [button, " "]));
   };
 })();

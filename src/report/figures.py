@@ -1,138 +1,310 @@
-"""The README's figures of a run, by one command:
+"""Draw a run's figures with matplotlib: curves, weight histograms, captioned images, attention maps.
 
     python -m src.report.figures run_dir=<run> out=images/flickr
 
-losses.png, encoder_weights.png and decoder_weights.png (from the run's TensorBoard files), captions.png (the
-test pictures whose CIDEr-D is best, middle and worst).
+writes losses.png, encoder_weights.png and decoder_weights.png (from the run's TensorBoard files) and captions.png
+(the test images whose CIDEr-D is best, middle and worst).
 """
 
+import base64
+import io
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from src.datamodule.images.decode import UnreadableImage, load_image
-from src.report.curves import SOFT, VAL_COLOUR, save_png, write_losses
-from src.report.histograms import Ridge, read_ridges
-from src.report.printable import printable
-from src.report.run_files import Prediction, read_predictions
+from src.report.cross_attention_maps import read_attention
+from src.report.run_files import (
+    TRAIN_LOSS, VAL_LOSS, History, Point, Prediction, curve, read_history, read_predictions,
+)  # fmt: skip
+from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
+from src.utils.files import atomic_write
+from src.utils.logging import visible
 
-USAGE = "python -m src.report.figures run_dir=<run> out=<folder>"
+TUNED, TRAIN, SOFT, LINE = "#0f766e", "#c2a878", "#5c6068", "#dfdcd5"
+THEME = {TUNED: "var(--tuned)", TRAIN: "var(--train)", SOFT: "var(--soft)", LINE: "var(--line)"}  # of report.css
+EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
+MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
+BINS = np.linspace(0, 1, 81)
+TAIL = 0.001  # fraction of the values outside a histogram's axis at either end
+COLUMNS = 3  # images side by side
+DEFAULTS = {"run_dir": None, "out": None}
 
 
-def main(arguments: Sequence[str]) -> list[Path]:
-    """Draw what the run folder has the files for; returns the pictures written.
+def main(arguments: Sequence[str]) -> int:
+    """Draw what the run folder has the files for and print the paths.
 
     Raises:
-        UserError: another argument than run_dir and out, or a run folder with nothing to draw.
+        UserError: an unknown argument, or a run folder with nothing to draw.
     """
-    settings = dict(argument.partition("=")[::2] for argument in arguments)
-    if set(settings) != {"run_dir", "out"}:
-        raise UserError(f"arguments={' '.join(arguments)!r}; expected run_dir and out; write {USAGE}")
+    settings = parse_command(arguments, DEFAULTS)
     run_dir, out = Path(settings["run_dir"]), Path(settings["out"])
     if not run_dir.is_dir():
-        raise UserError(f"run_dir={str(run_dir)!r} does not exist; expected a run folder; write {USAGE}")
-    written = [write_losses(run_dir, out / "losses.png")]
-    for half in ("encoder", "decoder"):
-        if ridges := read_ridges(run_dir / "tensorboard", half):
-            written.append(save_png(draw_ridges(ridges, half), out / f"{half}_weights.png"))
-    if (run_dir / "predictions.csv").is_file() and (
-        figure := draw_captions(read_predictions(run_dir / "predictions.csv"))
-    ):
-        written.append(save_png(figure, out / "captions.png"))
-    found = [path for path in written if path is not None]
-    if not found:
+        raise UserError(f"run_dir={str(run_dir)!r} does not exist; expected a run folder; set run_dir=<run>")
+    figures = {"losses": draw_losses(read_history(run_dir / "csv"))}
+    figures |= {
+        f"{stack}_weights": draw_weights(run_dir / "tensorboard", stack) for stack in ("encoder", "decoder")
+    }
+    if (run_dir / "predictions.csv").is_file():
+        figures["captions"] = draw_extremes(read_predictions(run_dir / "predictions.csv"))
+    written = [save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure is not None]
+    if not written:
         raise UserError(
             f"run_dir={str(run_dir)!r} has no csv/metrics.csv, tensorboard/ or predictions.csv; "
-            f"expected the folder of a finished run; write {USAGE}"
+            "expected the folder of a finished run; set run_dir=<run>"
         )
-    return found
+    print(*written, sep="\n")
+    return 0
 
 
-def draw_ridges(ridges: Sequence[Ridge], half: str) -> Figure:
-    """Histograms of each weight over the epochs, the first at the back, the last in front."""
-    columns = min(3, len(ridges))
-    rows = -(-len(ridges) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.5), layout="constrained")
-    figure.suptitle(f"{half.capitalize()}: trained weights over the epochs", weight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place, ridge in zip(axes, ridges, strict=False):
-        _draw_ridge(place, ridge)
-    for place in axes[len(ridges) :]:
-        place.set_visible(False)
+# ---- curves
+
+
+def write_losses(run_dir: Path) -> Path | None:
+    """Draw losses.png into the run folder from its csv log; None where no loss was logged.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = draw_losses(read_history(Path(run_dir) / "csv"))
+    return None if figure is None else save_png(figure, Path(run_dir) / "losses.png")
+
+
+def draw_losses(history: History, size: tuple[float, float] = (8, 4)) -> Figure | None:
+    """Draw training and validation loss over optimizer steps; size in inches; None without any."""
+    train, val = curve(history, TRAIN_LOSS), curve(history, VAL_LOSS)
+    return draw_curves("loss, nats per token", train, val, size, min) if train or val else None
+
+
+def draw_scores(history: History, size: tuple[float, float] = (8, 3)) -> Figure | None:
+    """Draw CIDEr-D on validation images over optimizer steps; None where it was not computed."""
+    val = curve(history, ("val/cider_d",))
+    return draw_curves("CIDEr-D", [], val, size, max) if val else None
+
+
+def draw_curves(
+    label: str, train: Sequence[Point], val: Sequence[Point], size: tuple[float, float], best: Any
+) -> Figure:
+    """Draw curves of (step, value) and mark the validation point that is `best`: `min` or `max`."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    if train:
+        axes.plot(*zip(*train, strict=True), color=TRAIN, linewidth=1.2, label="training", clip_on=False)
+    if val:
+        marker = "o" if len(val) <= 60 else ""
+        axes.plot(*zip(*val, strict=True), color=TUNED, linewidth=2, marker=marker, ms=4, label="validation",
+                  clip_on=False)  # fmt: skip
+        step, value = best(val, key=lambda point: point[1])
+        axes.plot(step, value, "o", ms=11, mfc="none", color=TUNED, clip_on=False)
+        axes.annotate(f"best {value:.3f}", (step, value), xytext=(0, 12), textcoords="offset points",
+                      ha="center", weight="bold", color=SOFT)  # fmt: skip
+    axes.set_xlabel("optimizer step", color=SOFT)
+    axes.set_ylabel(label, color=SOFT)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.margins(x=0.03, y=0.14)
+    axes.grid(axis="y", color=LINE, clip_on=False)
+    axes.tick_params(colors=SOFT, color=LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.legend(frameon=False, labelcolor=SOFT)
     return figure
 
 
-def _draw_ridge(axes: Axes, ridge: Ridge) -> None:
-    lift = 0.45 * max(max(density) for density in ridge.densities) or 1.0
-    total = len(ridge.epochs)
-    for order, density in enumerate(ridge.densities):
-        base = (total - 1 - order) * lift
-        share = order / max(1, total - 1)
-        face = tuple((1 - share) * light + share * dark for light, dark in zip(_LIGHT, _DARK, strict=True))
-        upper = [base + value for value in density]
-        axes.fill_between(ridge.centres, base, upper, color=face, zorder=order, linewidth=0)
-        axes.plot(ridge.centres, upper, color="white", linewidth=0.8, zorder=order)
-    shown = sorted({0, total // 2, total - 1})
-    axes.set_yticks([(total - 1 - order) * lift for order in shown], [f"{ridge.epochs[o]}" for o in shown])
-    axes.set_title(ridge.name, fontsize=9)
+def save_png(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, the same bytes for equal drawings."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getvalue())
+    return path
+
+
+def inline_svg(figure: Figure, label: str, css_class: str) -> str:
+    """Return a figure as an SVG element for a page whose policy allows no inline styles, in the page's colours."""
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The salt makes ids unique within the page and equal for equal runs.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{label} {css_class}"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)  # of groups: the same in every figure
+    svg = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
+    for colour, variable in THEME.items():
+        svg = svg.replace(colour, variable)
+    view_box = re.search(r'viewBox="[^"]*"', svg)
+    assert view_box is not None
+    head = f'<svg class="{css_class}" {view_box[0]} role="img" aria-label="{label}">'
+    return head + svg[svg.index(">") + 1 :]
+
+
+def _attributes(style: str) -> str:
+    """Turn `fill: none; font: 10px x` into presentation attributes; fonts are the page's."""
+    declarations = (declaration.partition(":")[::2] for declaration in style.split(";"))
+    pairs = ((name.strip(), value.strip()) for name, value in declarations)
+    return "".join(f' {name}="{value}"' for name, value in pairs if name and not name.startswith("font"))
+
+
+# ---- weight histograms
+
+
+def draw_weights(folder: Path, stack: str) -> Figure | None:
+    """Draw histograms of the largest `weights/<stack>/...` over the epochs, from TensorBoard files; the last in front.
+
+    stack: "encoder" or "decoder". Returns None where there are none.
+    """
+    if not folder.is_dir():
+        return None
+    from tensorboard.backend.event_processing import event_accumulator
+
+    events = event_accumulator.EventAccumulator(str(folder), {event_accumulator.HISTOGRAMS: 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["histograms"] if tag.startswith(f"weights/{stack}/")]
+    # A resumed run logs a step again: the last one counts.
+    logged = {tag: {event.step: event.histogram_value for event in events.Histograms(tag)} for tag in tags}
+    largest = sorted(tags, key=lambda tag: -list(logged[tag].values())[-1].num)[:MAX_WEIGHTS]
+    tags = [tag for tag in tags if tag in largest]
+    if not tags:
+        return None
+    columns = min(COLUMNS, len(tags))
+    rows = -(-len(tags) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.5), layout="constrained")
+    figure.suptitle(f"{stack.capitalize()}: trained weights over the epochs", weight="bold")
+    grid_axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, tag, name in zip(grid_axes, tags, short_names(tags), strict=False):
+        axes.set_title(name, fontsize=9)
+        _draw_histograms(axes, logged[tag])
+    for axes in grid_axes[len(tags) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def short_names(tags: Sequence[str]) -> list[str]:
+    """Drop the leading name components that all tags share.
+
+    Example: weights/decoder/h.11.mlp.c_fc.weight and .../h.11.attn.c_attn.weight -> mlp.c_fc.weight, ...
+    """
+    split = [re.split(r"[./]", tag) for tag in tags]
+    shared = next((i for i, names in enumerate(zip(*split, strict=False)) if len(set(names)) > 1), len(split[0]) - 2)
+    return [".".join(names[shared:]) for names in split]
+
+
+def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
+    """Draw one weight: a density per epoch (histograms: epoch -> TensorBoard's buckets), each shifted up."""
+    cumulative = []
+    for histogram in histograms.values():
+        limits = np.clip([histogram.min, *histogram.bucket_limit], histogram.min, histogram.max)
+        cumulative.append((limits, np.cumsum([0.0, *histogram.bucket]) / max(sum(histogram.bucket), 1.0)))
+    ends = np.array([np.interp((TAIL, 1 - TAIL), fractions, limits) for limits, fractions in cumulative])
+    low, high = ends[:, 0].min(), ends[:, 1].max()
+    edges = low + (high - low if high > low else 1.0) * BINS
+    centres = (edges[:-1] + edges[1:]) / 2
+    densities = [np.diff(np.interp(edges, *pair)) / np.diff(edges) for pair in cumulative]
+    lift = 0.45 * max(density.max() for density in densities) or 1.0
+    last = len(densities) - 1
+    for index, density in enumerate(densities):
+        bottom = (last - index) * lift
+        colour = EPOCH_COLOURS(index / max(1, last))
+        axes.fill_between(centres, bottom, bottom + density, color=colour, zorder=index, linewidth=0)
+        axes.plot(centres, bottom + density, color="white", linewidth=0.8, zorder=index)
+    shown = sorted({0, (last + 1) // 2, last})
+    epochs = list(histograms)
+    axes.set_yticks([(last - index) * lift for index in shown], [str(epochs[index]) for index in shown])
     axes.set_ylabel("epoch", color=SOFT)
     axes.tick_params(length=0, labelsize=8, colors=SOFT)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-_LIGHT, _DARK = (0.87, 0.83, 0.74), (0.06, 0.46, 0.43)
+# ---- captioned images
 
 
-def draw_captions(predictions: Sequence[Prediction]) -> Figure | None:
-    """The pictures of best, middle and worst CIDEr-D with both captions; None without readable pictures."""
-    ranked = sorted(
-        (row for row in predictions if "cider_d" in row.scores and _picture(row) is not None),
-        key=lambda row: -row.scores["cider_d"],
-    )
-    if not ranked:
-        return None
-    places = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
-    figure = Figure(figsize=(4 * len(places), 4.6), layout="constrained")
-    columns = figure.subplots(1, len(places), squeeze=False)[0]
-    for axes, (index, place) in zip(columns, places.items(), strict=True):
-        row = ranked[index]
-        axes.imshow(_picture(row))
+def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ()) -> Figure:
+    """Draw images with both captions and a reference below each; unreadable ones are skipped."""
+    readable = [(row, pixels) for row in predictions if (pixels := row.pixels()) is not None]
+    rows = max(1, -(-len(readable) // COLUMNS))
+    figure = Figure(figsize=(4.2 * COLUMNS, 5 * rows), layout="constrained")
+    grid_axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for index, (axes, (row, pixels)) in enumerate(zip(grid_axes, readable, strict=False)):
+        axes.imshow(pixels)
+        if titles:
+            axes.set_title(titles[index], fontsize=10, color=SOFT)
+        lines = {"before": row.zero_shot_caption, "after": row.caption, "reference": next(iter(row.references), "")}
+        colours = {"before": SOFT, "after": TUNED, "reference": "black"}
+        down = -0.04
+        for name, text in lines.items():
+            if text:  # captions are no formulas, whatever dollar signs they hold
+                wrapped = textwrap.fill(visible(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
+                axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5,
+                          color=colours[name], parse_math=False)  # fmt: skip
+                down -= 0.075 * (wrapped.count("\n") + 1) + 0.015
+    for axes in figure.axes:
         axes.set_axis_off()
-        axes.set_title(
-            f"{place} of {len(ranked)}: CIDEr-D {row.scores['cider_d']:.2f}", fontsize=10, color=SOFT
-        )
-        _write(axes, [("before", row.zero_shot_caption, SOFT), ("after", row.caption, VAL_COLOUR),
-                      ("reference", next(iter(row.references), None), "black")])  # fmt: skip
     return figure
 
 
-def _write(axes: Axes, lines: Sequence[tuple[str, str | None, str]]) -> None:
-    """Put lines of text under a picture; captions are no formulas, whatever dollars they hold."""
-    down = -0.04
-    for name, text, colour in lines:
-        if text is not None:
-            wrapped = textwrap.fill(printable(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
-            axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5, color=colour,
-                      parse_math=False)  # fmt: skip
-            down -= 0.075 * (wrapped.count("\n") + 1) + 0.015
-
-
-def _picture(row: Prediction) -> np.ndarray | None:
-    """uint8 (H,W,3)."""
-    try:
-        return load_image(row.path, row.box, row.span).permute(1, 2, 0).numpy()
-    except (UnreadableImage, OSError, ValueError):
+def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
+    """Draw the readable images of best, middle and worst CIDEr-D; None without any."""
+    scored = [row for row in predictions if "cider_d" in row.scores and row.pixels() is not None]
+    ranked = sorted(scored, key=lambda row: -row.scores["cider_d"])
+    if not ranked:
         return None
+    ranks = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
+    chosen = [ranked[index] for index in ranks]
+    titles = [
+        f"{rank} of {len(ranked)}: CIDEr-D {row.scores['cider_d']:.2f}"
+        for rank, row in zip(ranks.values(), chosen, strict=True)
+    ]
+    return draw_captions(chosen, titles)
+
+
+def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
+    """Draw the first `count` readable test images of a run."""
+    rows = read_predictions(Path(run_dir) / "predictions.csv")
+    return draw_captions([row for row in rows if row.pixels() is not None][:count])
+
+
+def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
+    """Draw an image once per word of its caption with the decoder's cross-attention over it.
+
+    image_id: an image of attention.json; None takes the first readable one.
+
+    Raises:
+        UserError: there is no such image.
+    """
+    maps = read_attention(Path(run_dir) / "attention.json")
+    rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}
+    names = [image_id] if image_id else list(maps)
+    found = ((maps[name], rows[name].pixels()) for name in names if name in maps and name in rows)
+    entry, pixels = next(((entry, pixels) for entry, pixels in found if pixels is not None), ({}, None))
+    if pixels is None:
+        known = ", ".join(list(maps)[:5]) or "none"
+        raise UserError(f"image_id={image_id!r} has no attention map; expected one of {known}; choose one")
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = np.array(entry["region"]) * (width, height, width, height)
+    columns = min(6, len(entry["words"]))
+    rows_needed = -(-len(entry["words"]) // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.4 * rows_needed), layout="constrained")
+    grid_axes = figure.subplots(rows_needed, columns, squeeze=False).flat
+    for axes, word, heat in zip(grid_axes, entry["words"], entry["heat"], strict=False):
+        grid = np.frombuffer(base64.b64decode(heat), np.uint8).reshape(entry["height"], entry["width"])
+        axes.imshow(pixels)
+        axes.imshow(grid, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear")
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        axes.set_title(word, fontsize=10, parse_math=False)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
 
 
 if __name__ == "__main__":
-    try:
-        print(*main(sys.argv[1:]), sep="\n")
-    except UserError as error:
-        sys.exit(str(error))
+    run_command(main, sys.argv[1:], __doc__)

@@ -4,20 +4,20 @@
   if (!cards.length) return;
   const byId = (id) => document.getElementById(id);
   const maps = JSON.parse(byId("maps").textContent);
-  const grid = byId("cards"), toolbar = byId("toolbar"), nothing = byId("nothing"), query = byId("query");
+  const grid = byId("cards"), toolbar = byId("toolbar"), noMatch = byId("nothing"), query = byId("query");
   const buttons = [...toolbar.querySelectorAll("[data-view]")];
   let view = "random", ordered = null;
 
-  // ---- views and search: pictures are kept in the page and hidden
+  // ---- views and search: images stay in the page and are hidden
   const textOf = (card) =>
     [...card.querySelectorAll(".caption, .references li, .name")].map((part) => part.textContent).join("\n").toLowerCase();
   const texts = new Map(cards.map((card) => [card, textOf(card)]));
-  const place = (card) => Number(view === "all" ? card.dataset.index : card.dataset[view]);
+  const rank = (card) => Number(view === "all" ? card.dataset.index : card.dataset[view]);
 
   const show = () => {
     const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
     const mappedOnly = byId("mapped")?.checked;
-    const inView = cards.filter((card) => view === "all" || view in card.dataset).sort((a, b) => place(a) - place(b));
+    const inView = cards.filter((card) => view === "all" || view in card.dataset).sort((a, b) => rank(a) - rank(b));
     const found = new Set(inView.filter((card) =>
       words.every((word) => texts.get(card).includes(word)) && (!mappedOnly || card.dataset.index in maps)));
     if (ordered !== view) grid.append(...inView);
@@ -25,16 +25,16 @@
     for (const card of cards) card.hidden = !found.has(card);
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === view));
     byId("count").textContent = found.size === inView.length
-      ? `${found.size} picture${found.size === 1 ? "" : "s"}` : `${found.size} of ${inView.length} pictures`;
-    nothing.hidden = found.size > 0;
+      ? `${found.size} image${found.size === 1 ? "" : "s"}` : `${found.size} of ${inView.length} images`;
+    noMatch.hidden = found.size > 0;
     const empty = document.querySelector(`template[data-empty="${view}"]`);
-    nothing.firstElementChild.textContent =
-      inView.length || !empty ? "No picture here matches." : empty.content.textContent;
-    nothing.lastElementChild.hidden = !inView.length || view === "all";
+    noMatch.firstElementChild.textContent =
+      inView.length || !empty ? "No image here matches." : empty.content.textContent;
+    noMatch.lastElementChild.hidden = !inView.length || view === "all";
   };
   const choose = (name) => { view = name; show(); };
   for (const button of buttons) button.addEventListener("click", () => choose(button.dataset.view));
-  nothing.lastElementChild.addEventListener("click", () => choose("all"));
+  noMatch.lastElementChild.addEventListener("click", () => choose("all"));
   query.addEventListener("input", show);
   byId("mapped")?.addEventListener("change", show);
   byId("references").addEventListener("change", (event) => {
@@ -43,7 +43,7 @@
 
   for (const card of cards)
     if (card.dataset.index in maps)
-      addWordMaps(card.querySelector("img"), card.querySelector(".caption.tuned"), maps[card.dataset.index]);
+      addAttentionMaps(card.querySelector("img"), card.querySelector(".caption.tuned"), maps[card.dataset.index]);
   toolbar.hidden = false;
   show();
 })();

@@ -181,7 +181,7 @@ def compare_curves(whole: Place, other: Place) -> tuple[int, bool]:
 
 def curves(run: Path) -> dict[str, float]:
     """What was logged in each step, by the run itself or by those that it went on from."""
-    from src.report.history import read_history
+    from src.report.run_files import read_history
 
     return {
         f"{name} {row['step']:.0f}": value

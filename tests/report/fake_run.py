@@ -1,4 +1,4 @@
-"""A run folder of drawn pictures with the very files that an evaluation leaves, to test and to look at."""
+"""A run folder of synthetic images with the files that an evaluation writes."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageDraw
 
-from src.report.attention import write_attention
+from src.report.cross_attention_maps import encode_attention
 
 COLOURS = {"red": "#c8503c", "green": "#4f9d69", "blue": "#3f6fb5", "yellow": "#e3b23c", "purple": "#7d5ba6"}
 THINGS = ("ball", "house", "tree", "car", "boat")
@@ -31,13 +31,13 @@ class WordAttention(NamedTuple):
     region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
-def make_run(folder: Path, pictures: int = 12, noise: bool = False, hostile: bool = True) -> Path:
+def make_run(folder: Path, count: int = 12, noise: bool = False, hostile: bool = True) -> Path:
     """Write a complete run folder; with `hostile`, one caption and file name try to be HTML."""
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows, maps = [], {}
-    for number in range(pictures):
-        row, heat = _picture(folder, number, rng, noise)
+    for number in range(count):
+        row, heat = _image(folder, number, rng, noise)
         rows.append(row)
         maps[row["image_id"]] = heat
     if hostile:
@@ -49,7 +49,8 @@ def make_run(folder: Path, pictures: int = 12, noise: bool = False, hostile: boo
         del maps[rows[1]["image_id"]]
         rows[2]["image_id"] = '<u>&name">.jpg'
     _write_csv(folder / "predictions.csv", rows)
-    write_attention(folder / "attention.json", dict(list(maps.items())[: pictures // 2 + 1]))
+    entries = [encode_attention(*item) for item in list(maps.items())[: count // 2 + 1]]
+    (folder / "attention.json").write_text(json.dumps(entries))
     (folder / "metrics.json").write_text(json.dumps(_metrics()))
     (folder / "csv").mkdir(exist_ok=True)
     _write_csv(folder / "csv" / "metrics.csv", _history())
@@ -57,7 +58,7 @@ def make_run(folder: Path, pictures: int = 12, noise: bool = False, hostile: boo
     return folder
 
 
-def _picture(folder: Path, number: int, rng: random.Random, noise: bool) -> tuple[dict, WordAttention]:
+def _image(folder: Path, number: int, rng: random.Random, noise: bool) -> tuple[dict, WordAttention]:
     colour, thing, place = rng.choice(list(COLOURS)), rng.choice(THINGS), rng.choice(list(PLACES))
     width, height = rng.choice([(500, 375), (375, 500), (480, 480), (640, 300)])
     size, across, down = rng.uniform(0.2, 0.4), rng.uniform(0.25, 0.75), rng.uniform(0.45, 0.65)
@@ -69,14 +70,14 @@ def _picture(folder: Path, number: int, rng: random.Random, noise: bool) -> tupl
     half = size * min(width, height) / 2
     box = (across * width - half, down * height - half, across * width + half, down * height + half)
     (pen.ellipse if thing == "ball" else pen.rectangle)(box, fill=COLOURS[colour])
-    (folder / "pictures").mkdir(exist_ok=True)
-    path = folder / "pictures" / f"{number:04d}.jpg"
+    (folder / "images").mkdir(exist_ok=True)
+    path = folder / "images" / f"{number:04d}.jpg"
     image.save(path, quality=90)
     caption = f"a {colour} {thing} stands {place}"
     score, base = rng.betavariate(4, 2) * 4, rng.betavariate(1.2, 5) * 3
     row = {
         "image_id": path.name, "path": str(path), "caption": caption,
-        "zero_shot_caption": f"a picture of a {rng.choice(THINGS)}",
+        "zero_shot_caption": f"an image of a {rng.choice(THINGS)}",
         **{f"reference_{k}": text for k, text in enumerate(_references(colour, thing, place), 1)},
         "license": "CC BY 4.0" if number % 3 == 0 else "", "bleu_4": score / 5, "cider_d": score,
         "rouge_l": score / 4.2, "zero_shot_bleu_4": base / 6, "zero_shot_cider_d": base,

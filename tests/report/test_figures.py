@@ -1,105 +1,131 @@
-"""The README's figures, from what a run leaves."""
+"""Figures of a run: curves, weight histograms, captioned images, attention maps."""
 
-import runpy
-import sys
+import re
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from src.report.figures import draw_captions, main
-from src.report.histograms import read_ridges
+from src.report.figures import (
+    draw_attention, draw_extremes, draw_images, draw_losses, draw_scores, draw_weights, inline_svg, main, write_losses,
+)  # fmt: skip
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
-from tests.report.fake_run import make_run
+from tests.report.fake_run import HOSTILE, make_run
 
-NAMES = [
-    f"h.11.{part}.weight"
-    for part in ("attn.c_attn", "attn.c_proj", "cross.q_attn", "mlp.c_fc", "mlp.c_proj", "ln", "x")
-]
+NAMES = [f"h.11.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "q_attn", "c_fc", "c_proj", "ln", "x")]
+HISTORY = [
+    {"step": 1.0, "train/loss": 3.0}, {"step": 2.0, "val/loss": 2.0, "val/cider_d": 0.5},
+    {"step": 4.0, "val/loss": 2.5, "val/cider_d": 0.7},
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = make_run(tmp_path_factory.mktemp("runs") / "run", pictures=5)
+    """Eight images, the first of which is missing, and weight histograms of three epochs."""
+    folder = make_run(tmp_path_factory.mktemp("runs") / "run", 8)
+    (folder / "images" / "0000.jpg").unlink()
     writer = SummaryWriter(str(folder / "tensorboard"))
-    for half in ("encoder", "decoder"):
+    for stack in ("encoder", "decoder"):
         for name in NAMES:
-            for epoch in range(3):
-                values = torch.randn(
-                    20 if ".ln" in name else 4000, generator=torch.Generator().manual_seed(epoch)
-                )
-                writer.add_histogram(f"weights/{half}/{name}", values * (1 + epoch), epoch)
+            for epoch in (0, 1, 2, 2):  # a resumed run logs a step again
+                generator = torch.Generator().manual_seed(epoch)
+                values = torch.randn(20 if ".ln" in name else 4000, generator=generator) * (1 + epoch)
+                writer.add_histogram(f"weights/{stack}/{name}", values, epoch)
     writer.add_histogram("gradients/decoder/h.11.ln.weight", torch.zeros(3), 0)
     writer.close()
     return folder
 
 
-def test_one_command_draws_all(run, tmp_path):
-    written = main([f"run_dir={run}", f"out={tmp_path / 'figures'}"])
+def test_one_command_draws_every_figure(run, tmp_path, capsys):
+    assert main([f"run_dir={run}", f"out={tmp_path}"]) == 0
     names = ["losses.png", "encoder_weights.png", "decoder_weights.png", "captions.png"]
-    assert [path.name for path in written] == names
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
-
-
-def test_the_largest_weights_are_read_with_every_epoch(run):
-    ridges = read_ridges(run / "tensorboard", "decoder")
-    assert [ridge.name for ridge in ridges] == [
-        "attn.c_attn.weight", "attn.c_proj.weight", "cross.q_attn.weight",
-        "mlp.c_fc.weight", "mlp.c_proj.weight", "x.weight",
-    ]  # fmt: skip
-    for ridge in ridges:
-        assert ridge.epochs == [0, 1, 2]
-        width = ridge.centres[1] - ridge.centres[0]
-        areas = [sum(density) * width for density in ridge.densities]
-        assert areas == pytest.approx([1, 1, 1], abs=0.02)
-        peaks = [max(density) for density in ridge.densities]
-        assert peaks[0] > peaks[1] > peaks[2]  # the values spread from epoch to epoch
-
-
-def test_no_tensorboard_no_ridges(tmp_path):
-    assert read_ridges(tmp_path / "absent", "encoder") == []
-
-
-def test_best_middle_and_worst_are_drawn(run):
-    rows = read_predictions(run / "predictions.csv")
-    axes = draw_captions(rows).axes
-    scores = sorted((row.scores["cider_d"] for row in rows), reverse=True)
-    titles = [found.get_title() for found in axes]
-    places = zip(("best", "middle", "worst"), (scores[0], scores[2], scores[-1]), strict=True)
-    assert titles == [f"{place} of 5: CIDEr-D {score:.2f}" for place, score in places]
-    assert all(not text.get_parse_math() for found in axes for text in found.texts)
-
-
-def test_pictures_that_are_gone_are_not_drawn(tmp_path):
-    run = make_run(tmp_path / "run", pictures=3, hostile=False)
-    rows = read_predictions(run / "predictions.csv")
-    for path in (run / "pictures").iterdir():
-        path.unlink()
-    assert draw_captions(rows) is None
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["run_dir=a"], ["run_dir=a", "out=b", "more=c"], ["run_dir", "out=b", "x"]]
+    ("arguments", "message"),
+    [
+        (["run_dir=a"], "out not given; expected run_dir=..., out=..."),
+        (["run_dir=/nowhere", "out=b"], "run_dir='/nowhere' does not exist"),
+        (["run_dir=.", "out=b"], "expected the folder of a finished run"),
+    ],
 )
-def test_other_arguments_are_refused(arguments):
-    with pytest.raises(UserError, match="expected run_dir and out"):
+def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
         main(arguments)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        main([f"run_dir={tmp_path / 'absent'}", f"out={tmp_path}"])
+def test_curves_mark_the_lowest_loss_and_the_highest_score():
+    losses, scores = draw_losses(HISTORY).axes[0], draw_scores(HISTORY).axes[0]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "validation"]
+    assert (losses.texts[0].get_text(), losses.texts[0].xy) == ("best 2.000", (2.0, 2.0))
+    assert (scores.texts[0].get_text(), scores.texts[0].xy) == ("best 0.700", (4.0, 0.7))
+    assert draw_losses([]) is None
+    assert draw_scores([{"step": 1.0, "val/loss": 2.0}]) is None
 
 
-def test_a_folder_with_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(UserError, match="expected the folder of a finished run"):
-        main([f"run_dir={tmp_path}", f"out={tmp_path / 'out'}"])
+def test_losses_are_written_the_same_each_time(run, tmp_path):
+    first = write_losses(run).read_bytes()
+    assert write_losses(run).read_bytes() == first
+    with Image.open(run / "losses.png") as image:
+        assert image.size == (1200, 600)
+    assert write_losses(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["figures", "diagram"])
-def test_a_command_ends_with_one_line_on_a_mistake(module, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [module, "run=x"])
-    monkeypatch.delitem(sys.modules, f"src.report.{module}", raising=False)
-    with pytest.raises(SystemExit, match=r"^arguments='run=x'; expected [^\n]+$"):
-        runpy.run_module(f"src.report.{module}", run_name="__main__")
+def test_an_inline_svg_has_no_styles_links_or_fixed_colours():
+    svg = inline_svg(draw_losses(HISTORY), "Loss", "chart wide")
+    assert svg.startswith('<svg class="chart wide" viewBox="0 0 ')
+    assert not re.search(r"style|https?:|url\(|font|#[0-9a-f]{6}\b(?!\d)", re.sub(r'href="#m[0-9a-f]+"', "", svg))
+    assert {"var(--tuned)", "var(--train)", "var(--soft)"} <= set(re.findall(r"var\(--\w+\)", svg))
+    assert ">training</text>" in svg
+    assert svg == inline_svg(draw_losses(HISTORY), "Loss", "chart wide")
+
+
+def test_histograms_of_the_largest_weights_over_the_epochs(run, tmp_path):
+    axes = draw_weights(run / "tensorboard", "decoder").axes
+    assert [found.get_title() for found in axes if found.get_visible()] == [
+        name.removeprefix("h.11.") for name in NAMES if ".ln" not in name
+    ]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["0", "1", "2"]
+    heights = [line.get_ydata().max() - line.get_ydata().min() for line in axes[0].lines]
+    assert heights[0] > heights[1] > heights[2]  # the values spread from epoch to epoch
+    assert draw_weights(tmp_path / "absent", "encoder") is None
+    writer = SummaryWriter(str(tmp_path))
+    writer.add_histogram("weights/encoder/layer.0.weight", torch.zeros(10), 0)
+    writer.close()
+    draw_weights(tmp_path, "encoder").canvas.draw()  # equal values
+
+
+def test_best_middle_and_worst_captions(run, tmp_path):
+    rows = read_predictions(run / "predictions.csv")
+    axes = [found for found in draw_extremes(rows).axes if found.has_data()]
+    scores = sorted((row.scores["cider_d"] for row in rows[1:]), reverse=True)
+    ranks = zip(("best", "middle", "worst"), (scores[0], scores[3], scores[-1]), strict=True)
+    assert [found.get_title() for found in axes] == [f"{rank} of 7: CIDEr-D {score:.2f}" for rank, score in ranks]
+    assert draw_extremes(rows[:1]) is None  # no readable image
+
+
+def test_readable_images_with_their_captions_as_text(run):
+    figure = draw_images(run, count=4)
+    texts = [text for axes in figure.axes for text in axes.texts]
+    joined = " ".join(text.get_text().replace("\n", " ") for text in texts)
+    assert len([axes for axes in figure.axes if axes.has_data()]) == 4
+    assert f"after: {HOSTILE}"[:60] in joined
+    assert not any(text.get_parse_math() for text in texts)
+    figure.canvas.draw()
+
+
+def test_attention_is_drawn_word_by_word(run):
+    rows = read_predictions(run / "predictions.csv")
+    figure = draw_attention(run, rows[3].image_id)
+    assert [axes.get_title() for axes in figure.axes if axes.has_data()] == rows[3].caption.split()
+    figure.canvas.draw()
+    assert draw_attention(run).axes[0].get_title() == "a"
+    for image_id in ("0000.jpg", "nowhere.jpg"):
+        with pytest.raises(UserError, match=rf"image_id='{image_id}' has no attention map; expected one of \d+\.jpg"):
+            draw_attention(run, image_id)

@@ -43,7 +43,7 @@ def full(tmp_path_factory) -> tuple[Path, Page]:
 
 @pytest.fixture
 def run(tmp_path):
-    return make_run(tmp_path / "run", pictures=4)
+    return make_run(tmp_path / "run", count=4)
 
 
 def test_it_says_what_the_run_was(full):

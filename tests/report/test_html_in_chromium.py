@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chromium
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    return write_report(make_run(tmp_path_factory.mktemp("runs") / "run", pictures=30))
+    return write_report(make_run(tmp_path_factory.mktemp("runs") / "run", count=30))
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def contrast(first: str, second: str) -> float:
 
 
 def test_two_hundred_pictures_are_small_and_open_quickly(browser, tmp_path):  # noqa: F811
-    path = write_report(make_run(tmp_path / "run", pictures=200, noise=True))
+    path = write_report(make_run(tmp_path / "run", count=200, noise=True))
     assert path.stat().st_size < 15_000_000
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     look(browser, path.as_uri())

@@ -4,23 +4,10 @@ import json
 
 import pytest
 
-from src.report.run_files import RunFiles, read_json_object, read_metrics, read_predictions, read_run
+from src.report.run_files import (
+    TRAIN_LOSS, VAL_LOSS, RunFiles, curve, read_history, read_metrics, read_predictions, read_run,
+)  # fmt: skip
 from tests.report.fake_run import make_run
-
-
-def test_a_complete_folder_is_read_without_notes(tmp_path):
-    run = read_run(make_run(tmp_path / "run", pictures=6))
-    assert run.notes == []
-    assert len(run.predictions) == 6
-    row = run.predictions[0]
-    assert row.scores["cider_d"] > 0
-    assert set(row.scores) == {
-        f"{base}{name}" for base in ("", "zero_shot_") for name in ("bleu_4", "cider_d", "rouge_l")
-    }
-    assert len(row.references) == 5
-    assert row.license == "CC BY 4.0"
-    assert row.box is None
-    assert run.split == "test"
 
 
 def write(path, text):
@@ -28,61 +15,74 @@ def write(path, text):
     return path
 
 
+def test_a_complete_folder_is_read_without_notes(tmp_path):
+    run = read_run(make_run(tmp_path / "run", 6))
+    assert (run.notes, len(run.predictions), run.split) == ([], 6, "test")
+    row = run.predictions[0]
+    assert set(row.scores) == {
+        f"{base}{name}" for base in ("", "zero_shot_") for name in ("bleu_4", "cider_d", "rouge_l")
+    }
+    assert (len(row.references), row.license, row.box) == (5, "CC BY 4.0", None)
+
+
+def test_text_is_read_as_it_is(tmp_path):
+    text = 'image_id,caption,reference_1,cider_d\n-dog.jpg,=1+1,"NA, null",0.5\n007,nan,\'=x,\n'
+    first, second = read_predictions(write(tmp_path / "p.csv", text))
+    assert (first.image_id, first.caption, first.references) == ("-dog.jpg", "=1+1", ("NA, null",))
+    assert (second.image_id, second.caption, second.references) == ("007", "nan", ("'=x",))
+
+
 def test_empty_references_are_dropped_and_a_box_is_read(tmp_path):
-    path = write(
-        tmp_path / "predictions.csv",
-        "image_id,caption,reference_1,reference_2,box,cider_d\na,x,one, ,1 2 30 40,nan\nb,y,,two,1 2 3,\n",
-    )
-    first, second = read_predictions(path)
+    text = "image_id,caption,reference_1,reference_2,box,cider_d\na,x,one, ,1 2 30 40,nan\nb,y,,two,1 2 3,\n"
+    first, second = read_predictions(write(tmp_path / "p.csv", text))
     assert (first.references, first.box, first.scores) == (("one",), (1, 2, 30, 40), {})
     assert (second.references, second.box) == (("two",), None)
 
 
-def test_a_base_that_said_nothing_is_told_from_one_that_was_not_asked(tmp_path):
+def test_an_empty_caption_of_the_base_differs_from_no_base(tmp_path):
     head = "image_id,caption,zero_shot_caption,zero_shot_cider_d\n"
-    asked, not_asked = read_predictions(write(tmp_path / "p.csv", head + "a,x,,0.0\nb,y,,\n"))
-    assert asked.zero_shot_caption == ""
-    assert not_asked.zero_shot_caption is None
+    scored, unscored = read_predictions(write(tmp_path / "p.csv", head + "a,x,,0.0\nb,y,,\n"))
+    assert (scored.zero_shot_caption, unscored.zero_shot_caption) == ("", None)
 
 
-def test_a_file_without_captions_is_refused(tmp_path):
-    with pytest.raises(KeyError, match="caption"):
-        read_predictions(write(tmp_path / "p.csv", "image_id,text\na,b\n"))
-
-
-def test_only_finite_numbers_are_metrics(tmp_path):
-    path = write(tmp_path / "m.json", '{"a": 1, "b": NaN, "c": "text", "d": Infinity}')
-    assert read_metrics(path) == {"a": 1.0}
-
-
-def test_json_that_is_no_object_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected a JSON object, found a list"):
-        read_json_object(write(tmp_path / "m.json", "[1]"))
+def test_a_relative_image_path_starts_at_the_run_folder(tmp_path):
+    text = "image_id,path,caption\na,Images/a.jpg,x\nb,/images/b.jpg,y\nc,,z\n"
+    paths = [row.path for row in read_predictions(write(tmp_path / "p.csv", text))]
+    assert paths == [str(tmp_path / "Images" / "a.jpg"), "/images/b.jpg", ""]
 
 
 def test_what_cannot_be_read_becomes_a_note(tmp_path):
     run = RunFiles(tmp_path)
     assert run.read("absent.json", read_metrics) is None
-    assert run.notes == []
-    assert run.read("absent.json", read_metrics, "so there.") is None
-    write(tmp_path / "metrics.json", "{")
-    assert run.read("metrics.json", read_metrics) is None
-    assert run.notes[0] == "No absent.json: so there."
-    assert run.notes[1].startswith("metrics.json could not be read: ")
+    assert run.read("absent.json", read_metrics, "no scores.") is None
+    for name, text in (("metrics.json", "{"), ("list.json", "[1]"), ("p.csv", "image_id,text\na,b\n")):
+        write(tmp_path / name, text)
+        assert run.read(name, read_predictions if name == "p.csv" else read_metrics) is None
+    assert run.notes[0] == "No absent.json: no scores."
+    assert [note.partition(" ")[0] for note in run.notes[1:]] == ["metrics.json", "list.json", "p.csv"]
 
 
-def test_the_split_comes_from_the_run(tmp_path):
+def test_only_finite_numbers_are_metrics_and_the_split_is_the_runs(tmp_path):
+    path = write(tmp_path / "metrics.json", '{"a": 1, "b": NaN, "c": "text", "d": Infinity}')
+    assert read_metrics(path) == {"a": 1.0}
     write(tmp_path / "run.json", json.dumps({"split": "val"}))
     assert read_run(tmp_path).split == "val"
 
 
-def test_a_relative_picture_path_starts_at_the_run_folder(tmp_path):
-    path = write(
-        tmp_path / "predictions.csv", "image_id,path,caption\na,Images/a.jpg,x\nb,/pictures/b.jpg,y\nc,,z\n"
-    )
+def test_history_of_all_files_is_sorted_by_step(tmp_path):
+    for name, rows in (("version_1", "3,0.5,\n4,,0.6\n"), ("version_0", "1,0.9,\n2,,0.8\n5,nan,text\n6\n,9,9\n")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "metrics.csv", "step,train/loss,val/loss\n" + rows)
+    history = read_history(tmp_path)
+    assert curve(history, TRAIN_LOSS) == [(1, 0.9), (3, 0.5)]
+    assert curve(history, VAL_LOSS) == [(2, 0.8), (4, 0.6)]
+    assert curve(read_history(tmp_path / "absent"), VAL_LOSS) == []
 
-    assert [row.path for row in read_predictions(path)] == [
-        str(tmp_path / "Images" / "a.jpg"),
-        "/pictures/b.jpg",
-        "",
-    ]
+
+def test_a_curve_is_the_most_logged_name_with_the_last_value_of_a_step():
+    steps = [{"step": 1.0, "train/loss_step": 2.0}, {"step": 1.0, "train/loss_step": 1.0}]
+    epochs = [{"step": 1.0, "train/loss": 9.0}, {"step": 2.0, "train/loss": 8.0}]
+    assert curve(steps, TRAIN_LOSS) == [(1, 1.0)]
+    assert curve([*steps, *epochs], TRAIN_LOSS) == [(1, 9.0), (2, 8.0)]
+    long = [{"step": float(step), "val/loss": 2.0 * step + 1} for step in range(4)]
+    assert curve(long, VAL_LOSS, max_points=2) == pytest.approx([(0.5, 2.0), (2.5, 6.0)])

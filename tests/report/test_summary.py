@@ -1,12 +1,22 @@
-"""The end of a run on the screen."""
+"""Scores as rows, and the end of a run on the screen."""
 
 import io
 
+import pytest
 from rich.console import Console
 
 from src.report.run_files import read_predictions
-from src.report.summary import caption_texts, print_summary, score_table
+from src.report.scores import find_score, format_number, other_scores, read_scores, score_rows
+from src.report.summary import caption_text, print_summary, score_table
+from src.utils.errors import UserError
 from tests.report.fake_run import make_run
+
+METRICS = {
+    "test/cider_d": 2.0, "test/cider_d_low": 1.8, "test/cider_d_high": 2.2,
+    "zero_shot/test/cider_d": 0.5, "zero_shot/test/cider_d_low": 0.4, "zero_shot/test/cider_d_high": 0.6,
+    "test/loss": 1.0, "zero_shot/test/loss": 3.0, "test/mean_length": 9.25,
+    "val/loss": 7.0, "time/fit_seconds": 3.0,
+}  # fmt: skip
 
 
 def printed(*things, folder=None, metrics=None) -> str:
@@ -18,58 +28,63 @@ def printed(*things, folder=None, metrics=None) -> str:
     return console.file.getvalue()
 
 
-METRICS = {
-    "test/loss": 1.2, "zero_shot/test/loss": 3.4, "test/bleu_4": 0.4, "zero_shot/test/bleu_4": 0.1,
-    "test/cider_d": 2.5, "test/cider_d_low": 2.3, "test/cider_d_high": 2.7, "zero_shot/test/cider_d": 0.45,
-}  # fmt: skip
+def test_a_row_has_both_models_with_their_intervals():
+    cider, loss = score_rows(METRICS)
+    assert (cider.label, cider.tuned.interval, cider.base.text) == ("CIDEr-D", "1.800 – 2.200", "0.500")
+    assert (cider.change, cider.apart) == (1.5, True)
+    assert 80 < cider.percent(2.2) < 100
+    assert cider.percent(-1) == 0
+    assert (loss.tuned.interval, loss.change, loss.apart) == ("", 2.0, False)  # a lower loss is a gain
+    assert not score_rows(METRICS | {"zero_shot/test/cider_d_high": 1.9})[0].apart
 
 
-def test_scores_captions_and_places_are_shown(tmp_path):
-    run = make_run(tmp_path / "run", pictures=8, hostile=False)
+def test_scores_of_one_model_another_split_and_zero():
+    row = score_rows({"test/cider_d": 1.0})[0]
+    assert (row.base, row.change, row.apart) == (None, None, False)
+    assert score_rows({"test/bleu_4": 0.0})[0].percent(0.0) == 0
+    assert [row.key for row in score_rows({"val/cider_d": 1.0, "test/loss": 2.0}, "val")] == ["cider_d"]
+    assert find_score({"a": 1.0, "a_low": 0.5}, "a").interval == ""
+    more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}
+    assert other_scores(more) == [("distinct", "–", "0.100"), ("mean length", "9.250", "–")]
+    numbers = (0.2134, 2.3, 11.23, 1204.4, -0.5)
+    assert [format_number(value) for value in numbers] == ["0.213", "2.300", "11.2", "1204", "-0.500"]
+
+
+def test_scores_as_a_table_for_the_notebook(tmp_path):
+    table = read_scores(make_run(tmp_path / "run", 2))
+    assert table.loc["CIDEr-D"].tolist() == ["0.451 (0.419 – 0.478)", "2.512 (2.336 – 2.663)"]
+    (tmp_path / "metrics.json").write_text('{"test/cider_d": 1.5}')
+    assert read_scores(tmp_path).loc["CIDEr-D"].tolist() == ["-", "1.500"]
+    with pytest.raises(UserError, match=r"has no metrics.json; expected the folder of a finished run"):
+        read_scores(tmp_path / "run" / "images")
+
+
+def test_the_summary_shows_scores_captions_and_paths(tmp_path):
+    run = make_run(tmp_path / "run", 8, hostile=False)
     (run / "tensorboard").mkdir()
     (run / "report.html").touch()
     text = printed(folder=run, metrics=METRICS)
-    for said in (
-        "8 test images",
-        "zero-shot",
-        "fine-tuned",
-        "Loss (nats/token)",
-        "2.500  2.300 – 2.700",
-        "0.450",
-    ):
-        assert said in text
+    for expected in ("8 test images", "zero-shot", "Loss (nats/token)", "2.000  1.800 – 2.200", "0.500"):
+        assert expected in text
     assert text.count("reference ") == 4
     assert f"Run folder: {run}" in text
     assert f"Report: {run / 'report.html'}" in text
     assert f"tensorboard --logdir {run / 'tensorboard'}" in text
-
-
-def test_without_a_base_there_is_one_column():
-    table = score_table({key: value for key, value in METRICS.items() if not key.startswith("zero")})
-    assert [column.header for column in table.columns] == ["", "fine-tuned"]
-
-
-def test_a_score_that_the_base_lacks_is_a_dash():
-    text = printed(score_table({"test/cider_d": 1.0, "test/loss": 2.0, "zero_shot/test/loss": 3.0}))
-    assert "CIDEr-D" in text
-    assert " - " in text
-
-
-def test_nothing_to_show_is_no_table(tmp_path):
     assert printed(folder=tmp_path) == f"Run folder: {tmp_path}\n"
 
 
-def test_captions_cannot_speak_to_the_terminal(tmp_path):
+def test_columns_are_those_of_the_models_that_were_scored():
+    tuned_only = {key: value for key, value in METRICS.items() if not key.startswith("zero")}
+    assert [column.header for column in score_table(tuned_only).columns] == ["", "fine-tuned"]
+    assert " - " in printed(score_table({"test/cider_d": 1.0, "test/loss": 2.0, "zero_shot/test/loss": 3.0}))
+
+
+def test_captions_are_escaped_and_long_ones_are_cut(tmp_path):
     path = tmp_path / "predictions.csv"
-    path.write_text(
-        "image_id,caption,reference_1\n[red]a[/red],x [/nope] \x1b[31m [link=file:///x]y[/link],[bold]\n"
-    )
-    text = printed(*caption_texts(read_predictions(path), 4))
+    hostile = "x [/nope] \x1b[31m \u202e [link=file:///x]y[/link]"
+    path.write_text(f"image_id,caption,reference_1\n[red]a[/red],{hostile},{'word ' * 6000}\n")
+    text = printed(*map(caption_text, read_predictions(path)))
     assert "[red]a[/red]" in text
-    assert "x [/nope] \ufffd[31m [link=file:///x]y[/link]" in text
-    assert "\x1b" not in text
-
-
-def test_a_damaged_file_is_told(tmp_path):
-    (tmp_path / "predictions.csv").write_text("a\nb\n")
-    assert "predictions.csv could not be read" in printed(folder=tmp_path)
+    assert r"x [/nope] \x1b[31m \u202e [link=file:///x]y[/link]" in text
+    assert text.count("word") == 39
+    assert text.rstrip().endswith("...")
