@@ -7,7 +7,6 @@ writes losses.png, encoder_weights.png and decoder_weights.png (from the run's T
 """
 
 import base64
-import io
 import re
 import sys
 import textwrap
@@ -15,24 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from src.report.cross_attention_maps import read_attention
-from src.report.run_files import (
-    TRAIN_LOSS, VAL_LOSS, History, Point, Prediction, curve, read_history, read_predictions,
-)  # fmt: skip
+from src.report.curves import SOFT, TUNED, draw_losses, save_png
+from src.report.run_files import Prediction, read_history, read_predictions
 from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
 from src.utils.logging import visible
 
-TUNED, TRAIN, SOFT, LINE = "#0f766e", "#c2a878", "#5c6068", "#dfdcd5"
-THEME = {TUNED: "var(--tuned)", TRAIN: "var(--train)", SOFT: "var(--soft)", LINE: "var(--line)"}  # of report.css
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
 BINS = np.linspace(0, 1, 81)
@@ -57,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     }
     if (run_dir / "predictions.csv").is_file():
         figures["captions"] = draw_extremes(read_predictions(run_dir / "predictions.csv"))
-    written = [save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure is not None]
+    written = [
+        save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure is not None
+    ]
     if not written:
         raise UserError(
             f"run_dir={str(run_dir)!r} has no csv/metrics.csv, tensorboard/ or predictions.csv; "
@@ -65,97 +60,6 @@ def main(arguments: Sequence[str]) -> int:
         )
     print(*written, sep="\n")
     return 0
-
-
-# ---- curves
-
-
-def write_losses(run_dir: Path) -> Path | None:
-    """Draw losses.png into the run folder from its csv log; None where no loss was logged.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    figure = draw_losses(read_history(Path(run_dir) / "csv"))
-    return None if figure is None else save_png(figure, Path(run_dir) / "losses.png")
-
-
-def draw_losses(history: History, size: tuple[float, float] = (8, 4)) -> Figure | None:
-    """Draw training and validation loss over optimizer steps; size in inches; None without any."""
-    train, val = curve(history, TRAIN_LOSS), curve(history, VAL_LOSS)
-    return draw_curves("loss, nats per token", train, val, size, min) if train or val else None
-
-
-def draw_scores(history: History, size: tuple[float, float] = (8, 3)) -> Figure | None:
-    """Draw CIDEr-D on validation images over optimizer steps; None where it was not computed."""
-    val = curve(history, ("val/cider_d",))
-    return draw_curves("CIDEr-D", [], val, size, max) if val else None
-
-
-def draw_curves(
-    label: str, train: Sequence[Point], val: Sequence[Point], size: tuple[float, float], best: Any
-) -> Figure:
-    """Draw curves of (step, value) and mark the validation point that is `best`: `min` or `max`."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    if train:
-        axes.plot(*zip(*train, strict=True), color=TRAIN, linewidth=1.2, label="training", clip_on=False)
-    if val:
-        marker = "o" if len(val) <= 60 else ""
-        axes.plot(*zip(*val, strict=True), color=TUNED, linewidth=2, marker=marker, ms=4, label="validation",
-                  clip_on=False)  # fmt: skip
-        step, value = best(val, key=lambda point: point[1])
-        axes.plot(step, value, "o", ms=11, mfc="none", color=TUNED, clip_on=False)
-        axes.annotate(f"best {value:.3f}", (step, value), xytext=(0, 12), textcoords="offset points",
-                      ha="center", weight="bold", color=SOFT)  # fmt: skip
-    axes.set_xlabel("optimizer step", color=SOFT)
-    axes.set_ylabel(label, color=SOFT)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    axes.margins(x=0.03, y=0.14)
-    axes.grid(axis="y", color=LINE, clip_on=False)
-    axes.tick_params(colors=SOFT, color=LINE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.legend(frameon=False, labelcolor=SOFT)
-    return figure
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all, the same bytes for equal drawings."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    with atomic_write(path, "wb") as file:
-        file.write(buffer.getvalue())
-    return path
-
-
-def inline_svg(figure: Figure, label: str, css_class: str) -> str:
-    """Return a figure as an SVG element for a page whose policy allows no inline styles, in the page's colours."""
-    buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # The salt makes ids unique within the page and equal for equal runs.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{label} {css_class}"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    svg = buffer.getvalue()
-    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)  # of groups: the same in every figure
-    svg = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
-    for colour, variable in THEME.items():
-        svg = svg.replace(colour, variable)
-    view_box = re.search(r'viewBox="[^"]*"', svg)
-    assert view_box is not None
-    head = f'<svg class="{css_class}" {view_box[0]} role="img" aria-label="{label}">'
-    return head + svg[svg.index(">") + 1 :]
-
-
-def _attributes(style: str) -> str:
-    """Turn `fill: none; font: 10px x` into presentation attributes; fonts are the page's."""
-    declarations = (declaration.partition(":")[::2] for declaration in style.split(";"))
-    pairs = ((name.strip(), value.strip()) for name, value in declarations)
-    return "".join(f' {name}="{value}"' for name, value in pairs if name and not name.startswith("font"))
-
-
-# ---- weight histograms
 
 
 def draw_weights(folder: Path, stack: str) -> Figure | None:
@@ -195,7 +99,9 @@ def short_names(tags: Sequence[str]) -> list[str]:
     Example: weights/decoder/h.11.mlp.c_fc.weight and .../h.11.attn.c_attn.weight -> mlp.c_fc.weight, ...
     """
     split = [re.split(r"[./]", tag) for tag in tags]
-    shared = next((i for i, names in enumerate(zip(*split, strict=False)) if len(set(names)) > 1), len(split[0]) - 2)
+    shared = next(
+        (i for i, names in enumerate(zip(*split, strict=False)) if len(set(names)) > 1), len(split[0]) - 2
+    )
     return [".".join(names[shared:]) for names in split]
 
 
@@ -225,9 +131,6 @@ def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-# ---- captioned images
-
-
 def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ()) -> Figure:
     """Draw images with both captions and a reference below each; unreadable ones are skipped."""
     readable = [(row, pixels) for row in predictions if (pixels := row.pixels()) is not None]
@@ -238,7 +141,11 @@ def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ())
         axes.imshow(pixels)
         if titles:
             axes.set_title(titles[index], fontsize=10, color=SOFT)
-        lines = {"before": row.zero_shot_caption, "after": row.caption, "reference": next(iter(row.references), "")}
+        lines = {
+            "before": row.zero_shot_caption,
+            "after": row.caption,
+            "reference": next(iter(row.references), ""),
+        }
         colours = {"before": SOFT, "after": TUNED, "reference": "black"}
         down = -0.04
         for name, text in lines.items():
@@ -298,7 +205,9 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     for axes, word, heat in zip(grid_axes, entry["words"], entry["heat"], strict=False):
         grid = np.frombuffer(base64.b64decode(heat), np.uint8).reshape(entry["height"], entry["width"])
         axes.imshow(pixels)
-        axes.imshow(grid, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear")
+        axes.imshow(
+            grid, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear"
+        )
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_title(word, fontsize=10, parse_math=False)
     for axes in figure.axes:

@@ -15,7 +15,13 @@ PER_VIEW = 24
 RANKED_BY = ("cider_d", "rouge_l", "bleu_4", "bleu_1")
 LONGEST_SIDE = 384  # pixels
 MAX_BYTES = 50_000  # of an image: 200 of them stay under 15 MB, base64 and captions included
-SHRINKING = ((1.0, 82), (1.0, 68), (0.8, 60), (0.6, 50), (0.4, 40))  # fraction of the longest side, JPEG quality
+SHRINKING = (
+    (1.0, 82),
+    (1.0, 68),
+    (0.8, 60),
+    (0.6, 50),
+    (0.4, 40),
+)  # fraction of the longest side, JPEG quality
 
 # view -> heading, text of an empty view
 VIEWS = {

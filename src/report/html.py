@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.report.figures import draw_losses, draw_scores, inline_svg
+from src.report.curves import draw_losses, draw_scores, inline_svg
 from src.report.gallery import VIEWS, Shown, choose_images, gain_of, thumbnail
 from src.report.run_files import RunFiles, read_run
 from src.report.scores import METRICS, format_number, other_scores, score_rows
@@ -86,7 +86,13 @@ def _charts(run: RunFiles) -> list[tuple[str, Markup]]:
 
 def _views(metric: str | None, is_compared: bool) -> dict[str, tuple[str, str]]:
     """Return the views that this run can fill: ranks need a score, gains a base to compare with."""
-    possible = {"random": True, "best": metric, "worst": metric, "improved": is_compared, "harmed": is_compared}
+    possible = {
+        "random": True,
+        "best": metric,
+        "worst": metric,
+        "improved": is_compared,
+        "harmed": is_compared,
+    }
     return {name: view for name, view in VIEWS.items() if possible[name]}
 
 

@@ -103,7 +103,9 @@ def find_score(metrics: Mapping[str, float], key: str) -> Score | None:
 
 def other_scores(metrics: Mapping[str, float], split: str = "test") -> list[tuple[str, str, str]]:
     """Return (name, fine-tuned, base) of the split's other metrics: lengths, distinct captions..."""
-    names = {key.removeprefix("zero_shot/").removeprefix(f"{split}/") for key in metrics if f"{split}/" in key}
+    names = {
+        key.removeprefix("zero_shot/").removeprefix(f"{split}/") for key in metrics if f"{split}/" in key
+    }
     rows = []
     for name in sorted(names - set(METRICS)):
         if "/" not in name and not name.endswith(INTERVAL_ENDS):

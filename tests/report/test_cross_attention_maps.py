@@ -1,14 +1,19 @@
-"""From picture files to attention.json, on the shipped tiny model."""
+"""From image files to attention.json, on the shipped tiny model; and careful reading."""
 
+import base64
+import json
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 from src.datamodule.caption_table import CaptionedImage
 from src.models.vit_gpt2 import VitGpt2
-from src.report.attention import read_attention
-from src.report.cross_attention_maps import write_cross_attention_maps
+from src.report.cross_attention_maps import encode_attention, read_attention, write_cross_attention_maps
+from src.report.gallery import PER_VIEW, choose_images
+from src.report.run_files import Prediction
+from tests.report.fake_run import WordAttention
 
 
 @pytest.fixture(scope="module")
@@ -18,24 +23,25 @@ def model(root):
 
 @pytest.fixture
 def images(tmp_path):
+    """Images of equal file names in ten folders: their ids are paths."""
     found = []
     for number in range(10):
-        path = tmp_path / f"{number}.png"
+        path = tmp_path / str(number) / "1.png"
+        path.parent.mkdir()
         Image.new("RGB", (60 + number, 40), (25 * number, 120, 60)).save(path)
-        found.append(CaptionedImage(path.name, str(path), ("A dog .",), path.name))
+        found.append(CaptionedImage(f"{number}/1.png", str(path), ("A dog .",), f"{number}/1.png"))
     return found
 
 
-def test_each_caption_has_a_map_per_word(model, images, tmp_path):
+def test_each_image_has_a_map_per_word_under_its_own_id(model, images, tmp_path):
     captions = {image.image_id: "A small red house is on the left." for image in images}
     assert write_cross_attention_maps(model, images, captions, tmp_path / "attention.json") == 10
     maps = read_attention(tmp_path / "attention.json")
     assert set(maps) == set(captions)
     for entry in maps.values():
         assert " ".join(entry["words"]) == "A small red house is on the left."
-        assert (entry["height"], entry["width"]) == (8, 8)
-        assert entry["region"] == [0, 0, 1, 1]
-    assert maps["0.png"]["heat"] != maps["9.png"]["heat"]
+        assert (entry["height"], entry["width"], entry["region"]) == (8, 8, [0, 0, 1, 1])
+    assert maps["0/1.png"]["heat"] != maps["9/1.png"]["heat"]
 
 
 def test_the_sample_is_bounded_and_the_same_each_time(model, images, tmp_path):
@@ -43,17 +49,64 @@ def test_the_sample_is_bounded_and_the_same_each_time(model, images, tmp_path):
     for name in ("a.json", "b.json"):
         assert write_cross_attention_maps(model, images, captions, tmp_path / name, most=3) == 3
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert "0.png" not in read_attention(tmp_path / "a.json")
+    assert "0/1.png" not in read_attention(tmp_path / "a.json")
 
 
-def test_pictures_that_cannot_be_read_are_left_out(model, images, tmp_path):
-    gone = [replace(image, path="/nowhere/at/all.png") for image in images[:9]]
+def test_the_random_view_of_the_report_has_maps(model, images, tmp_path):
     captions = {image.image_id: "A dog." for image in images}
-    assert write_cross_attention_maps(model, [*gone, images[9]], captions, tmp_path / "a.json") == 1
-    assert list(read_attention(tmp_path / "a.json")) == ["9.png"]
+    write_cross_attention_maps(model, images, captions, tmp_path / "a.json", most=4)
+    rows = [Prediction(image.image_id, "", "A dog.", None, (), "", None, {}) for image in images]
+    shown = sorted(choose_images(rows)[0], key=lambda image: image.ranks["random"])
+    assert len(rows) < PER_VIEW
+    assert {image.prediction.image_id for image in shown[:4]} == set(read_attention(tmp_path / "a.json"))
 
 
-def test_an_encoder_without_a_grid_leaves_no_file(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("src.report.cross_attention_maps.word_attention", lambda *_: None)
-    assert write_cross_attention_maps(model, images, {images[0].image_id: "A dog."}, tmp_path / "a.json") == 0
-    assert not (tmp_path / "a.json").exists()
+def test_unreadable_images_are_skipped_and_without_a_grid_there_is_no_file(
+    model, images, tmp_path, monkeypatch
+):
+    missing = [replace(image, path="/nowhere/at/all.png") for image in images[:9]]
+    captions = {image.image_id: "A dog." for image in images}
+    assert write_cross_attention_maps(model, [*missing, images[9]], captions, tmp_path / "a.json") == 1
+    assert list(read_attention(tmp_path / "a.json")) == ["9/1.png"]
+    monkeypatch.setattr("src.models.attention_maps.word_attention", lambda *_: None)
+    assert write_cross_attention_maps(model, images, captions, tmp_path / "b.json") == 0
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_what_is_written_is_read_again_to_a_byte(tmp_path):
+    heat = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    words = WordAttention(["a", "dog"], heat, (0.1, 0.0, 0.9, 1.0))
+    empty = WordAttention([], torch.zeros(0, 3, 3))
+    path = tmp_path / "attention.json"
+    path.write_text(json.dumps([encode_attention("a.jpg", words), encode_attention("b.jpg", empty)]))
+    entry = read_attention(path)["a.jpg"]
+    assert (entry["words"], entry["height"], entry["width"]) == (["a", "dog"], 3, 4)
+    decoded = torch.tensor([list(base64.b64decode(grid)) for grid in entry["heat"]]).view(2, 3, 4) / 255
+    assert torch.allclose(decoded, heat, atol=0.5 / 255 + 1e-6)
+    assert read_attention(path)["b.jpg"]["heat"] == []
+
+
+def entry(**changes):
+    grid = base64.b64encode(bytes(4)).decode()
+    whole = {"image_id": "a", "words": ["x"], "height": 2, "width": 2, "region": [0, 0, 1, 1], "heat": [grid]}
+    return whole | changes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "expected a list"),
+        ([{"image_id": "a"}], "an entry is not an attention map"),
+        ([7], "an entry is not an attention map"),
+        ([entry(words=["x", "y"])], "does not fit its words"),
+        ([entry(region=[0])], "does not fit its words"),
+        ([entry(height=10_000, width=10_000)], "does not fit its words"),
+        ([entry(height=3)], "does not fit its words"),
+        ([entry(heat=["%%%"])], "base64"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "attention.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"(?i){message}"):
+        read_attention(path)

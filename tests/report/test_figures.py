@@ -7,14 +7,15 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from src.report.figures import (
-    draw_attention, draw_extremes, draw_images, draw_losses, draw_scores, draw_weights, inline_svg, main, write_losses,
-)  # fmt: skip
+from src.report.curves import draw_losses, draw_scores, inline_svg, write_losses
+from src.report.figures import draw_attention, draw_extremes, draw_images, draw_weights, main
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
 from tests.report.fake_run import HOSTILE, make_run
 
-NAMES = [f"h.11.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "q_attn", "c_fc", "c_proj", "ln", "x")]
+NAMES = [
+    f"h.11.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "q_attn", "c_fc", "c_proj", "ln", "x")
+]
 HISTORY = [
     {"step": 1.0, "train/loss": 3.0}, {"step": 2.0, "val/loss": 2.0, "val/cider_d": 0.5},
     {"step": 4.0, "val/loss": 2.5, "val/cider_d": 0.7},
@@ -80,7 +81,9 @@ def test_losses_are_written_the_same_each_time(run, tmp_path):
 def test_an_inline_svg_has_no_styles_links_or_fixed_colours():
     svg = inline_svg(draw_losses(HISTORY), "Loss", "chart wide")
     assert svg.startswith('<svg class="chart wide" viewBox="0 0 ')
-    assert not re.search(r"style|https?:|url\(|font|#[0-9a-f]{6}\b(?!\d)", re.sub(r'href="#m[0-9a-f]+"', "", svg))
+    assert not re.search(
+        r"style|https?:|url\(|font|#[0-9a-f]{6}\b(?!\d)", re.sub(r'href="#m[0-9a-f]+"', "", svg)
+    )
     assert {"var(--tuned)", "var(--train)", "var(--soft)"} <= set(re.findall(r"var\(--\w+\)", svg))
     assert ">training</text>" in svg
     assert svg == inline_svg(draw_losses(HISTORY), "Loss", "chart wide")
@@ -106,7 +109,9 @@ def test_best_middle_and_worst_captions(run, tmp_path):
     axes = [found for found in draw_extremes(rows).axes if found.has_data()]
     scores = sorted((row.scores["cider_d"] for row in rows[1:]), reverse=True)
     ranks = zip(("best", "middle", "worst"), (scores[0], scores[3], scores[-1]), strict=True)
-    assert [found.get_title() for found in axes] == [f"{rank} of 7: CIDEr-D {score:.2f}" for rank, score in ranks]
+    assert [found.get_title() for found in axes] == [
+        f"{rank} of 7: CIDEr-D {score:.2f}" for rank, score in ranks
+    ]
     assert draw_extremes(rows[:1]) is None  # no readable image
 
 
@@ -127,5 +132,7 @@ def test_attention_is_drawn_word_by_word(run):
     figure.canvas.draw()
     assert draw_attention(run).axes[0].get_title() == "a"
     for image_id in ("0000.jpg", "nowhere.jpg"):
-        with pytest.raises(UserError, match=rf"image_id='{image_id}' has no attention map; expected one of \d+\.jpg"):
+        with pytest.raises(
+            UserError, match=rf"image_id='{image_id}' has no attention map; expected one of \d+\.jpg"
+        ):
             draw_attention(run, image_id)

@@ -1,10 +1,16 @@
-"""Which pictures are shown under which heading."""
+"""Which images are shown under which heading, small enough to be carried."""
 
-from src.report.gallery import MOST_PICTURES, PER_VIEW, VIEWS, choose_pictures, gain_of
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from src.report.gallery import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, gain_of, thumbnail
 from src.report.run_files import Prediction
 
 
-def picture(number: int, score: float | None = None, base: float | None = None) -> Prediction:
+def image(number: int, score: float | None = None, base: float | None = None) -> Prediction:
     scores = {"cider_d": score, "zero_shot_cider_d": base}
     known = {name: value for name, value in scores.items() if value is not None}
     return Prediction(f"{number}.jpg", "", "a dog", None, (), "", None, known)
@@ -15,9 +21,9 @@ def view(shown, name) -> list[str]:
     return [found.prediction.image_id for found in sorted(members, key=lambda found: found.ranks[name])]
 
 
-def test_views_are_ranked_from_their_foremost_picture():
-    rows = [picture(0, 1.0, 0.5), picture(1, 3.0, 0.0), picture(2, 0.5, 2.0), picture(3, 2.0, 2.0)]
-    shown, metric = choose_pictures(rows)
+def test_views_are_ranked():
+    rows = [image(0, 1.0, 0.5), image(1, 3.0, 0.0), image(2, 0.5, 2.0), image(3, 2.0, 2.0)]
+    shown, metric = choose_images(rows)
     assert metric == "cider_d"
     assert view(shown, "best") == ["1.jpg", "3.jpg", "0.jpg", "2.jpg"]
     assert view(shown, "worst") == ["2.jpg", "0.jpg", "3.jpg", "1.jpg"]
@@ -27,35 +33,36 @@ def test_views_are_ranked_from_their_foremost_picture():
 
 
 def test_a_large_set_is_bounded_and_every_view_is_complete():
-    rows = [picture(number, number / 100, (number * 7 % 100) / 20) for number in range(1000)]
-    shown, _ = choose_pictures(rows)
-    assert len(shown) == MOST_PICTURES
-    assert [found.prediction.image_id for found in shown] == [
-        r.image_id for r in rows if r in [s.prediction for s in shown]
-    ]
-    for name in VIEWS:
-        assert len(view(shown, name)) == PER_VIEW
+    rows = [image(number, number / 100, (number * 7 % 100) / 20) for number in range(1000)]
+    shown, _ = choose_images(rows)
+    assert len(shown) == MAX_IMAGES
+    assert all(len(view(shown, name)) == PER_VIEW for name in VIEWS)
     assert view(shown, "best")[0] == "999.jpg"
 
 
-def test_the_random_view_depends_on_the_seed_alone():
-    rows = [picture(number, number / 10) for number in range(100)]
-    unscored = [picture(number) for number in range(100)]
-    assert view(choose_pictures(rows)[0], "random") == view(choose_pictures(unscored)[0], "random")
-    assert view(choose_pictures(rows)[0], "random") != view(choose_pictures(rows, seed=1)[0], "random")
-
-
-def test_without_scores_there_is_only_the_random_view():
-    shown, metric = choose_pictures([picture(0), picture(1)])
+def test_the_random_view_does_not_depend_on_the_scores():
+    scored, unscored = (
+        [image(number, number / 10) for number in range(100)],
+        [image(number) for number in range(100)],
+    )
+    assert view(choose_images(scored)[0], "random") == view(choose_images(unscored)[0], "random")
+    shown, metric = choose_images(unscored)
     assert metric is None
     assert {name for found in shown for name in found.ranks} == {"random"}
+    assert choose_images([]) == ([], None)
 
 
 def test_a_gain_needs_both_scores():
-    assert gain_of(picture(0, 2.0, 0.5), "cider_d") == 1.5
-    assert gain_of(picture(0, 2.0), "cider_d") is None
-    assert gain_of(picture(0, None, 2.0), "cider_d") is None
+    assert gain_of(image(0, 2.0, 0.5), "cider_d") == 1.5
+    assert gain_of(image(0, 2.0), "cider_d") is None
+    assert gain_of(image(0, None, 2.0), "cider_d") is None
 
 
-def test_no_pictures_give_an_empty_gallery():
-    assert choose_pictures([]) == ([], None)
+def test_a_thumbnail_of_noise_stays_small():
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    found = thumbnail(noise)
+    data = base64.b64decode(found.uri.removeprefix("data:image/jpeg;base64,"))
+    assert len(data) <= MAX_BYTES
+    with Image.open(io.BytesIO(data)) as shown:
+        assert shown.size == (found.width, found.height)
+        assert max(shown.size) <= 384

@@ -51,7 +51,7 @@ def test_scores_of_one_model_another_split_and_zero():
 
 
 def test_scores_as_a_table_for_the_notebook(tmp_path):
-    table = read_scores(make_run(tmp_path / "run", 2))
+    table = read_scores(make_run(tmp_path / "run", 3))
     assert table.loc["CIDEr-D"].tolist() == ["0.451 (0.419 – 0.478)", "2.512 (2.336 – 2.663)"]
     (tmp_path / "metrics.json").write_text('{"test/cider_d": 1.5}')
     assert read_scores(tmp_path).loc["CIDEr-D"].tolist() == ["-", "1.500"]

@@ -1,0 +1,281 @@
+"""The page: mistakes are one line before the model is loaded; uploads are limited, served to nobody and removed."""
+
+import asyncio
+import base64
+import importlib.util
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("gradio")
+
+import httpx
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from src.app import (
+    DEFAULTS,
+    LONGEST_SIDE,
+    UploadQuota,
+    __doc__,
+    build_page,
+    launch,
+    main,
+    respond,
+    upload_folder,
+)
+from src.captioner import Captioner
+from src.models.attention_maps import WordAttention
+from src.models.generation import Hypothesis
+from src.utils.command import run_command
+from src.utils.errors import UserError
+from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
+
+SETTINGS = DEFAULTS | {"checkpoint": "<b>mine</b>", "port": 0, "max_megabytes": 1, "max_megapixels": 1}
+HOSTILE = "<script>window.hacked=1</script> <img src=x onerror=window.hacked=2> {{value}} ${1+1}"
+CAPTIONS = ("a dog on the beach", HOSTILE, "two dogs")
+FROM_GRADIO = ('"Method not implemented."', "/gradio_api/upload", "Response")  # messages of its own script
+
+
+class FakeCaptioner:
+    """Generate the same captions for every image, each word attending to another patch."""
+
+    model = SimpleNamespace(
+        encoder=SimpleNamespace(config=SimpleNamespace(model_type="vit")),
+        decoder=SimpleNamespace(config=SimpleNamespace(model_type="gpt2")),
+    )
+    num_beams, device, dtype = 3, "cpu", torch.float32
+
+    def nbest(self, image):
+        return [Hypothesis(caption, -0.5 - index) for index, caption in enumerate(CAPTIONS)]
+
+    def attention(self, image, captions):
+        return [
+            WordAttention(words, torch.eye(16)[: len(words)].view(-1, 4, 4))
+            for words in (caption.split() for caption in captions)
+        ]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address and upload folder of a page that this process serves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", "")  # restored after the tests
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
+        with upload_folder() as folder:
+            page = build_page(FakeCaptioner(), SETTINGS)
+            yield launch(page, SETTINGS, folder, block=False), folder
+            page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "dog.png"
+    Image.linear_gradient("L").resize((300, 200)).convert("RGB").save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["port=70000"], "port=70000; expected 0 to 65535; set port=7860"),
+        (["max_megabytes=0"], "max_megabytes=0; expected 1 or more; set max_megabytes=20"),
+        (["max_total_megabytes=-1"], "max_total_megabytes=-1; expected 1 or more"),
+        (["checkpoint=/no/where.ckpt"], "checkpoint='/no/where.ckpt' does not exist"),
+        (["share=true"], "'share=true' is no argument"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(["checkpoint=x", *arguments])
+
+
+def test_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_path):
+    page = build_page(FakeCaptioner(), SETTINGS)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
+            launch(page, SETTINGS | {"port": port}, tmp_path, block=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs gradio.*poetry install --extras app, or pip install gradio"):
+        main(["checkpoint=x"])
+
+
+def test_help_names_every_argument(capsys):
+    run_command(main, ["--help"], __doc__)
+    printed = capsys.readouterr().out
+    assert all(f"\n{name}=" in printed for name in DEFAULTS)
+
+
+def test_uploads_of_a_killed_page_are_removed_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    foreign = tmp_path / "captioner-uploads-of-somebody"  # without our marker
+    foreign.mkdir()
+    (foreign / "a.jpg").touch()
+    with upload_folder() as running:
+        killed = Path(shutil.copytree(running, tmp_path / "captioner-uploads-killed"))
+        (killed / "a.jpg").touch()
+        with upload_folder():
+            assert running.is_dir()  # in use
+            assert not killed.exists()
+    assert [path.name for path in tmp_path.rglob("*")] == [foreign.name, "a.jpg"]
+
+
+def test_the_sum_of_uploads_is_limited(tmp_path):
+    """Statuses of requests: 200 passes to the page, others are refused."""
+    (tmp_path / "a.jpg").write_bytes(bytes(900_000))
+
+    async def page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    quota = UploadQuota(page, tmp_path, max_bytes=200_000, max_total=1_000_000)
+
+    def status(length: object, path: str = "/gradio_api/upload") -> int:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [] if length is None else [(b"content-length", str(length).encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        asyncio.run(quota(scope, None, send))
+        return sent[0]["status"]
+
+    assert [status(90_000), status(110_000), status(300_000), status(None)] == [200, 507, 413, 411]
+    assert [status(60_000, "/gradio_api/queue/join"), status(90_000, "/gradio_api/queue/join")] == [200, 413]
+    quota.pending = 50_000  # another upload in progress
+    assert status(90_000) == 507
+    (tmp_path / "a.jpg").unlink()
+    assert status(90_000) == 200
+
+
+def test_captions_and_attention_maps_of_an_upload(tiny_checkpoint, image):
+    captioner = Captioner.from_checkpoint(tiny_checkpoint, num_beams=3, max_length=8, precision="32")
+    found = respond(captioner, image, SETTINGS)
+    nats = [hypothesis["nats"] for hypothesis in found["hypotheses"]]
+    assert found["name"] == "dog.png"
+    assert nats == sorted(nats)
+    assert nats[0] > 0
+    for hypothesis in found["hypotheses"]:
+        assert " ".join(hypothesis["map"]["words"]) == hypothesis["caption"]
+        assert len(hypothesis["map"]["heat"]) == len(hypothesis["map"]["words"])
+    data = base64.b64decode(found["image"]["uri"].partition("base64,")[2])
+    assert (
+        Image.open(io.BytesIO(data)).size == (found["image"]["width"], found["image"]["height"]) == (300, 200)
+    )
+
+
+def test_unreadable_and_large_uploads_are_one_line(tmp_path):
+    Image.new("RGB", (3 * LONGEST_SIDE, 3)).save(tmp_path / "wide.png")
+    found = respond(FakeCaptioner(), tmp_path / "wide.png", SETTINGS)
+    assert (found["image"]["width"], found["image"]["height"]) == (LONGEST_SIDE, 1)
+    Image.new("L", (1001, 1000)).save(tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
+    for name, message in (
+        ("large.png", "1,001 x 1,000 pixels; expected at most 1,000,000"),
+        ("text.png", "text.png: no "),
+    ):
+        found = respond(FakeCaptioner(), tmp_path / name, SETTINGS)
+        assert list(found) == ["error"]
+        assert message in found["error"]
+
+
+def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
+    (tmp_path / "secret.png").write_text("secret")
+    address, folder = served
+    with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+        for path in (tmp_path / "secret.png", folder / ".." / tmp_path.name / "secret.png"):
+            payload = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}]}
+            event = client.post("/gradio_api/call/caption", json=payload).json()["event_id"]
+            assert "event: error" in client.get(f"/gradio_api/call/caption/{event}").text
+            assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+        assert client.post("/gradio_api/upload", files={"files": ("a.png", bytes(2**21))}).status_code == 413
+    assert not list(folder.rglob("secret*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_as_a_command(root, tiny_checkpoint, tmp_path):
+    """Serve on this machine, stop on SIGTERM with a line, and remove the uploads."""
+    command = [sys.executable, "-m", "src.app", f"checkpoint={tiny_checkpoint}", "port=0"]
+    process = subprocess.Popen(
+        command, cwd=root, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line = process.stdout.readline()
+    assert line.startswith("http://127.0.0.1:")
+    assert b"Captioner" in httpx.get(line.split()[0], timeout=60, trust_env=False).content
+    assert list(tmp_path.glob("captioner-uploads-*"))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "stopped\n")
+    assert not list(tmp_path.glob("captioner-uploads-*"))
+
+
+def wait(page, selector):
+    return WebDriverWait(page, 60, 0.1).until(lambda page: page.find_elements(By.CSS_SELECTOR, selector))[0]
+
+
+def upload(page, address, path, *size, **how):
+    look(page, address, *size, **how)
+    wait(page, ".result .empty")
+    wait(page, "#upload input[type=file]").send_keys(str(path))
+
+
+def texts(page, selector) -> list[str]:
+    script = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
+    return page.execute_script(script, selector)
+
+
+@pytest.mark.chromium
+def test_an_upload_shows_captions_and_attention_maps_in_a_browser(browser, served, image):  # noqa: F811
+    upload(browser, served[0], image, PHONE, touch=False)
+    wait(browser, ".result .card")
+    assert sideways_scroll(browser) == 0
+    assert "<b>mine</b> · vit + gpt2 · 3 beams" in browser.find_element(By.ID, "about").text
+    assert texts(browser, ".result .word") == CAPTIONS[0].split()
+    assert texts(browser, ".hypothesis .text") == list(CAPTIONS)
+    words = browser.find_elements(By.CSS_SELECTOR, ".result .word")
+    canvas = browser.find_element(By.CSS_SELECTOR, ".result canvas")
+    assert "on" not in (canvas.get_attribute("class") or "")
+    ActionChains(browser).move_to_element(words[1]).perform()
+    assert canvas.get_attribute("class") == "on"
+    rows = browser.find_elements(By.CSS_SELECTOR, ".hypothesis")
+    browser.execute_script("arguments[0].click()", rows[1])
+    assert texts(browser, ".result .word") == HOSTILE.split()
+    assert browser.execute_script("return window.hacked") is None
+    wait(browser, "#upload input[type=file]")  # ready for the next image
+    assert [line for line in console_errors(browser) if not any(known in line for known in FROM_GRADIO)] == []
+    fetched = browser.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert [url for url in fetched if url.startswith("http") and not url.startswith(served[0])] == []
+
+
+@pytest.mark.chromium
+def test_an_unreadable_or_pasted_image_in_a_browser(browser, served, image, tmp_path):  # noqa: F811
+    (tmp_path / "cut.png").write_bytes(image.read_bytes()[:120])
+    upload(browser, served[0], tmp_path / "cut.png")
+    assert wait(browser, ".result .problem").text.startswith("cut.png: ")
+    script = """const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+        document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }))"""
+    wait(browser, "#upload input[type=file]")
+    browser.execute_script(script, base64.b64encode(image.read_bytes()).decode())
+    wait(browser, ".result .card")
+    assert "pasted.png" in texts(browser, ".result > .hint")[-1]
