@@ -161,13 +161,13 @@ def respond(captioner: "Captioner", path: Path, settings: Mapping[str, Any]) -> 
     {"name", "seconds", "image": {"uri", "width", "height"}, "hypotheses": [{"caption", "nats", "map"}]}, best first;
     nats per token; map as in attention.json, None where the model has no attention maps.
     """
-    from src.datamodule.images.decode import UnreadableImage, decode_picture
+    from src.datamodule.images.decode import UnreadableImage, decode_bytes
     from src.report.cross_attention_maps import encode_attention
     from src.report.gallery import thumbnail
 
     name, started = visible(path.name), time.perf_counter()
     try:
-        pixels = decode_picture(
+        pixels = decode_bytes(
             path.read_bytes(), name, settings["max_megapixels"] * MEGAPIXEL
         )  # uint8 (3,H,W)
     except UnreadableImage as error:

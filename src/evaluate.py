@@ -51,7 +51,7 @@ def evaluate(
     base_metrics: dict[str, float] = {}
     base_captions: dict[str, str] | None = None
     if zero_shot:
-        with model.captioner.base_weights():
+        with model.base_weights():
             base_metrics, base_captions = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
@@ -77,8 +77,12 @@ def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return loss and captions (by image_id) of the test images of all processes."""
-    trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.test_captions
+    model.captions = {}
+    try:
+        trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.captions
+    finally:
+        model.captions = None
 
 
 def _score(scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> Scores:
@@ -111,9 +115,9 @@ def write_predictions(
         UserError: the file cannot be written; an earlier one is unchanged.
     """
     num_references = max(len(image.captions) for image in images)
-    boxes = any(image.box for image in images)  # subfigures, which the report cuts out by them
-    spans = any(image.span for image in images)  # images inside tar files
-    header = ["image_id", "path", *(["box"] if boxes else []), *(["span"] if spans else []), "caption", "zero_shot_caption",
+    # Of subfigures and of images in tar files, which the report cuts out by them.
+    optional = [name for name in ("box", "span") if any(getattr(image, name) for image in images)]
+    header = ["image_id", "path", *optional, "caption", "zero_shot_caption",
               *(f"reference_{k + 1}" for k in range(num_references)), "license",
               *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
     try:
@@ -122,10 +126,9 @@ def write_predictions(
             writer.writerow(header)
             for index, image in enumerate(images):
                 base = base_captions[image.image_id] if base_captions is not None else ""
-                box = [" ".join(map(str, image.box or ()))] if boxes else []
-                box += [" ".join(map(str, image.span or ()))] if spans else []
+                where = [" ".join(map(str, getattr(image, name) or ())) for name in optional]
                 padding = [""] * (num_references - len(image.captions))
-                text = [image.image_id, image.path, *box, captions[image.image_id], base, *image.captions,
+                text = [image.image_id, image.path, *where, captions[image.image_id], base, *image.captions,
                         *padding, image.license]  # fmt: skip
                 own = [scores.per_image[index][name] for name in PER_IMAGE]
                 other = [base_scores.per_image[index][name] if base_scores else "" for name in PER_IMAGE]

@@ -187,7 +187,7 @@ def test_unreadable_and_large_uploads_are_one_line(tmp_path):
     (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
     for name, message in (
         ("large.png", "1,001 x 1,000 pixels; expected at most 1,000,000"),
-        ("text.png", "text.png: no "),
+        ("text.png", "text.png: not "),
     ):
         found = respond(FakeCaptioner(), tmp_path / name, SETTINGS)
         assert list(found) == ["error"]

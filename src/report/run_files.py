@@ -16,7 +16,7 @@ from src.report.cross_attention_maps import read_attention
 Point = tuple[float, float]  # optimizer step, value
 History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
-TEXT_COLUMNS = {"image_id", "path", "box", "caption", "zero_shot_caption", "license"}
+TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
 TRAIN_LOSS = ("train/loss_step", "train/loss")  # of each logged step; the mean of each epoch
 VAL_LOSS = ("val/loss",)
 
@@ -33,13 +33,14 @@ class Prediction:
     license: str
     box: tuple[int, int, int, int] | None  # (left, top, right, bottom) in pixels, of a subfigure
     scores: dict[str, float]  # "cider_d", "zero_shot_cider_d", ...
+    span: tuple[int, int] | None = None  # (offset, size) in bytes, of a member of a tar file
 
     def pixels(self) -> np.ndarray | None:
         """Return uint8 (H,W,3), None where the image cannot be read."""
         from src.datamodule.images.decode import UnreadableImage, load_image
 
         try:
-            return load_image(self.path, self.box).permute(1, 2, 0).contiguous().numpy()
+            return load_image(self.path, self.box, self.span).permute(1, 2, 0).contiguous().numpy()
         except (UnreadableImage, OSError, ValueError):  # a path with a NUL byte is a ValueError
             return None
 
@@ -128,16 +129,25 @@ def _prediction(row: dict[Any, str], folder: Path) -> Prediction:
         license=row.get("license", ""),
         box=read_box(row.get("box", "")),
         scores=scores,
+        span=read_span(row.get("span", "")),
     )
 
 
 def read_box(cell: str) -> tuple[int, int, int, int] | None:
     """Return (left, top, right, bottom) of a cell `left top right bottom`, None where it holds no box."""
+    return _integers(cell, 4)
+
+
+def read_span(cell: str) -> tuple[int, int] | None:
+    """Return (offset, size) of a cell `offset size`, None where it holds no span."""
+    return _integers(cell, 2)
+
+
+def _integers(cell: str, count: int) -> Any:
     numbers = cell.replace(",", " ").split()
-    if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
+    if len(numbers) != count or not all(number.isdigit() for number in numbers):
         return None
-    left, top, right, bottom = map(int, numbers)
-    return left, top, right, bottom
+    return tuple(map(int, numbers))
 
 
 def read_history(folder: Path) -> History:

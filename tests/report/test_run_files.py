@@ -1,6 +1,9 @@
 """Reading a run folder: everything that is there, a note for what is not."""
 
+import io
 import json
+
+from PIL import Image
 
 from src.report.run_files import (
     TRAIN_LOSS,
@@ -42,6 +45,18 @@ def test_empty_references_are_dropped_and_a_box_is_read(tmp_path):
     first, second = read_predictions(write(tmp_path / "p.csv", text))
     assert (first.references, first.box, first.scores) == (("one",), (1, 2, 30, 40), {})
     assert (second.references, second.box) == (("two",), None)
+
+
+def test_an_image_in_a_tar_file_is_read_by_its_span(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
+    (tmp_path / "a.tar").write_bytes(bytes(512) + buffer.getvalue() + bytes(100))
+    size = len(buffer.getvalue())
+    (row,) = read_predictions(
+        write(tmp_path / "p.csv", f"image_id,path,span,caption\na/0,a.tar,512 {size},x\n")
+    )
+    assert row.span == (512, size)
+    assert row.pixels().shape == (4, 6, 3)
 
 
 def test_an_empty_caption_of_the_base_differs_from_no_base(tmp_path):
