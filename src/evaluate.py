@@ -51,7 +51,7 @@ def evaluate(
     base_metrics: dict[str, float] = {}
     base_captions: dict[str, str] | None = None
     if zero_shot:
-        with model.base_weights():
+        with model.captioner.base_weights():
             base_metrics, base_captions = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
@@ -77,12 +77,8 @@ def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Return loss and captions (by image_id) of the test images of all processes."""
-    model.captions = {}
-    try:
-        trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.captions
-    finally:
-        model.captions = None
+    trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+    return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.test_captions
 
 
 def _score(scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> Scores:
