@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, Progres
 
 from src.callbacks.caption_samples import LOGGED, CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.processor import load_processor
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
@@ -116,21 +117,21 @@ def _is_sequential_multirun() -> bool:
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:
-    """Build the data module, read, checked and split: mistakes in the data show before a model is loaded."""
-    datamodule: CaptionDataModule = instantiate(config.datamodule)
+    """Build the processor and the data module, read, checked and split, before a model is loaded."""
+    names = ("checkpoint", "revision", "from_encoder_decoder")
+    processor = load_processor(**{name: config.model.get(name) for name in names})
+    # partial: Hydra would make a config of the processor
+    datamodule: CaptionDataModule = instantiate(config.datamodule, _partial_=True)(processor=processor)
     datamodule.prepare_data()
     datamodule.setup()
     return datamodule
 
 
 def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
-    """Build the model, and connect the data module to its processor."""
+    """Build the model with the processor of the data."""
     build = instantiate(config.model, _partial_=True)  # partial: Hydra would build what stands in run_config
-    model: VitGpt2 = build(
-        run_config=plain_config(config), max_length=config.model.max_length or datamodule.generation_length
-    )
-    datamodule.connect(model.processor)
-    return model
+    length = config.model.get("max_length") or datamodule.generation_length
+    return build(processor=datamodule.processor, run_config=plain_config(config), max_length=length)
 
 
 def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trainer:

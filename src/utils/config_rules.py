@@ -47,7 +47,7 @@ def _seed(value: Any) -> bool:
 
 
 def _train_choices() -> tuple[str, ...]:
-    return tuple(read_constant("src.models.freezing", "TRAIN_CHOICES"))
+    return tuple(read_constant("src.models.freezing", "TRAIN_MODES"))
 
 
 def _ratios(value: Any) -> bool:
