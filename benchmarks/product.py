@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.loader import BatchLoader
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.building import build_data, build_model, build_trainer
 from src.utils.resolvers import register_resolvers
@@ -97,7 +96,7 @@ def train_steps(
 
 def first_batch(datamodule: CaptionDataModule) -> CaptionBatch:
     """The first training images in table order, as pixels or features, whichever the data module serves."""
-    return next(iter(BatchLoader(**datamodule._settings("train", shuffle=False))))
+    return next(iter(datamodule._loader("train", shuffle=False)))
 
 
 def feature_cache(config: DictConfig) -> list[pl.Callback]:

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, FeatureStore
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, write_skipped
 from src.datamodule.images.decode import check_images as find_unreadable
-from src.datamodule.loader import BatchLoader, TrainLoader, choose_pinning, choose_workers
+from src.datamodule.loader import CaptionLoader, choose_pinning, choose_workers
 from src.datamodule.processor import Processor
 from src.datamodule.sampler import LengthGroupedSampler
 from src.datamodule.splits import split_table, write_splits
@@ -127,30 +127,18 @@ class CaptionDataModule(LightningDataModule):
         """Make later loaders read cached features instead of pixels; None returns to pixels."""
         self.features = features
 
-    def pixel_loader(self, images: Sequence[CaptionedImage], view: int = 0) -> BatchLoader:
-        """Return batches of `images` in the given order, with pixels and without captions, to fill a cache.
-
-        view: 0 is the image as it is, 1 and more its augmented views. Unreadable images are left out and recorded.
-        """
-        processor = self._processor()
-        dataset = CaptionDataset(images, processor.image, view=view, seed=self.seed)
-        sampler = LengthGroupedSampler([1] * len(images), self.batch_size, shuffle=False, equal_steps=False)
-        return BatchLoader(dataset, sampler, processor, **self._loading(pixels=True))
-
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> CaptionLoader:
         """Return train batches: shuffled by seed and epoch, each image once over all processes."""
         overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        loader = TrainLoader(**self._settings("train", shuffle=not overfit))
-        loader.done = self._batches_done
-        return loader
+        return self._loader("train", shuffle=not overfit)
 
-    def val_dataloader(self) -> BatchLoader:
+    def val_dataloader(self) -> CaptionLoader:
         """Return val batches in table order; over all processes each image once."""
-        return BatchLoader(**self._settings("val", shuffle=False))
+        return self._loader("val", shuffle=False)
 
-    def test_dataloader(self) -> BatchLoader:
+    def test_dataloader(self) -> CaptionLoader:
         """Return test batches in table order; over all processes each image once."""
-        return BatchLoader(**self._settings("test", shuffle=False))
+        return self._loader("test", shuffle=False)
 
     def write_files(self, run_dir: str | Path) -> None:
         """Write `skipped.csv` and `splits.csv` of what `setup` has read into the run folder."""
@@ -167,8 +155,7 @@ class CaptionDataModule(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.unreadable)
         return {name: reason for found in gathered for name, reason in found.items()}
 
-    def _settings(self, split: str, shuffle: bool) -> dict[str, Any]:
-        """The arguments of a split's loader."""
+    def _loader(self, split: str, shuffle: bool) -> CaptionLoader:
         self.setup()
         processor, images, tokens = self._processor(), self.splits[split], self._tokenize(split)
         dataset = CaptionDataset(
@@ -191,8 +178,16 @@ class CaptionDataModule(LightningDataModule):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        loading = self._loading(pixels=self.features is None)
-        return {"dataset": dataset, "plan": sampler, "preprocessing": processor, **loading}
+        processes = 1 if trainer is None else trainer.world_size // max(trainer.num_nodes, 1)
+        return CaptionLoader(
+            dataset,
+            sampler,
+            processor,
+            num_workers=choose_workers(self.num_workers, self.features is None, processes),
+            pin_memory=choose_pinning(self.pin_memory, None if trainer is None else trainer.strategy.root_device),
+            unreadable=self.unreadable,
+            num_finished=self._num_finished if split == "train" else None,
+        )
 
     def _tokenize(self, split: str) -> CaptionTokens:
         """Token ids of a split's captions, made once; log the fraction of captions that is cut."""
@@ -207,21 +202,12 @@ class CaptionDataModule(LightningDataModule):
             self._tokens[split], self.captions_cut[split] = tokens, tokens.num_cut
         return self._tokens[split]
 
-    def _loading(self, pixels: bool) -> dict[str, Any]:
-        trainer = self.trainer
-        processes = 1 if trainer is None else trainer.world_size // max(trainer.num_nodes, 1)
-        return {
-            "num_workers": choose_workers(self.num_workers, pixels, processes),
-            "pin_memory": choose_pinning(self.pin_memory),
-            "broken": self.unreadable,
-        }
-
     def _processor(self) -> Processor:
         if self.processor is None:
             raise RuntimeError("the loaders need a processor: CaptionDataModule(reader, processor=...)")
         return self.processor
 
-    def _batches_done(self) -> int | None:
+    def _num_finished(self) -> int | None:
         """Batches of this epoch whose step is finished, as Lightning counts them."""
         if self.trainer is None:
             return None

@@ -1,7 +1,6 @@
-"""How batches get here: read and decoded ahead in threads, and resumed in the middle of an epoch."""
+"""Threaded loader of batches that can resume in the middle of an epoch."""
 
 import os
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,182 +20,140 @@ log = get_logger(__name__)
 
 MAX_WORKERS = 8
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-class Loader(ABC):
-    """The batches of an epoch. Subclasses say which (`_made`, `__len__`).
+class CaptionLoader:
+    """Batches of a dataset in the sampler's order, read ahead in threads, with a saved position.
 
-    Threads read ahead and not processes: decoding and resizing leave Python's lock alone, and nothing is
-    copied between processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
+    Threads and not processes: decoding and resizing release Python's lock, and nothing is copied between
+    processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised. Lightning accepts
+    any iterable; this one is no torch DataLoader, so that `state_dict` can return its position.
 
-    Lightning takes any iterable. This one is no torch DataLoader, so that it can say where it stands.
-
-    num_workers: threads; 0 makes each batch when it is asked for.
-    broken: where pictures that could not be read are noted, image_id -> reason; each is logged once.
+    num_workers: threads; 0 loads each batch when it is requested.
+    unreadable: images that could not be read are added, image_id -> reason; each is logged once.
+    num_finished: returns the batches of the epoch whose step is finished, which are fewer than were handed out
+        when a step was interrupted; None where that is not known.
     """
 
     def __init__(
         self,
-        preprocessing: Processor,
+        dataset: CaptionDataset,
+        sampler: LengthGroupedSampler,
+        processor: Processor,
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
-        broken: dict[str, str] | None = None,
+        unreadable: dict[str, str] | None = None,
+        num_finished: Callable[[], int | None] | None = None,
     ) -> None:
-        self.preprocessing = preprocessing
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.broken = {} if broken is None else broken
+        self.dataset, self.sampler, self.processor = dataset, sampler, processor
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.unreadable = {} if unreadable is None else unreadable
+        self.num_finished = num_finished
         self.epoch = 0
+        self._handed_out = 0
+        self._skip = 0
+        self._batches: tuple[int, list[list[int]]] = (-1, [])
 
-    @abstractmethod
     def __len__(self) -> int:
-        """Batches of the epoch."""
-
-    @abstractmethod
-    def _made(self, start: int) -> Iterable[CaptionBatch]:
-        """The batches of the epoch from number `start` on."""
+        return len(self._epoch_batches())
 
     def __iter__(self) -> Iterator[CaptionBatch]:
-        """The batches of the epoch; one whose pictures were all broken is left out.
+        """Iterate over the batches of the epoch, from the loaded position on; empty ones are skipped.
 
         Raises:
             UserError: as `CaptionDataset.__getitem__`.
         """
-        yield from self._from(0)
-
-    def _from(self, start: int) -> Iterator[CaptionBatch]:
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
-        for batch in self._made(start):
-            self._note(batch.broken)
+        start, self._skip = self._skip, 0
+        self._handed_out = start
+        for batch in self._iter_batches(start):
+            record_unreadable(batch.broken, self.unreadable)
+            self._handed_out += 1
             if len(batch):
                 yield batch.pin_memory() if self.pin_memory else batch
 
+    def _epoch_batches(self) -> list[list[int]]:
+        if self._batches[0] != self.epoch:
+            self._batches = (self.epoch, self.sampler.batches(self.epoch))
+        return self._batches[1]
+
+    def _iter_batches(self, start: int) -> Iterable[CaptionBatch]:
+        keys = [[(index, self.epoch) for index in batch] for batch in self._epoch_batches()[start:]]
+        return read_ahead(self._load_batch, keys, self.num_workers)
+
+    def _load_batch(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
+        return self._collate([self.dataset[key] for key in keys])
+
     def _collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
-        words = self.preprocessing
-        return collate(items, words.image, words.start_id, words.eos_id, words.pad_id)
+        processor = self.processor
+        return collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
 
-    def _note(self, broken: dict[str, str]) -> None:
-        for image_id, reason in broken.items():
-            if image_id not in self.broken:
-                self.broken[image_id] = reason
-                log.warning("left out or replaced: %s", reason)
-
-
-class BatchLoader(Loader):
-    """The items of a dataset in the batches of a plan."""
-
-    def __init__(
-        self, dataset: CaptionDataset, plan: LengthGroupedSampler, *args: Any, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.items = dataset
-        self.plan = plan
-        self._planned: tuple[int, list[list[int]]] = (-1, [])
-
-    def __len__(self) -> int:
-        return len(self._batches())
-
-    def _batches(self) -> list[list[int]]:
-        if self._planned[0] != self.epoch:
-            self._planned = (self.epoch, self.plan.batches(self.epoch))
-        return self._planned[1]
-
-    def _made(self, start: int) -> Iterable[CaptionBatch]:
-        keys = [[(index, self.epoch) for index in batch] for batch in self._batches()[start:]]
-        return read_ahead(self._make, keys, self.num_workers)
-
-    def _make(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
-        return self._collate([self.items[key] for key in keys])
-
-
-class Resumable(Loader):
-    """A loader whose place in the epoch is kept in checkpoints.
-
-    `state_dict` between two batches and `load_state_dict` before the first go on with exactly the next batch,
-    whatever the threads have already prepared.
-
-    done: asks the trainer how many batches of the epoch it has finished: fewer than were handed out when a
-        step was interrupted.
-    """
-
-    done: Callable[[], int | None] | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._handed_out = 0
-        self._skip = 0
-
-    @abstractmethod
-    def order(self) -> dict[str, int | str]:
-        """What the order of an epoch's batches depends on, besides the epoch."""
-
-    def __iter__(self) -> Iterator[CaptionBatch]:
-        start, self._skip = self._skip, 0
-        self._handed_out = start
-        for batch in self._from(start):
-            self._handed_out += 1
-            yield batch
+    # --- position -------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration is of; a place kept from another epoch is forgotten."""
+        """Set the epoch of the next iteration; a position in another epoch is dropped."""
         if epoch != self.epoch:
             self.epoch, self._handed_out, self._skip = epoch, 0, 0
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
-        """Lightning calls `batch_sampler.sampler.set_epoch`; `sampler` alone it would replace to overfit."""
+        """Lightning calls `batch_sampler.sampler.set_epoch`; an attribute `sampler` alone it would replace."""
         return SimpleNamespace(sampler=self)
 
+    def order(self) -> dict[str, int | str]:
+        """Return what the order of an epoch's batches depends on, besides the epoch."""
+        sampler = self.sampler
+        return {
+            "images": len(sampler.lengths),
+            "tokens": int(sum(sampler.lengths)),
+            "batch_size": sampler.batch_size * sampler.world_size,
+            "seed": sampler.seed,
+            "shuffle": int(sampler.shuffle),
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, batches done in it, and what the order depends on; plain numbers and text."""
-        done = self.done() if self.done else None
+        """Return epoch, finished batches and order; plain numbers and text."""
+        finished = self.num_finished() if self.num_finished else None
         return {
             "epoch": self.epoch,
-            "batches": self._handed_out if done is None else min(done, self._handed_out),
+            "batches": self._handed_out if finished is None else min(finished, self._handed_out),
             "order": self.order(),
-            "broken": dict(self.broken),
+            "unreadable": dict(self.unreadable),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` stood; over other data or batches the epoch starts at its first batch."""
-        self.broken.update(state.get("broken", {}))
+        """Resume at the position of `state_dict`; with other data or batches the epoch starts at its first batch."""
+        self.unreadable.update(state.get("unreadable", {}))
         if state.get("order") != self.order():
             log.warning(
-                "the checkpoint stopped in a different order of images (data, batch size, seed or number of "
-                "processes changed); this epoch goes on with the first batches of the new order"
+                "the checkpoint was written with another order of images (data, batch size, seed or number of "
+                "processes changed); this epoch starts at the first batch of the new order"
             )
             return
         self.epoch, self._skip = state["epoch"], state["batches"]
         self._handed_out = self._skip
 
 
-class TrainLoader(Resumable, BatchLoader):
-    """A BatchLoader whose place in the epoch is kept in checkpoints."""
-
-    def order(self) -> dict[str, int | str]:
-        """Data, global batch size, seed and whether it is shuffled."""
-        plan = self.plan
-        return {
-            "images": len(plan.lengths),
-            "tokens": int(sum(plan.lengths)),
-            "batch_size": plan.batch_size * plan.world_size,
-            "seed": plan.seed,
-            "shuffle": int(plan.shuffle),
-        }
+def record_unreadable(found: dict[str, str], unreadable: dict[str, str]) -> None:
+    """Add `found` (image_id -> reason) to `unreadable`, and log each image once."""
+    for image_id, reason in found.items():
+        if image_id not in unreadable:
+            unreadable[image_id] = reason
+            log.warning("unreadable image skipped or replaced: %s", reason)
 
 
-def read_ahead(make: Callable[[Any], Made], keys: Iterable[Any], workers: int) -> Iterator[Made]:
-    """`make` of every key, in order, up to two keys a thread ahead; what it raises is raised here."""
+def read_ahead(load: Callable[[Any], Result], keys: Iterable[Any], workers: int) -> Iterator[Result]:
+    """Yield `load` of every key in order, loaded up to two keys a thread ahead; its errors are raised here."""
     if not workers:
-        yield from map(make, keys)
+        yield from map(load, keys)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
-        ahead: deque[Future[Made]] = deque()
+        ahead: deque[Future[Result]] = deque()
         try:
             for key in keys:
-                ahead.append(pool.submit(make, key))
+                ahead.append(pool.submit(load, key))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -207,7 +164,7 @@ def read_ahead(make: Callable[[Any], Made], keys: Iterable[Any], workers: int) -
 
 
 def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) -> int:
-    """Threads that read ahead: as set; else none when features are cached, or this process's share of cores.
+    """Return the threads of a loader: as set; else 0 for cached features, or this process's fraction of the cores.
 
     Raises:
         UserError: `num_workers` is negative.
@@ -225,6 +182,6 @@ def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) ->
     return max(1, min(cores // max(processes, 1), MAX_WORKERS))
 
 
-def choose_pinning(pin_memory: bool | None) -> bool:
-    """Page-locked memory: as set; else where there is a CUDA device to copy to."""
-    return torch.cuda.is_available() if pin_memory is None else pin_memory
+def choose_pinning(pin_memory: bool | None, device: torch.device | None = None) -> bool:
+    """Return whether to use page-locked memory: as set; else where the run's device is a CUDA device."""
+    return (device is not None and device.type == "cuda") if pin_memory is None else pin_memory
