@@ -27,7 +27,7 @@ from benchmarks.apart import Apart
 from src.datamodule.caption_dataset import CaptionDataset
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images.decode import load_image
-from src.datamodule.loader import BatchLoader, choose_workers
+from src.datamodule.loader import CaptionLoader, choose_workers
 from src.datamodule.processor import ImageTransform, Processor
 from src.datamodule.sampler import LengthGroupedSampler
 from src.models.kernels.memory import tune_malloc
@@ -53,7 +53,7 @@ def ways(paths: list[Path]) -> dict[str, Callable[[], Iterator[Tensor]]]:
         images = [CaptionedImage(path.name, str(path), ("",), path.name) for path in paths]
         words = Processor(None, transform, 0, 0, 0, 8)  # type: ignore[arg-type]  # no captions here
         plan = LengthGroupedSampler([1] * len(images), BATCH, shuffle=False, equal_steps=False)
-        for batch in BatchLoader(CaptionDataset(images, transform), plan, words, num_workers=workers):
+        for batch in CaptionLoader(CaptionDataset(images, transform), plan, words, num_workers=workers):
             assert batch.pixel_values is not None
             yield batch.pixel_values
 

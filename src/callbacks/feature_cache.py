@@ -1,9 +1,10 @@
 """Cache the frozen backbone's output on disk, once per image; later epochs and runs start from there."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,12 @@ class FeatureCache(Callback):
         return DTYPES[self.dtype]
 
     def _fill(
-        self, trainer: Trainer, data: CaptionDataModule, module: VitGpt2, store: ShardedFeatures, missing: list[View]
+        self,
+        trainer: Trainer,
+        data: CaptionDataModule,
+        module: VitGpt2,
+        store: ShardedFeatures,
+        missing: list[View],
     ) -> bool:
         """Write the missing features; False, in all processes, where one of them has no disk space.
 
@@ -152,6 +158,9 @@ class FeatureCache(Callback):
             module.to(trainer.strategy.root_device)
             size = estimate_bytes(backbone_shape(module, image.height, image.width), dtype, len(missing))
             store.create()
+        else:
+            with suppress(OSError):  # a cache may be read-only
+                os.utime(store.folder)
         has_space = self._has_space(store, size)
         if trainer.local_rank == 0 and self.size_limit_gb is not None:
             store.prune(self.size_limit_gb * 1e9 - (size if has_space else 0), keep_used=has_space)
@@ -187,7 +196,12 @@ class FeatureCache(Callback):
 
     @torch.no_grad()
     def _features(
-        self, trainer: Trainer, data: CaptionDataModule, module: VitGpt2, shard: Sequence[View], dtype: torch.dtype
+        self,
+        trainer: Trainer,
+        data: CaptionDataModule,
+        module: VitGpt2,
+        shard: Sequence[View],
+        dtype: torch.dtype,
     ) -> tuple[list[str], Tensor]:
         """Return keys and features (N,P,D), on the CPU, of the views of a shard that can be read."""
         keys: list[str] = []

@@ -41,7 +41,7 @@ class CaptionItem:
     references: list[str]  # all captions of the image
     pixels: Tensor | None = None  # uint8 (3,height,width) of the encoder's size, not yet normalized
     features: Tensor | None = None  # (P,D)
-    broken: dict[str, str] = field(default_factory=dict)  # unreadable images: image_id -> reason
+    unreadable: dict[str, str] = field(default_factory=dict)  # unreadable images: image_id -> reason
 
 
 def seeded_rng(seed: int, epoch: int, name: str, purpose: str) -> random.Random:
@@ -99,7 +99,10 @@ def random_crop(image: Tensor, rng: random.Random) -> Tensor:
 
 
 def decode_resized(
-    image: CaptionedImage, data: bytes | bytearray, transform: ImageTransform, crop: random.Random | None = None
+    image: CaptionedImage,
+    data: bytes | bytearray,
+    transform: ImageTransform,
+    crop: random.Random | None = None,
 ) -> Tensor:
     """Decode an image's bytes, crop it to its box and at random, and resize: uint8 (3,height,width).
 
@@ -118,6 +121,7 @@ def view_crop(seed: int, view: int, image: CaptionedImage) -> random.Random | No
 class CaptionDataset:
     """Items of one split; the key is (index, epoch), since captions, views and crops are sampled per epoch.
 
+    tokens: of the captions; without them items have none.
     train: sample captions, views and crops, and replace unreadable images.
     captions_per_image: captions sampled per epoch; None takes all, up to MAX_CAPTIONS_PER_STEP in turns.
     augment: crop each image at random in each epoch of training.
@@ -128,7 +132,7 @@ class CaptionDataset:
         self,
         images: Sequence[CaptionedImage],
         transform: ImageTransform,
-        tokens: CaptionTokens,
+        tokens: CaptionTokens | None = None,
         *,
         train: bool = False,
         seed: int = 0,
@@ -165,7 +169,7 @@ class CaptionDataset:
             except UnreadableImage as error:
                 unreadable[self.images[index].image_id] = str(error)
             if not self.train:
-                return CaptionItem("", [], [], broken=unreadable)
+                return CaptionItem("", [], [], unreadable=unreadable)
             rng = rng or seeded_rng(self.seed, epoch, self.images[index].image_id, "replacement")
             index = rng.randrange(len(self.images))
         raise UserError(
@@ -175,7 +179,9 @@ class CaptionDataset:
 
     def _item(self, index: int, epoch: int, unreadable: dict[str, str]) -> CaptionItem:
         image = self.images[index]
-        item = CaptionItem(image.image_id, self._captions(index, epoch), list(image.captions), broken=unreadable)
+        item = CaptionItem(
+            image.image_id, self._captions(index, epoch), list(image.captions), unreadable=unreadable
+        )
         if self.features is None:
             augment = self.train and self.augment
             crop = seeded_rng(self.seed, epoch, image.image_id, "crop") if augment else None
@@ -185,7 +191,7 @@ class CaptionDataset:
         return item
 
     def _captions(self, index: int, epoch: int) -> list[list[int]]:
-        captions, name = self.tokens[index], self.images[index].image_id
+        captions, name = self.tokens[index] if self.tokens else [], self.images[index].image_id
         count = self.captions_per_image or MAX_CAPTIONS_PER_STEP
         if not self.train or count >= len(captions):
             return captions

@@ -61,7 +61,7 @@ class CaptionBatch:
     tokens: the layout with one row per token. prefixes: the layout with one row per different beginning of a caption.
     expand: i64 (rows of `tokens`): the row of `prefixes` that holds the same state.
     references: all captions of each image, also those not packed.
-    broken: images that could not be read and what was wrong, by image_id; they are not in the batch.
+    unreadable: images that could not be read and what was wrong, by image_id; they are not in the batch.
     """
 
     image_ids: list[str]
@@ -78,7 +78,7 @@ class CaptionBatch:
     references: list[list[str]]
     pixel_values: Tensor | None = None
     features: Tensor | None = None
-    broken: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -113,8 +113,8 @@ def collate(
     pad_id: int,
     multiple: int = 8,
 ) -> CaptionBatch:
-    """Collate B items into one batch; those without an image (unreadable, not replaced) only add to `broken`."""
-    broken = {image_id: reason for item in items for image_id, reason in item.broken.items()}
+    """Collate B items into one batch; those without an image (unreadable, not replaced) only add to `unreadable`."""
+    unreadable = {image_id: reason for item in items for image_id, reason in item.unreadable.items()}
     items = [item for item in items if item.image_id]
     pixels = [item.pixels for item in items if item.pixels is not None]
     features = [item.features for item in items if item.features is not None]
@@ -123,7 +123,7 @@ def collate(
         references=[item.references for item in items],
         pixel_values=transform.normalize(pixels) if pixels else None,
         features=torch.stack(features) if features else None,
-        broken=broken,
+        unreadable=unreadable,
         **pack_captions([item.captions for item in items], start_id, eos_id, pad_id, multiple),
     )
 

@@ -186,7 +186,9 @@ class ShardedFeatures:
         Raises:
             OSError: a shard cannot be removed or written.
         """
-        others = [path.parent for path in self.folder.parent.glob(f"*/{MARKER}") if path.parent != self.folder]
+        others = [
+            path.parent for path in self.folder.parent.glob(f"*/{MARKER}") if path.parent != self.folder
+        ]
         sizes = {path: _folder_bytes(path) for path in others}
         total = sum(sizes.values()) + sum(shard.size for shard in self._shards.values())
         for folder in [*others, self.folder]:
@@ -194,7 +196,9 @@ class ShardedFeatures:
         for folder in sorted(others, key=_used_at):
             if total <= limit:
                 return
-            log.info("removing the feature cache %s (%.1f GB), unused for longest", folder, sizes[folder] / 1e9)
+            log.info(
+                "removing the feature cache %s (%.1f GB), unused for longest", folder, sizes[folder] / 1e9
+            )
             total -= sizes[folder]
             _remove_files(folder)
             with suppress(OSError):  # it holds foreign files

@@ -47,7 +47,7 @@ class CaptionLoader:
         unreadable: dict[str, str] | None = None,
         num_finished: Callable[[], int | None] | None = None,
     ) -> None:
-        self.dataset, self.sampler, self.processor = dataset, sampler, processor
+        self._dataset, self._sampler, self.processor = dataset, sampler, processor
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.unreadable = {} if unreadable is None else unreadable
         self.num_finished = num_finished
@@ -69,14 +69,14 @@ class CaptionLoader:
         start, self._skip = self._skip, 0
         self._handed_out = start
         for batch in self._iter_batches(start):
-            record_unreadable(batch.broken, self.unreadable)
+            record_unreadable(batch.unreadable, self.unreadable)
             self._handed_out += 1
             if len(batch):
                 yield batch.pin_memory() if self.pin_memory else batch
 
     def _epoch_batches(self) -> list[list[int]]:
         if self._batches[0] != self.epoch:
-            self._batches = (self.epoch, self.sampler.batches(self.epoch))
+            self._batches = (self.epoch, self._sampler.batches(self.epoch))
         return self._batches[1]
 
     def _iter_batches(self, start: int) -> Iterable[CaptionBatch]:
@@ -84,7 +84,7 @@ class CaptionLoader:
         return read_ahead(self._load_batch, keys, self.num_workers)
 
     def _load_batch(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
-        return self._collate([self.dataset[key] for key in keys])
+        return self._collate([self._dataset[key] for key in keys])
 
     def _collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
         processor = self.processor
@@ -104,7 +104,7 @@ class CaptionLoader:
 
     def order(self) -> dict[str, int | str]:
         """Return what the order of an epoch's batches depends on, besides the epoch."""
-        sampler = self.sampler
+        sampler = self._sampler
         return {
             "images": len(sampler.lengths),
             "tokens": int(sum(sampler.lengths)),

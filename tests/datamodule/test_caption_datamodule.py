@@ -2,7 +2,6 @@
 
 import csv
 import logging
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,19 +90,6 @@ def test_features_take_the_place_of_pixels_in_loaders_made_later(pictures: list[
     assert batch.features[:, 0, 0].tolist() == [float(name[:3]) for name in batch.image_ids]
 
 
-def test_pixels_to_fill_a_cache(pictures: list[CaptionedImage], tmp_path: Path) -> None:
-    data = connected(pictures)
-    lost = replace(pictures[3], path=str(tmp_path / "gone.png"))
-    wanted = [pictures[5], lost, pictures[1]]
-    (batch,) = data.pixel_loader(wanted)
-    assert batch.image_ids == ["005.png", "001.png"]
-    assert batch.pixel_values is not None
-    assert batch.pixel_values[0, 0, 4, 4].item() == pytest.approx(5 / 127.5 - 1)
-    assert list(data.unreadable) == ["003.png"]
-    (view,) = data.pixel_loader(wanted[:1], view=2)
-    assert view.pixel_values.shape == (1, 3, 8, 8)
-
-
 def test_unreadable_headers_count_as_skipped_rows(tmp_path: Path) -> None:
     images = draw(tmp_path, 10)
     Path(images[2].path).write_text("<html>")
@@ -163,7 +149,10 @@ def test_processes_share_the_images(pictures: list[CaptionedImage]) -> None:
     steps = []
     for rank in (0, 1):
         data = connected(pictures, split_ratios=(0.75, 0.25, 0.0))
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, num_nodes=1, overfit_batches=0)
+        cpu = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, num_nodes=1, overfit_batches=0, strategy=cpu
+        )
         for part, names in seen.items():
             loader = getattr(data, f"{part}_dataloader")()
             names += [name for batch in loader for name in batch.image_ids]

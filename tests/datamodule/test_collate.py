@@ -167,10 +167,10 @@ def test_features_are_stacked_in_the_batch() -> None:
 
 
 def test_an_item_without_a_picture_is_only_noted() -> None:
-    lost = CaptionItem("", [], [], broken={"x.jpg": "x.jpg: no such file"})
+    lost = CaptionItem("", [], [], unreadable={"x.jpg": "x.jpg: no such file"})
     batch = batch_of([item("a", [[1]]), lost])
     assert batch.image_ids == ["a"]
-    assert batch.broken == {"x.jpg": "x.jpg: no such file"}
+    assert batch.unreadable == {"x.jpg": "x.jpg: no such file"}
     assert batch.pixel_values is not None
     assert len(batch.pixel_values) == len(batch) == 1
     empty = batch_of([lost])

@@ -15,8 +15,7 @@ from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.images.decode import UnreadableImage
 from src.datamodule.loader import (
-    BatchLoader,
-    TrainLoader,
+    CaptionLoader,
     choose_pinning,
     choose_workers,
     read_ahead,
@@ -28,62 +27,62 @@ from tests.datamodule.tiny import DrawnDataModule, draw, preprocessing
 
 
 @pytest.fixture(scope="module")
-def words() -> Processor:
+def processor() -> Processor:
     return preprocessing()
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[CaptionedImage]:
-    return draw(tmp_path_factory.mktemp("pictures"), 22)
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[CaptionedImage]:
+    return draw(tmp_path_factory.mktemp("images"), 22)
 
 
 def loader(
-    pictures: list[CaptionedImage],
-    words: Processor,
+    images: list[CaptionedImage],
+    processor: Processor,
     workers: int = 0,
-    kind: Any = TrainLoader,
-    **plan: Any,
+    train: bool = True,
+    **sampler: Any,
 ) -> Any:
-    tokens = CaptionTokens(pictures, words, None)
-    lengths = [tokens.packed_length(index) for index in range(len(pictures))]
-    items = CaptionDataset(pictures, words.image, tokens, train=kind is TrainLoader, captions_per_image=1)
-    return kind(items, LengthGroupedSampler(lengths, 4, **plan), words, num_workers=workers)
+    tokens = CaptionTokens(images, processor, None)
+    lengths = [tokens.packed_length(index) for index in range(len(images))]
+    dataset = CaptionDataset(images, processor.image, tokens, train=train, captions_per_image=1)
+    return CaptionLoader(dataset, LengthGroupedSampler(lengths, 4, **sampler), processor, num_workers=workers)
 
 
 def ids(batches: Any) -> list[list[str]]:
     return [batch.image_ids for batch in batches]
 
 
-def test_what_is_read_ahead_comes_in_order_and_only_a_little_ahead() -> None:
-    made: list[int] = []
+def test_batches_read_ahead_come_in_order_and_a_few_ahead() -> None:
+    loaded: list[int] = []
 
-    def make(key: int) -> int:
+    def load(key: int) -> int:
         time.sleep(0.002 * (key % 3))
-        made.append(key)
+        loaded.append(key)
         return key
 
-    results = read_ahead(make, range(40), workers=3)
+    results = read_ahead(load, range(40), workers=3)
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert len(made) <= 5 + 2 * 3 + 1
+    assert len(loaded) <= 5 + 2 * 3 + 1
     assert list(results) == list(range(5, 40))
-    assert list(read_ahead(make, range(3), workers=0)) == [0, 1, 2]
-    assert list(read_ahead(make, [], workers=2)) == []
+    assert list(read_ahead(load, range(3), workers=0)) == [0, 1, 2]
+    assert list(read_ahead(load, [], workers=2)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_arrives_as_it_was_raised(workers: int) -> None:
-    def make(key: int) -> int:
+    def load(key: int) -> int:
         if key == 3:
             raise UserError("one line; expected; do")
         return key
 
-    results = read_ahead(make, range(9), workers)
+    results = read_ahead(load, range(9), workers)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(UserError, match=r"^one line; expected; do$"):
         next(results)
 
 
-def test_a_loader_that_is_left_ends_its_threads() -> None:
+def test_a_loader_that_is_closed_ends_its_threads() -> None:
     before = threading.active_count()
     results = read_ahead(lambda key: key, range(1000), workers=3)
     next(results)
@@ -91,9 +90,9 @@ def test_a_loader_that_is_left_ends_its_threads() -> None:
     assert threading.active_count() == before
 
 
-def test_threads_change_nothing(pictures: list[CaptionedImage], words: Processor) -> None:
-    alone, threads = list(loader(pictures, words)), list(loader(pictures, words, workers=3))
-    assert len(alone) == len(loader(pictures, words)) == 6
+def test_threads_change_nothing(images: list[CaptionedImage], processor: Processor) -> None:
+    alone, threads = list(loader(images, processor)), list(loader(images, processor, workers=3))
+    assert len(alone) == len(loader(images, processor)) == 6
     for one, other in zip(alone, threads, strict=True):
         assert one.image_ids == other.image_ids
         assert torch.equal(one.input_ids, other.input_ids)
@@ -101,102 +100,104 @@ def test_threads_change_nothing(pictures: list[CaptionedImage], words: Processor
     assert alone[0].pixel_values.dtype == torch.float32
 
 
-def test_a_mistake_in_a_thread_is_one_line(tmp_path: Path, words: Processor) -> None:
+def test_a_mistake_in_a_thread_is_one_line(tmp_path: Path, processor: Processor) -> None:
     images = draw(tmp_path, 4)
     for image in images:
         Path(image.path).unlink()
-    with pytest.raises(UserError, match="20 pictures in a row") as caught:
-        list(loader(images, words, workers=2))
+    with pytest.raises(UserError, match="20 images in a row") as caught:
+        list(loader(images, processor, workers=2))
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, UnreadableImage)
 
 
-def test_broken_pictures_are_noted_once_over_epochs(
-    tmp_path: Path, words: Processor, caplog: pytest.LogCaptureFixture
+def test_unreadable_images_are_recorded_once_over_epochs(
+    tmp_path: Path, processor: Processor, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = draw(tmp_path, 9)
-    Path(images[4].path).write_bytes(b"broken")
-    training = loader(images, words, workers=2)
+    Path(images[4].path).write_bytes(b"unreadable")
+    training = loader(images, processor, workers=2)
     for epoch in range(3):
         training.set_epoch(epoch)
         found = [name for batch in training for name in batch.image_ids]
         assert len(found) == 9
         assert "004.png" not in found
-    assert list(training.broken) == ["004.png"]
+    assert list(training.unreadable) == ["004.png"]
     assert sum("004.png" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_batch_of_broken_pictures_alone_is_left_out(tmp_path: Path, words: Processor) -> None:
+def test_a_batch_of_unreadable_images_alone_is_skipped(tmp_path: Path, processor: Processor) -> None:
     images = draw(tmp_path, 6)
     for image in images[:4]:
         Path(image.path).unlink()
-    testing = loader(images, words, kind=BatchLoader, shuffle=False, equal_steps=False)
+    testing = loader(images, processor, train=False, shuffle=False, equal_steps=False)
     assert ids(testing) == [["004.png", "005.png"]]
-    assert len(testing.broken) == 4
+    assert len(testing.unreadable) == 4
 
 
-def test_pinned_batches(pictures: list[CaptionedImage], words: Processor, monkeypatch) -> None:
+def test_pinned_batches(images: list[CaptionedImage], processor: Processor, monkeypatch) -> None:
     monkeypatch.setattr(CaptionBatch, "pin_memory", lambda batch: "pinned")
-    training = loader(pictures, words)
+    training = loader(images, processor)
     training.pin_memory = True
     assert set(training) == {"pinned"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("place", [0, 1, 4, 6])
+@pytest.mark.parametrize("position", [0, 1, 4, 6])
 def test_resumed_between_two_batches(
-    pictures: list[CaptionedImage], words: Processor, workers: int, place: int
+    images: list[CaptionedImage], processor: Processor, workers: int, position: int
 ) -> None:
-    whole = loader(pictures, words)
+    whole = loader(images, processor)
     whole.set_epoch(3)
     expected = [(batch.image_ids, batch.input_ids.tolist()) for batch in whole]
 
-    first = loader(pictures, words, workers)
+    first = loader(images, processor, workers)
     first.set_epoch(3)
     batches = iter(first)
-    begun = [next(batches).image_ids for _ in range(place)]
+    begun = [next(batches).image_ids for _ in range(position)]
     state = first.state_dict()
-    second = loader(pictures, words, workers)
+    second = loader(images, processor, workers)
     second.load_state_dict(state)
     assert second.state_dict() == state
     second.set_epoch(3)
     rest = [(batch.image_ids, batch.input_ids.tolist()) for batch in second]
     assert [name for name, _ in expected] == begun + [name for name, _ in rest]
-    assert rest == expected[place:]
-    assert len(list(second)) == len(expected)  # the place is used up: an epoch is whole again
+    assert rest == expected[position:]
+    assert len(list(second)) == len(expected)  # the position is used once
 
 
-def test_a_kept_place_is_forgotten_in_another_epoch(pictures: list[CaptionedImage], words: Processor) -> None:
-    training = loader(pictures, words)
+def test_a_position_is_dropped_in_another_epoch(images: list[CaptionedImage], processor: Processor) -> None:
+    training = loader(images, processor)
     training.load_state_dict({**training.state_dict(), "epoch": 2, "batches": 6})
     training.set_epoch(3)
     assert len(list(training)) == 6
 
 
-def test_a_place_in_another_order_is_not_kept(
-    pictures: list[CaptionedImage], words: Processor, caplog: pytest.LogCaptureFixture
+def test_a_position_in_another_order_is_not_kept(
+    images: list[CaptionedImage], processor: Processor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = loader(pictures, words).state_dict()
-    training = loader(pictures[:-3], words)
-    training.load_state_dict({**state, "batches": 2, "broken": {"x": "gone"}})
+    state = loader(images, processor).state_dict()
+    training = loader(images[:-3], processor)
+    training.load_state_dict({**state, "batches": 2, "unreadable": {"x": "gone"}})
     assert len(list(training)) == len(training)
-    assert "different order" in caplog.text
-    assert training.broken == {"x": "gone"}
+    assert "another order of images" in caplog.text
+    assert training.unreadable == {"x": "gone"}
 
 
-def test_a_step_that_was_not_finished_is_done_again(pictures: list[CaptionedImage], words: Processor) -> None:
-    training = loader(pictures, words)
+def test_a_step_that_was_not_finished_is_done_again(
+    images: list[CaptionedImage], processor: Processor
+) -> None:
+    training = loader(images, processor)
     batches = iter(training)
     for _ in range(3):
         next(batches)
-    training.done = lambda: 2
+    training.num_finished = lambda: 2
     assert training.state_dict()["batches"] == 2
-    training.done = lambda: None
+    training.num_finished = lambda: None
     assert training.state_dict()["batches"] == 3
 
 
 @pytest.mark.parametrize(
-    ("asked", "pixels", "processes", "cores", "expected"),
+    ("requested", "pixels", "processes", "cores", "expected"),
     [
         (3, True, 1, 8, 3),
         (0, True, 1, 8, 0),
@@ -208,22 +209,23 @@ def test_a_step_that_was_not_finished_is_done_again(pictures: list[CaptionedImag
     ],
 )
 def test_threads_by_the_cores(
-    asked: int | None, pixels: bool, processes: int, cores: int, expected: int, monkeypatch
+    requested: int | None, pixels: bool, processes: int, cores: int, expected: int, monkeypatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert choose_workers(asked, pixels, processes) == expected
+    assert choose_workers(requested, pixels, processes) == expected
 
 
-def test_fewer_than_no_threads_is_a_mistake() -> None:
+def test_a_negative_number_of_threads_is_refused() -> None:
     with pytest.raises(UserError, match=r"datamodule\.num_workers=-1"):
         choose_workers(-1, True)
 
 
-def test_pinning_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there in (True, False):
-        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
-        assert choose_pinning(None) is there
-    assert choose_pinning(True) is True
+def test_memory_is_pinned_only_for_a_run_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_pinning(None, torch.device("cuda", 0))
+    assert not choose_pinning(None, torch.device("cpu"))
+    assert not choose_pinning(None)
+    assert choose_pinning(True)
 
 
 class Recorder(pl.LightningModule):
@@ -268,33 +270,33 @@ def fit(images: list[CaptionedImage], folder: Path, workers: int, resume: Path |
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_of_lightning_resumes_in_mid_epoch(
-    tmp_path: Path, pictures: list[CaptionedImage], workers: int
+    tmp_path: Path, images: list[CaptionedImage], workers: int
 ) -> None:
-    whole, _ = fit(pictures, tmp_path / "whole", workers)
+    whole, first = fit(images, tmp_path / "whole", workers)
     per_epoch = len(whole.steps) // 3
     assert per_epoch == 5
-    assert len({name for _, names in whole.steps[:per_epoch] for name in names}) == 18
+    assert len({name for _, names in whole.steps[:per_epoch] for name in names}) == len(first.datamodule.splits["train"])
     assert whole.steps[0][1] != whole.steps[per_epoch][1]
     for step in (2, 5, 8):
-        resumed, trainer = fit(pictures, tmp_path / f"{step}", workers, tmp_path / f"whole/step={step}.ckpt")
+        resumed, trainer = fit(images, tmp_path / f"{step}", workers, tmp_path / f"whole/step={step}.ckpt")
         assert resumed.steps == whole.steps[step:], step
         assert trainer.global_step == 15
         assert torch.equal(resumed.weight, whole.weight)
 
 
-def test_a_step_cut_short_is_not_lost(tmp_path: Path, pictures: list[CaptionedImage]) -> None:
-    whole, _ = fit(pictures, tmp_path / "whole", 0)
-    broken_off, trainer = fit(pictures, tmp_path / "cut", 0, fail_at=7)
-    assert broken_off.steps == whole.steps[:7]
+def test_a_step_cut_short_is_not_lost(tmp_path: Path, images: list[CaptionedImage]) -> None:
+    whole, _ = fit(images, tmp_path / "whole", 0)
+    interrupted, trainer = fit(images, tmp_path / "cut", 0, fail_at=7)
+    assert interrupted.steps == whole.steps[:7]
     last = tmp_path / "at_7.ckpt"
     trainer.save_checkpoint(last)
-    resumed, _ = fit(pictures, tmp_path / "resumed", 0, last)
+    resumed, _ = fit(images, tmp_path / "resumed", 0, last)
     assert resumed.steps == whole.steps[7:]
     assert torch.equal(resumed.weight, whole.weight)
 
 
-def test_overfitting_sees_the_same_batches_each_epoch(tmp_path: Path, pictures: list[CaptionedImage]) -> None:
-    module, _ = fit(pictures, tmp_path, 0, overfit_batches=2, callbacks=[], enable_checkpointing=False)
+def test_overfitting_sees_the_same_batches_each_epoch(tmp_path: Path, images: list[CaptionedImage]) -> None:
+    module, _ = fit(images, tmp_path, 0, overfit_batches=2, callbacks=[], enable_checkpointing=False)
     epochs = [[names for epoch, names in module.steps if epoch == number] for number in range(3)]
     assert len(epochs[0]) == 2
     assert epochs[0] == epochs[1] == epochs[2]

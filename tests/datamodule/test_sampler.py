@@ -16,20 +16,20 @@ LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=70)
 def test_each_image_once_over_all_processes(
     lengths: list[int], batch_size: int, world_size: int, epoch: int, shuffle: bool
 ) -> None:
-    shares = [
+    slices = [
         LengthGroupedSampler(lengths, batch_size, 7, shuffle, True, rank, world_size).batches(epoch)
         for rank in range(world_size)
     ]
-    seen = Counter(index for share in shares for batch in share for index in batch)
+    seen = Counter(index for rank_slice in slices for batch in rank_slice for index in batch)
     assert set(seen) == set(range(len(lengths)))
     if len(lengths) >= world_size:
         assert max(seen.values()) == 1
     else:  # repeated only to give every process a step
         assert sum(seen.values()) == world_size
-    assert len({len(share) for share in shares}) == 1
-    assert all(batch for share in shares for batch in share)
+    assert len({len(rank_slice) for rank_slice in slices}) == 1
+    assert all(batch for rank_slice in slices for batch in rank_slice)
     if shuffle:
-        sizes = [sum(len(share[step]) for share in shares) for step in range(len(shares[0]))]
+        sizes = [sum(len(rank_slice[step]) for rank_slice in slices) for step in range(len(slices[0]))]
         assert max(sizes) - min(sizes) <= 1
         assert max(sizes) <= batch_size * world_size or batch_size == 1
 
@@ -37,11 +37,11 @@ def test_each_image_once_over_all_processes(
 @settings(max_examples=100, deadline=None)
 @given(LENGTHS, st.integers(1, 6), st.integers(1, 4))
 def test_scoring_repeats_no_image_however_few(lengths: list[int], batch_size: int, world_size: int) -> None:
-    shares = [
+    slices = [
         LengthGroupedSampler(lengths, batch_size, 0, False, False, rank, world_size).batches(0)
         for rank in range(world_size)
     ]
-    seen = sorted(index for share in shares for batch in share for index in batch)
+    seen = sorted(index for rank_slice in slices for batch in rank_slice for index in batch)
     assert seen == list(range(len(lengths)))
 
 
@@ -64,9 +64,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     ]
 
 
-def test_images_of_like_length_come_together_in_no_order_of_length() -> None:
-    chance = torch.Generator().manual_seed(0)
-    lengths = torch.randint(10, 200, (2000,), generator=chance).tolist()
+def test_images_of_similar_length_share_batches_in_random_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(10, 200, (2000,), generator=generator).tolist()
     batches = LengthGroupedSampler(lengths, 16, 0).batches(0)
     longest = [max(lengths[index] for index in batch) for batch in batches]
     padded = sum(longest_one * len(batch) for longest_one, batch in zip(longest, batches, strict=True))

@@ -8,8 +8,8 @@ from transformers import ViTImageProcessor
 from src.datamodule.processor import load_processor, make_processor
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
-from tests.models.random_captioner import decoder_config
 from tests.models.folders import encoder_config, ids, tokenizer
+from tests.models.random_captioner import decoder_config
 
 IDS = ("decoder_start_token_id", "pad_token_id", "eos_token_id")
 
@@ -44,9 +44,9 @@ def test_load_processor_equals_the_loaded_models(tiny_checkpoint):
     for name in ("start_id", "eos_id", "pad_id", "max_positions"):
         assert getattr(found, name) == getattr(expected, name)
     both = {"encoder": str(tiny_checkpoint), "decoder": str(tiny_checkpoint)}
-    with pytest.raises(UserError, match="model.from_encoder_decoder.decoder is empty"):
+    with pytest.raises(UserError, match=r"model\.from_encoder_decoder\.decoder is empty"):
         load_processor(from_encoder_decoder={**both, "decoder": ""})
-    with pytest.raises(UserError, match="model.checkpoint is empty"):
+    with pytest.raises(UserError, match=r"model\.checkpoint is empty"):
         load_processor()
 
 
