@@ -1,4 +1,4 @@
-"""Features on disk: whole or not there, found by what the picture is, old ones cleared away."""
+"""Features on disk: whole or missing, keyed by image content, verified, and pruned without touching foreign files."""
 
 import os
 import time
@@ -6,113 +6,162 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from src.datamodule.feature_store import (
+    MARKER,
     STALE_SECONDS,
     ShardedFeatures,
-    clean_caches,
-    feature_bytes,
+    estimate_bytes,
     feature_key,
-    folder_bytes,
+    image_digest,
 )
 from tests.datamodule.tiny import draw
 
 
 @pytest.fixture
 def images(tmp_path):
-    return draw(tmp_path / "pictures", 4)
+    return draw(tmp_path / "images", 4)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A store's folder with one shard of four images, whose rows are 0, 1, 2, 3."""
-    (tmp_path / "cache" / "one").mkdir(parents=True)
     return tmp_path / "cache" / "one"
 
 
-def rows(count, shift=0):
-    """Features (N,2,3) whose values tell the row."""
-    return (torch.arange(count) + shift).view(-1, 1, 1).expand(-1, 2, 3).float()
+def rows(count, first=0):
+    """Features (N,2,3) whose values are the row's number."""
+    return (torch.arange(count) + first).view(-1, 1, 1).expand(-1, 2, 3).float()
 
 
-def opened(folder, images, views=1):
-    store = ShardedFeatures(folder, views)
+def keys_of(wanted, seed=0):
+    return [feature_key(image_digest(image), image, view, seed) for image, view in wanted]
+
+
+def open_store(folder, images, views=1, **settings):
+    store = ShardedFeatures(folder, views, **settings)
     store.read_shards()
     return store, store.add_images(images, views)
 
 
-def test_what_was_written_is_read_by_another_store(folder, images):
-    store, lacking = opened(folder, images)
-    assert lacking == [(image, 0) for image in images]
-    store.write_shard(lacking, rows(4))
-    again, lacking = opened(folder, images)
-    assert lacking == []
+def write(folder, images, views=1, first=0):
+    """Write one shard of all images and views; return its path."""
+    store, missing = open_store(folder, images, views)
+    store.create()
+    before = shards(folder)
+    store.write_shard(keys_of(missing), rows(len(missing), first))
+    (path,) = shards(folder) - before
+    return path
+
+
+def shards(folder):
+    return set(folder.glob("*.safetensors"))
+
+
+def test_another_store_reads_what_was_written(folder, images):
+    write(folder, images)
+    store, missing = open_store(folder, images)
+    assert missing == []
     for number, image in enumerate(images):
-        assert torch.equal(again.get(image.image_id), torch.full((2, 3), float(number)))
+        assert torch.equal(store.get(image.image_id), torch.full((2, 3), float(number)))
 
 
-def test_shards_that_others_wrote_meanwhile_are_found(folder, images):
-    store, lacking = opened(folder, images)
-    other, _ = opened(folder, images)
-    other.write_shard(lacking[:3], rows(3))
-    assert store.lacking(lacking) == lacking
+def test_shards_written_meanwhile_by_another_process_are_found(folder, images):
+    store, missing = open_store(folder, images)
+    write(folder, images[:3])
+    assert store.missing(missing) == missing
     store.read_shards()
-    assert store.lacking(lacking) == lacking[3:]
+    assert store.missing(missing) == missing[3:]
     with pytest.raises(KeyError):
         store.get(images[3].image_id)
 
 
-def test_a_view_is_an_entry_of_its_own(folder, images):
-    store, lacking = opened(folder, images, views=2)
-    assert len(lacking) == 8
-    store.write_shard(lacking, rows(8))
-    again, lacking = opened(folder, images, views=3)
-    assert lacking == [(image, 2) for image in images]
-    assert [int(again.get(images[1].image_id, view)[0, 0]) for view in (0, 1)] == [1, 5]
-    assert again.num_views == 3
+def test_each_view_has_features_of_its_own(folder, images):
+    write(folder, images, views=2)
+    store, missing = open_store(folder, images, views=3)
+    assert missing == [(image, 2) for image in images]
+    assert [int(store.get(images[1].image_id, view)[0, 0]) for view in (0, 1)] == [1, 5]
 
 
-def test_the_key_changes_with_the_picture_its_part_and_the_view_alone(images, tmp_path):
+def test_equal_names_sizes_and_times_do_not_share_features(folder, tmp_path):
+    """As `cats/0001.bmp` and `dogs/0001.bmp` of one archive."""
+    found = []
+    for subfolder, color in (("cats", 0), ("dogs", 255)):
+        (image,) = draw(tmp_path / subfolder, 1)
+        Image.new("RGB", (12, 10), (color,) * 3).save(image.path, "BMP")
+        os.utime(image.path, (315532800,) * 2)
+        found.append(image)
+    assert os.stat(found[0].path).st_size == os.stat(found[1].path).st_size
+    write(folder, found[:1])
+    _, missing = open_store(folder, found[1:])
+    assert missing == [(found[1], 0)]
+
+
+def test_the_key_depends_on_content_box_and_random_crop_alone(images, tmp_path):
     image = images[0]
-    key = feature_key(image)
-    assert feature_key(replace(image, captions=("another",), image_id="x")) == key
-    moved = tmp_path / "elsewhere" / os.path.basename(image.path)
-    moved.parent.mkdir()
+    (key,) = keys_of([(image, 0)])
+    moved = tmp_path / "moved.png"
     os.link(image.path, moved)
-    assert feature_key(replace(image, path=str(moved))) == key  # a data set may move
-    others = [
-        feature_key(image, 1),
-        feature_key(replace(image, box=(0, 0, 4, 4))),
-        feature_key(images[1]),
-        feature_key(replace(image, path=image.path + ".gone")),
-    ]
-    os.utime(image.path, (1, 1))
-    others.append(feature_key(image))
-    assert len({key, *others}) == 6
+    os.utime(moved, (1, 1))
+    assert keys_of([(replace(image, path=str(moved), image_id="x"), 0)], seed=5) == [key]
+    crops = [keys_of([(image, 1)]), keys_of([(image, 2)]), keys_of([(image, 1)], seed=1)]
+    crops.append(keys_of([(replace(image, image_id="x"), 1)]))
+    others = [keys_of([(images[1], 0)]), keys_of([(replace(image, box=(0, 0, 4, 4)), 0)])]
+    assert len({key, *(other for (other,) in crops + others)}) == 7
+    Image.new("RGB", (12, 10)).save(image.path)
+    assert keys_of([(image, 0)]) != [key]
+
+
+def test_an_image_that_cannot_be_read_stays_missing(folder, images):
+    gone = replace(images[0], path=images[0].path + ".gone")
+    store, missing = open_store(folder, [gone])
+    assert missing == [(gone, 0)]
+    with pytest.raises(KeyError):
+        store.get(gone.image_id)
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+
+
+def zero_the_end(path):
+    path.write_bytes(path.read_bytes()[:-20] + bytes(20))
+
+
+def swap_keys(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    first, second = (f'"{key}"' for key in metadata["keys"].strip('[]"').split('", "')[:2])
+    metadata["keys"] = metadata["keys"].replace(first, "x").replace(second, first).replace("x", second)
+    save_file({name: tensor.clone() for name, tensor in load_file(path).items()}, path, metadata)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
+        flip_a_bit,
+        zero_the_end,
+        swap_keys,
         lambda path: path.write_bytes(path.read_bytes()[:-20]),
         lambda path: path.write_bytes(b""),
         lambda path: save_file({"features": rows(4)}, path),
-        lambda path: save_file({"features": rows(4)}, path, {"keys": "no list"}),
-        lambda path: save_file({"features": rows(4)}, path, {"keys": '["a"]'}),
-        lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"keys": '["a"]'}),
-        lambda path: save_file({"others": rows(4)}, path, {"keys": '["a", "b", "c", "d"]'}),
+        lambda path: save_file({"features": rows(4)}, path, {"keys": "no list", "checksum": "0"}),
+        lambda path: save_file({"features": rows(4)}, path, {"keys": '["a"]', "checksum": "0"}),
+        lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"keys": '["a"]', "checksum": "0"}),
     ],
-    ids=["cut", "empty", "no keys", "keys no list", "fewer keys", "another shape", "another tensor"],
+    ids="bit zeros swapped cut empty no_keys bad_keys fewer_keys shape".split(),
 )
-def test_a_damaged_shard_is_removed_to_be_made_again(folder, images, damage, caplog):
-    store, lacking = opened(folder, images)
-    store.write_shard(lacking, rows(4))
-    (path,) = folder.iterdir()
+def test_a_damaged_shard_is_removed_and_its_features_missing(folder, images, damage, caplog):
+    path = write(folder, images)
     damage(path)
-    _, lacking = opened(folder, images)
-    assert len(lacking) == 4
-    assert list(folder.iterdir()) == []
+    _, missing = open_store(folder, images)
+    assert len(missing) == 4
+    assert not path.exists()
     assert f"{path} is damaged" in caplog.text
 
 
@@ -120,48 +169,91 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(folder, images, monkeypat
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    store, lacking = opened(folder, images)
     monkeypatch.setattr("src.utils.files.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        store.write_shard(lacking, rows(4))
-    assert list(folder.iterdir()) == []
+        write(folder, images)
+    assert [path.name for path in folder.iterdir()] == [MARKER]
 
 
-def cache(parent, name, size, age):
-    """A cache of some bytes that was used `age` seconds ago."""
-    (parent / name).mkdir(parents=True)
-    (parent / name / "x.safetensors").write_bytes(b"x" * size)
-    os.utime(parent / name, (time.time() - age,) * 2)
-    return parent / name
+def cache(parent, name, images, age):
+    """A cache of one shard that was used `age` seconds ago."""
+    path = write(parent / name, images)
+    for used in (path, path.parent):
+        os.utime(used, (time.time() - age,) * 2)
+    return path
 
 
-def test_the_caches_unused_for_longest_go_first_and_only_as_many_as_needed(tmp_path):
-    parent = tmp_path / "cache"
+def test_caches_unused_for_longest_are_pruned_first(tmp_path, images):
     oldest, older, young = (
-        cache(parent, name, 100, age) for name, age in (("c", 900), ("a", 600), ("b", 300))
+        cache(tmp_path, name, images, age) for name, age in (("c", 900), ("a", 600), ("b", 300))
     )
-    mine = cache(parent, "mine", 100, 1000)
-    clean_caches(parent, mine, limit_bytes=400)
-    assert len(list(parent.iterdir())) == 4
-    clean_caches(parent, mine, limit_bytes=250)
-    assert set(parent.iterdir()) == {young, mine}
-    assert not oldest.exists()
-    assert not older.exists()
-    clean_caches(parent, mine, limit_bytes=0)
-    assert set(parent.iterdir()) == {mine}  # the one in use stays in any case
+    store, missing = open_store(tmp_path / "mine", images)
+    size = young.stat().st_size
+    store.prune(3 * size)
+    assert oldest.exists()
+    store.prune(1.5 * size)
+    assert not oldest.parent.exists()
+    assert not older.parent.exists()
+    assert young.exists()
 
 
-def test_leftovers_of_a_killed_writer_are_removed_and_those_of_a_living_one_are_not(tmp_path):
-    folder = cache(tmp_path, "one", 10, 0)
-    for name, age in ((".old.tmp", STALE_SECONDS + 60), (".new.tmp", 5)):
-        (folder / name).touch()
-        os.utime(folder / name, (time.time() - age,) * 2)
-    clean_caches(tmp_path, folder, limit_bytes=1e9)
-    assert sorted(path.name for path in folder.iterdir()) == [".new.tmp", "x.safetensors"]
+def test_rows_of_changed_images_are_pruned_from_the_folder_in_use(folder, images):
+    old, mixed = cache(folder.parent, "one", images[:2], 900), cache(folder.parent, "one", images[2:], 100)
+    limit = old.stat().st_size + mixed.stat().st_size
+    for image in (*images[:2], images[3]):
+        Image.new("RGB", (5, 5), "red").save(image.path)
+    store, missing = open_store(folder, images)
+    assert [image for image, _ in missing] == [*images[:2], images[3]]
+    store.prune(limit)
+    assert old.exists()
+    store.prune(mixed.stat().st_size)
+    assert (old.exists(), mixed.exists()) == (False, True)
+    store.prune(mixed.stat().st_size - 1)
+    assert not mixed.exists()
+    (kept,) = shards(folder)
+    assert store.get(images[2].image_id).eq(0).all()
+    again, missing = open_store(folder, images[2:3])
+    assert missing == []
+    assert kept.stat().st_size < limit / 2
+    store.prune(0, keep_used=False)
+    assert shards(folder) == set()
 
 
-def test_bytes_are_counted(tmp_path):
-    (cache(tmp_path, "one", 10, 0) / "inside").mkdir()
-    (tmp_path / "one" / "inside" / "y").write_bytes(b"12345")
-    assert folder_bytes(tmp_path / "one") == 15
-    assert feature_bytes((197, 768), torch.bfloat16, 10) == 197 * 768 * 2 * 10
+def test_foreign_files_are_never_removed(tmp_path, folder, images):
+    mine = cache(folder.parent, "one", images, 0)
+    marked = cache(folder.parent, "marked", images, 900)
+    foreign = [
+        folder.parent / "thesis" / "results.bin",
+        folder.parent / "thesis" / ".x.tmp",
+        folder.parent / "thesis" / f"{'a' * 24}.safetensors",
+        folder.parent / "notes.txt",
+        marked.parent / "notes.txt",
+        marked.parent / "model.safetensors",
+        folder / "model.safetensors",
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x" * 1000)
+        os.utime(path, (1, 1))
+    store, _ = open_store(folder, images)
+    store.prune(0)
+    assert all(path.read_bytes() == b"x" * 1000 for path in foreign)
+    assert (mine.exists(), marked.exists()) == (True, False)
+    store.prune(mine.stat().st_size)  # foreign bytes do not count
+    assert mine.exists()
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path, folder, images):
+    path = cache(folder.parent, "one", images, 0)
+    for name, age in (("old", STALE_SECONDS + 60), ("new", 5)):
+        leftover = folder / f".{path.name}.{name}.tmp"
+        leftover.touch()
+        os.utime(leftover, (time.time() - age,) * 2)
+    store, _ = open_store(folder, images)
+    store.prune(1e9)
+    assert [path.name.split(".")[-2] for path in folder.glob(".*.tmp")] == ["new"]
+
+
+def test_the_estimate_is_not_below_the_bytes_on_disk(folder, images):
+    path = write(folder, images)
+    assert path.stat().st_size <= estimate_bytes((2, 3), torch.float32, 4) <= path.stat().st_size + 300

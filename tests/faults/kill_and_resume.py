@@ -146,7 +146,7 @@ def _reaches(process: Process, file: Path, aim: str, times: int) -> bool:
 
 def _leave_half_files(place: Place) -> None:
     """Half a checkpoint and half a shard under temporary names, as systems without nameless files keep them."""
-    for folder in [*place.folder.glob("logs/train/runs/*/checkpoints"), *place.folder.glob("cache/*")]:
+    for folder in [*place.folder.glob("logs/train/runs/*/checkpoints"), *place.folder.glob("cache/*/*")]:
         (folder / ".stale.ckpt.0000.tmp").write_bytes(b"PK\x03\x04 half a file")
 
 
@@ -169,7 +169,7 @@ def final(place: Place) -> dict[str, Any]:
         "metrics.json": {name: value for name, value in metrics.items() if not name.startswith("time/")},
         "predictions.csv": (run / "predictions.csv").read_bytes(),
         "splits.csv": (run / "splits.csv").read_bytes(),
-        "feature cache": {path.name: path.read_bytes() for path in place.folder.glob("cache/*/*.safetensors")},
+        "feature cache": {path.name: path.read_bytes() for path in place.folder.glob("cache/*/*/*.safetensors")},
     }  # fmt: skip
 
 

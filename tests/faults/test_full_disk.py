@@ -70,7 +70,7 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(
             )
             == 1
         )
-        assert len(list(disk.glob("cache/*/*.safetensors"))) == 1
+        assert len(list(disk.glob("cache/*/*/*.safetensors"))) == 1
         assert (half_written(disk), leftovers(disk)) == ([], [])
         assert differences(pixels.end(), run.end()) == []
         caplog.clear()
