@@ -21,7 +21,8 @@ class TokenMean:
         """Sum nats and tokens over all processes; every process has to call it."""
         if trainer is None or trainer.world_size == 1:
             return self.sums.tolist()
-        return trainer.strategy.reduce(self.sums.to(trainer.strategy.root_device), reduce_op="sum").tolist()
+        sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: it is reduced in place
+        return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
 
     def compute(self, trainer: Trainer | None) -> float:
         """Nats per token over all processes; NaN over no tokens. Every process has to call it."""

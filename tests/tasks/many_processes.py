@@ -127,6 +127,8 @@ def main() -> None:
     told["told"] = together(case("told"), [*short, *misfortune(1, "SIGTERM")])
     launched = [*short, *TOGETHER, *ONE_NODE, *misfortune(0, "error")]
     told["launched"] = wait([case("launched").start(launched)])
+    launched = [*short, *TOGETHER, *ONE_NODE, *misfortune(1, "error")]
+    told["launched, other fails"] = wait([case("launched, other fails").start(launched)])
     print(json.dumps(told))
 
 

@@ -14,7 +14,7 @@ from src.datamodule.feature_store import SHARD_IMAGES
 from tests.tasks.many_processes import NUM_IMAGES
 from tests.tasks.running import captions, rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="forks torch")]
 BOTH = pytest.mark.parametrize("name", ["two", "nodes"])
 
 
@@ -174,18 +174,20 @@ def test_all_build_the_cache(folder: Path, name: str) -> None:
         (
             "error",
             [1, 1],
-            ["[rank 1] error: ValueError: the wheel came off", "another process of this run is gone"],
+            ["[rank 1] error: ValueError: the wheel came off", "error: RuntimeError: "],
         ),
-        ("killed", [-9, 1], ["[rank 1] error: another process of this run is gone"]),
-        ("told", [143, 143], ["stopped by SIGTERM after step 3; all is kept; go on with"]),
+        ("killed", [-9, 1], ["[rank 1] error: RuntimeError: "]),
+        ("told", [143, 143], ["stopped by SIGTERM; resume with the same command and ckpt_path="]),
         ("launched", [1], ["error: ValueError: the wheel came off"]),
+        ("launched, other fails", [1], ["[rank 1] error: ValueError: the wheel came off"]),
     ],
 )
 def test_when_one_ends_all_end(folder: Path, name: str, statuses: list[int], words: list[str]) -> None:
     found, apart = told(folder, name)
-    assert found == statuses, output(folder, name)
+    lightning_kills_rank_0 = name == "launched, other fails" and found == [-9]
+    assert found == statuses or lightning_kills_rank_0, output(folder, name)
     assert apart < 10
     text = output(folder, name)
     assert all(text.count(said) == 1 for said in words), text
     assert "Traceback" not in text
-    assert (run(folder, name) / "checkpoints" / "last.ckpt").exists() is (name == "told")
+    assert name != "told" or (run(folder, name) / "checkpoints" / "last.ckpt").is_file()
