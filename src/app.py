@@ -149,7 +149,7 @@ def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
     """Return the captioner in a line, without the machine's folders."""
     source = Path(settings["checkpoint"])
     name = source.name if source.exists() else str(source)
-    kinds = " + ".join(part.config.model_type for part in (captioner.model.encoder, captioner.model.decoder))
+    kinds = " + ".join(stack.config.model_type for stack in (captioner.model.encoder, captioner.model.decoder))
     precision = str(captioner.dtype).removeprefix("torch.")
     beams = f"{captioner.num_beams} beam{'s' * (captioner.num_beams > 1)}"
     return f"{name} · {kinds} · {beams} · {captioner.device}, {precision}"

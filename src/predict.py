@@ -153,7 +153,7 @@ def open_table(out: str, form: str) -> Iterator[Write]:
             yield _row_writer(file, form)
     except OSError as error:
         raise UserError(
-            f"out={out!r} cannot be written ({error.strerror}); expected a place with room; set out=<another file>"
+            f"out={out!r} cannot be written ({error.strerror}); expected a folder with room; set out=<another file>"
         ) from error
 
 

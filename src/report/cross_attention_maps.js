@@ -23,7 +23,7 @@ const addAttentionMaps = (() => {
       (right - left) * canvas.width, (bottom - top) * canvas.height);
   };
 
-  // Make the words of `caption` buttons, each of which shows its map over `image`, whose sides in pixels are set.
+  // Make the words of `caption` buttons, each of which shows its map over `image`, whose width and height are set.
   // map: one entry of attention.json.
   return (image, caption, map) => {
     if (!image || !map.words.length) return;
