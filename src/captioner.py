@@ -30,12 +30,11 @@ from src.models.restore import Restored, open_captioner
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16, warn_of_software_bf16
 from src.utils.hub import silence_transformers
-from src.utils.run_folder import newest_checkpoint
+from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | Image.Image | Tensor
 PRECISIONS = ("auto", "bf16", "32")
 BATCH_SIZE = 16
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Captioner:
@@ -93,7 +92,7 @@ class Captioner:
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
-        found = restore_checkpoint(checkpoint, base, log_dir)
+        found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base)
         return cls.from_restored(found, max_length, num_beams, device, precision)
 
     @classmethod
@@ -226,17 +225,6 @@ class Captioner:
         states = self.encode(pixels.to(self.device))
         with self.autocast(), silence_transformers():
             return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
-
-
-def restore_checkpoint(checkpoint: str | Path, base: str | None, log_dir: str | Path = "") -> Restored:
-    """Load what `checkpoint` names; `last` is the newest run of `log_dir`, "" for the project's `logs`.
-
-    Raises:
-        UserError: nothing there, damaged, or another kind of model.
-    """
-    if str(checkpoint) == "last":
-        checkpoint = newest_checkpoint(log_dir or ROOT / "logs")
-    return open_captioner(checkpoint, base)
 
 
 def open_from_settings(settings: Mapping[str, Any]) -> Captioner:

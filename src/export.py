@@ -7,6 +7,7 @@ onnx=false       also write out/onnx and check it against torch token by token (
 push_to_hub=     also upload the folder to this id of the hub; log in first with `hf auth login`
 private=true     make that repository private
 base=            where the base weights are now, when they were moved since training
+log_dir=         where `last` looks for the newest run; the project's logs/ when not given
 
 Base and trained blocks (or adapters) become one model, which plain transformers loads and asks.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULTS = {
     "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "private": True, "base": "",
+    "log_dir": "",
 }  # fmt: skip
 
 
@@ -162,16 +164,14 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         UserError: as `export`, or an argument that is not known.
     """
-    if any(word in ("-h", "--help") for word in arguments):
-        print(__doc__)
-        return
     settings = parse_command(arguments, DEFAULTS)
     check_new(Path(settings["out"]))  # before what takes seconds to import
-    checkpoint_file(settings["checkpoint"])
+    file = checkpoint_file(settings["checkpoint"], settings.pop("log_dir"))
+    settings["checkpoint"] = str(file or settings["checkpoint"])
     folder = export(**settings)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:], __doc__)

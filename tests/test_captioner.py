@@ -100,7 +100,7 @@ def test_a_run_captions_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
     found = Captioner.from_checkpoint(tmp_path / "run", precision="32")
     assert (found.max_length, found.num_beams) == (12, 3)
     pixels = torch.stack([found.processor.image(load_image(path)) for path in paths])
-    assert found.caption(paths) == module.caption(module.model.encoder(pixels).last_hidden_state)
+    assert found.caption(paths) == module.captioner.generate(module.model.encoder(pixels).last_hidden_state)
 
 
 def test_last_is_the_newest_run_of_log_dir(tiny_checkpoint, tmp_path, monkeypatch):

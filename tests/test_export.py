@@ -14,6 +14,7 @@ from src.captioner import Captioner
 from src.demo.synthetic.datamodules import write_scenes
 from src.export import export, main, upload
 from src.models.restore import open_captioner
+from src.utils.command import run_command
 from src.utils.errors import UserError
 from tests.saved_run import save_run
 
@@ -172,6 +173,6 @@ def test_an_upload_that_fails_is_one_line_and_leaves_the_folder(run, tmp_path, m
 
 
 def test_help_tells_every_argument(capsys):
-    main(["--help"])
+    run_command(main, ["--help"], command.__doc__)
     told = capsys.readouterr().out
     assert all(f"{name}=" in told for name in command.DEFAULTS)

@@ -82,7 +82,7 @@ def read_run(run_dir: Path) -> RunFiles:
     run.predictions = run.read("predictions.csv", read_predictions, "there is no gallery.") or []
     run.history = run.read("csv", read_history) or []
     run.attention = run.read("attention.json", read_attention) or {}
-    run.about = run.read("run.json", _read_object, "command, commit and versions are not known.") or {}
+    run.about = run.read("run.json", read_json_object, "command, commit and versions are not known.") or {}
     if run.predictions and all(row.zero_shot_caption is None for row in run.predictions):
         run.notes.append("The base model was not scored: captions are shown without a comparison.")
     return run
@@ -94,11 +94,16 @@ def read_metrics(path: Path) -> dict[str, float]:
     Raises:
         ValueError: the file is not JSON, or holds something other than an object.
     """
-    numbers = {key: value for key, value in _read_object(path).items() if isinstance(value, int | float)}
+    numbers = {key: value for key, value in read_json_object(path).items() if isinstance(value, int | float)}
     return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object.
+
+    Raises:
+        ValueError: the file is not JSON, or holds something other than an object.
+    """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, found a {type(content).__name__}")

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
+PROJECT_LOGS = Path(__file__).resolve().parents[2] / "logs"  # where configs/paths puts the runs
+
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, whole or not at all.
@@ -87,30 +89,26 @@ def find_checkpoint(
     return str(found) if found else None
 
 
-def checkpoint_file(checkpoint: str) -> Path | None:
-    """The `.ckpt` that is meant, or None for a `save_pretrained` folder and for what may be a hub id.
+def checkpoint_file(checkpoint: str, log_dir: str | Path = "") -> Path | None:
+    """Return the `.ckpt` that a command's `checkpoint` means; None for a saved folder and for what may be a hub id.
+
+    log_dir: where `last` looks for the newest run; "" for the project's `logs`.
 
     Raises:
         UserError: a file or folder that is not there, or a run folder without a checkpoint.
     """
-    if checkpoint == "last":
-        return resolve_checkpoint("last", "logs")
+    try:
+        found = resolve_checkpoint(checkpoint, log_dir or PROJECT_LOGS)
+    except UserError as error:
+        raise UserError(str(error).replace("ckpt_path", "checkpoint")) from error
     path = Path(checkpoint).expanduser()
-    if path.is_file():
-        return path.resolve()
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "best.ckpt", "last.ckpt"):
-        if (path / name).is_file():
-            return (path / name).resolve()
-    local = path.suffix == ".ckpt" or checkpoint.startswith((".", "~", "/")) or checkpoint.count("/") > 1
-    if (local and not path.exists()) or (
-        (path / "run.json").is_file() and not (path / "config.json").is_file()
-    ):
-        what = "holds no checkpoint" if path.exists() else "does not exist"
+    is_local = path.suffix == ".ckpt" or checkpoint.startswith((".", "~", "/")) or checkpoint.count("/") > 1
+    if found is None and is_local and not path.exists():
         raise UserError(
-            f"checkpoint={checkpoint!r} {what}; expected a .ckpt, a run folder, a saved folder or a hub id; "
+            f"checkpoint={checkpoint!r} does not exist; expected a .ckpt, a run folder, a saved folder or a hub id; "
             "set checkpoint=<run>/checkpoints/best.ckpt"
         )
-    return None
+    return found
 
 
 SECRET = re.compile(r"key|token(?!s)|passw|secret|credential", re.IGNORECASE)

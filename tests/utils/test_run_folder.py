@@ -58,11 +58,15 @@ def test_last_is_the_newest_run_and_a_folder_its_best(tmp_path, monkeypatch):
     checkpoints = tmp_path / "logs/train/runs/2026-01-01_00-00-00/checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / "last.ckpt").touch()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(checkpoints)  # the same from any folder
+    monkeypatch.setattr("src.utils.run_folder.PROJECT_LOGS", tmp_path / "logs")
     assert checkpoint_file("last") == checkpoints / "last.ckpt"
     assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "last.ckpt"
     (checkpoints / "best.ckpt").touch()
     assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "best.ckpt"
+    assert checkpoint_file("last", tmp_path / "logs") == checkpoints / "best.ckpt"
+    with pytest.raises(UserError, match="checkpoint=last: no run under"):
+        checkpoint_file("last", tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["captioner", "nlpconnect/vit-gpt2-image-captioning"])
