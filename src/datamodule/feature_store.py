@@ -137,9 +137,9 @@ class ShardedFeatures:
                 continue
             try:
                 with safe_open(path, "pt") as file:
-                    metadata = file.metadata() or {}
+                    index = json.loads((file.metadata() or {})["index"])
                     features = file.get_tensor("features")
-                keys, checksum = json.loads(metadata["keys"]), int(metadata["checksum"])
+                keys, checksum = index["keys"], index["checksum"]
                 if len(keys) != len(features) or features.ndim != 3:
                     raise ValueError("keys and rows differ")
                 shard = Shard(path, keys, features, checksum, path.stat().st_size)
@@ -168,9 +168,10 @@ class ShardedFeatures:
         """
         features = features.contiguous()
         name = hashlib.blake2b("".join(keys).encode(), digest_size=12).hexdigest()
-        metadata = {"keys": json.dumps(list(keys)), "checksum": str(_checksum(keys, features))}
+        # One entry: safetensors writes several in random order, and equal features are to give equal files.
+        index = json.dumps({"keys": list(keys), "checksum": _checksum(keys, features)})
         with atomic_write(self.folder / f"{name}.safetensors", "wb") as file:
-            file.write(save({"features": features}, metadata))
+            file.write(save({"features": features}, {"index": index}))
 
     def used_bytes(self) -> float:
         """Return the bytes on disk of the features of all added images."""

@@ -1,5 +1,6 @@
 """Features on disk: whole or missing, keyed by image content, verified, and pruned without touching foreign files."""
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from src.datamodule.feature_store import (
@@ -132,13 +134,10 @@ def zero_the_end(path):
 
 
 def swap_keys(path):
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    first, second = (f'"{key}"' for key in metadata["keys"].strip('[]"').split('", "')[:2])
-    metadata["keys"] = metadata["keys"].replace(first, "x").replace(second, first).replace("x", second)
-    save_file({name: tensor.clone() for name, tensor in load_file(path).items()}, path, metadata)
+        index = json.loads(file.metadata()["index"])
+    index["keys"][:2] = index["keys"][1::-1]
+    save_file({name: tensor.clone() for name, tensor in load_file(path).items()}, path, {"index": json.dumps(index)})
 
 
 @pytest.mark.parametrize(
@@ -150,9 +149,9 @@ def swap_keys(path):
         lambda path: path.write_bytes(path.read_bytes()[:-20]),
         lambda path: path.write_bytes(b""),
         lambda path: save_file({"features": rows(4)}, path),
-        lambda path: save_file({"features": rows(4)}, path, {"keys": "no list", "checksum": "0"}),
-        lambda path: save_file({"features": rows(4)}, path, {"keys": '["a"]', "checksum": "0"}),
-        lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"keys": '["a"]', "checksum": "0"}),
+        lambda path: save_file({"features": rows(4)}, path, {"index": '{"keys": "no list", "checksum": 0}'}),
+        lambda path: save_file({"features": rows(4)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
+        lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
     ],
     ids="bit zeros swapped cut empty no_keys bad_keys fewer_keys shape".split(),
 )

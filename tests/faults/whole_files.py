@@ -33,7 +33,7 @@ def _checkpoint(path: Path) -> None:
 
 def _cache(path: Path) -> None:
     with safe_open(path, "pt") as file:
-        assert len(json.loads(file.metadata()["keys"])) == len(file.get_tensor("features"))
+        assert len(json.loads(file.metadata()["index"])["keys"]) == len(file.get_tensor("features"))
 
 
 def _json(path: Path) -> None:
