@@ -45,7 +45,7 @@ THEIRS = ("generate_fp32", "generate_bf16", "generate_bf16_autocast")
 
 def ways(module: VitGpt2, pixels: Tensor, settings: dict[str, Any]) -> dict[str, Callable[[], Tensor]]:
     """Name -> what turns the pixels (B,3,H,W) into token ids (B, <= max_length)."""
-    model, words = module.model, module.preprocessing
+    model, words = module.model, module.processor
     rough = copy.deepcopy(model).to(torch.bfloat16)
     length, beams = settings["max_length"], settings["beams"]
 
@@ -80,7 +80,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     datamodule.setup()
     module = VitGpt2(settings["checkpoint"])
     module.eval()
-    transform = module.preprocessing.image
+    transform = module.processor.image
     images = islice(datamodule.splits["test"], settings["images"])
     pixels = torch.stack([transform(load_image(image.path)) for image in images])
     every = ways(module, pixels, settings)

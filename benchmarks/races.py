@@ -181,7 +181,7 @@ class Race:
         settings = self.settings
         datamodule, _ = product.build(self.config(seed))
         captioner = load_captioner(settings["checkpoint"])
-        model, words = captioner.model, captioner.preprocessing
+        model, words = captioner.model, captioner.processor
         choose_trainable(model, "last_blocks", 1)
         weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         rows_per_step = round(self.captions / (self.steps / settings["epochs"]))

@@ -116,9 +116,9 @@ class Workshop:
         captioner, count = load_captioner(self.settings["checkpoint"]), self.settings["published"]
         choose_trainable(captioner.model, "last_blocks", 1)
         images = self.datamodule.splits["train"][: -(-count // CAPTIONS)]
-        rows = baselines.caption_rows(images, captioner.preprocessing)[:count]
+        rows = baselines.caption_rows(images, captioner.processor)[:count]
         tries = [
-            baselines.train_published(captioner.model, rows, captioner.preprocessing, count, 1)[0]
+            baselines.train_published(captioner.model, rows, captioner.processor, count, 1)[0]
             for _ in range(3)
         ]
         return 1 / statistics.median(tries)
@@ -128,7 +128,7 @@ class Workshop:
         start = time.perf_counter()
         config = config_for(self.settings, self.data_dir, f"datamodule.num_samples={pairs}")
         datamodule = build_data(config)
-        datamodule.connect(self.module.preprocessing)
+        datamodule.connect(self.module.processor)
         datamodule.train_dataloader()
         setup = time.perf_counter() - start
         return {"setup_seconds": setup, "seconds_per_caption": self._fit(config, datamodule)}
@@ -141,8 +141,8 @@ class Workshop:
         )
         config = config_for(self.settings, self.data_dir, *words)
         datamodule = build_data(config)
-        datamodule.connect(self.module.preprocessing)
-        tokens = CaptionTokens(datamodule.splits["train"], self.module.preprocessing, None)
+        datamodule.connect(self.module.processor)
+        tokens = CaptionTokens(datamodule.splits["train"], self.module.processor, None)
         mean = len(tokens.ids) / tokens.num_captions + 1  # the start token, or EOS
         return {"seconds": captions * self._fit(config, datamodule), "tokens": captions * mean}
 
@@ -163,7 +163,7 @@ class Workshop:
             images = datamodule.reader().images
         except UserError as error:
             raise UserError(f"{error}; or set medicat_tokens=") from error
-        tokens = CaptionTokens(images, self.module.preprocessing, 256)
+        tokens = CaptionTokens(images, self.module.processor, 256)
         return len(tokens.ids) / tokens.num_captions + 1
 
 
@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> None:
     with quiet():
         config = config_for(settings, settings["data_dir"], *words, "datamodule.num_samples=1000")
         datamodule, module = product.build(config)
-        image = module.preprocessing.image
+        image = module.processor.image
         precision = str(choose_precision("auto", "cpu"))
         dtype = torch.bfloat16 if "bf16" in precision else torch.float32
         shape = backbone_shape(module, image.height, image.width)

@@ -71,7 +71,7 @@ class Contest:
         )  # fmt: skip
         self.datamodule, self.ours = product.build(self.config)
         self.images = list(self.datamodule.splits["train"])
-        self.rows = baselines.caption_rows(self.images[:count], self.ours.preprocessing)
+        self.rows = baselines.caption_rows(self.images[:count], self.ours.processor)
         self.theirs: Any = None
         self.losses: dict[str, float] = {}
         self.operations: dict[str, float] = {}
@@ -92,7 +92,7 @@ class Contest:
                 self.losses[other] = baselines.start_loss(self.theirs, self.rows, other.endswith("bf16"))
         if way == "published_loop":
             size = min(self.settings["published"], len(self.rows))
-            words = self.ours.preprocessing
+            words = self.ours.processor
             return baselines.train_published(self.theirs, self.rows, words, size, 1)[0]
         return baselines.train_seq2seq(self.theirs, self.rows, len(self.rows), 1, way.endswith("bf16"))[0]
 
@@ -202,7 +202,7 @@ def equal_losses(settings: dict[str, Any], ways: list[str]) -> dict[str, float]:
     theirs = load_captioner(contest.checkpoint).model
     choose_trainable(theirs, "last_blocks", 1)
     without_dropout(theirs)
-    rows = baselines.caption_rows(order, contest.ours.preprocessing)
+    rows = baselines.caption_rows(order, contest.ours.processor)
     sizes = clock.captions[:steps]
     expected = baselines.train_in_order(theirs, rows, sizes)
     return {

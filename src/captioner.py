@@ -21,7 +21,7 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.images.decode import UnreadableImage, from_pillow, load_image
 from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
-from src.models.attention_maps import WordAttention, seen_region, word_attention
+from src.models.attention_maps import WordAttention, visible_crop, word_attention
 from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
@@ -170,7 +170,7 @@ class Captioner:
         states = self.encode(transform(pixels)[None].to(self.device)).float()  # (1,P,D)
         repeated = states.repeat(len(captions), 1, 1)  # (B,P,D)
         found = word_attention(self.model, self.processor, repeated, captions) if captions else []
-        region = seen_region(transform, *pixels.shape[1:])
+        region = visible_crop(transform, *pixels.shape[1:])
         return None if found is None else [replace(words, region=region) for words in found]
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Where the decoder looked in the picture while it said each word.
+"""Cross-attention maps of the words of generated captions: which patches the decoder attended to.
 
-B images, T tokens, P patches, D width, W words, h x w the grid of patches.
+B images, T tokens, P patches, D width, W words of a caption, h x w the grid of patches.
 """
 
 import math
@@ -18,16 +18,16 @@ from src.models.loss import project_states
 if TYPE_CHECKING:
     from src.datamodule.processor import ImageTransform, Processor
 
-LAST_LAYERS = 4  # of the decoder; the first ones attend to next to nothing in particular
+LAST_LAYERS = 4  # of the decoder; the first ones attend to nothing in particular
 MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
 
 
 @dataclass(frozen=True, slots=True)
 class WordAttention:
-    """A caption's words and, for each, the share of attention per patch.
+    """A caption's words and the attention of each per patch.
 
-    heat: f32 (W,h,w) on the CPU, 1 where the word looked most. region: the part of the picture that the
-    encoder saw, as shares of the picture's sides (left, top, right, bottom).
+    heat: f32 (W,h,w) on the CPU, at most 1. region: the part of the image that resizing and cropping kept, as fractions
+    of the image's sides (left, top, right, bottom).
     """
 
     words: list[str]
@@ -38,11 +38,11 @@ class WordAttention:
 @torch.no_grad()
 def word_attention(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Processor",
+    processor: "Processor",
     encoder_states: Tensor,
     captions: Sequence[str],
 ) -> list[WordAttention] | None:
-    """Cross-attention of one teacher-forced pass over the captions, merged from tokens to words.
+    """Compute cross-attention in one teacher-forced pass over the captions, merged from tokens to words.
 
     The model is in eval mode. encoder_states: (B,P,De), the encoder's last hidden states; captions: B.
     Returns None where the encoder's states are no square grid of patches, or the decoder gives no attention.
@@ -50,18 +50,16 @@ def word_attention(
     side = grid_side(encoder_states.shape[1])
     if side is None or not _is_square(model.encoder.config):
         return None
-    tokens = [preprocessing.encode_caption(caption) for caption in captions]
-    attention = cross_attention(model, preprocessing, encoder_states, tokens)  # (B,T,P)
+    tokens = [processor.encode_caption(caption) for caption in captions]
+    attention = cross_attention(model, processor, encoder_states, tokens)  # (B,T,P)
     if attention is None:
         return None
     grids = attention[:, :, -side * side :].unflatten(-1, (side, side)).float().cpu()  # (B,T,h,w)
-    return [
-        merge_words(preprocessing, ids, grid[: len(ids)]) for ids, grid in zip(tokens, grids, strict=True)
-    ]
+    return [merge_words(processor, ids, grid[: len(ids)]) for ids, grid in zip(tokens, grids, strict=True)]
 
 
 def grid_side(num_states: int) -> int | None:
-    """Side of the square that is left of P states without their special tokens; no two answers are possible.
+    """Side of the square of patches among P states with up to two special tokens, or None.
 
     Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None.
     """
@@ -73,31 +71,31 @@ def grid_side(num_states: int) -> int | None:
 
 
 def _is_square(encoder_config: PreTrainedConfig) -> bool:
-    """Whether picture and patches have equal sides: 2 x 8 patches would pass for 4 x 4 by their number."""
+    """Whether image and patches are square: 2 x 8 patches would pass for 4 x 4 by their number."""
     sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
     return all(size is None or isinstance(size, int) or len(set(size)) == 1 for size in sizes)
 
 
 def cross_attention(
     model: VisionEncoderDecoderModel,
-    preprocessing: "Processor",
+    processor: "Processor",
     encoder_states: Tensor,
     tokens: Sequence[Sequence[int]],
 ) -> Tensor | None:
-    """(B,T,P): for token t the attention of the position that said it, mean over heads and last layers.
+    """(B,T,P): for token t the attention of the position that generates it, mean over heads and last layers.
 
-    The position that says c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
+    The position that generates c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
     behind a caption's end are meaningless.
     """
     length = max(1, *(len(ids) for ids in tokens))
-    said = [[preprocessing.start_id, *ids[:-1]] for ids in tokens]
-    padded = [ids + [preprocessing.pad_id] * (length - len(ids)) for ids in said]
-    visible = [[1] * len(ids) + [0] * (length - len(ids)) for ids in said]
+    inputs = [[processor.start_id, *ids[:-1]] for ids in tokens]
+    padded = [ids + [processor.pad_id] * (length - len(ids)) for ids in inputs]
+    attended = [[1] * len(ids) + [0] * (length - len(ids)) for ids in inputs]
     device = encoder_states.device
     with eager_attention(model.decoder):
         layers = model.decoder(
             input_ids=torch.tensor(padded, device=device),  # (B,T)
-            attention_mask=torch.tensor(visible, device=device),
+            attention_mask=torch.tensor(attended, device=device),
             encoder_hidden_states=project_states(model, encoder_states),
             output_attentions=True,
             use_cache=False,
@@ -107,10 +105,10 @@ def cross_attention(
     return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
 
 
-def seen_region(transform: "ImageTransform", height: int, width: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of what resizing and cropping leave of a picture, as shares of its sides.
+def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what resizing and cropping keep of an image, as fractions of its sides.
 
-    Example: resized to 256 x 256, of which the middle 224 x 224 are cut: (0.0625, 0.0625, 0.9375, 0.9375).
+    Example: resized to 256 x 256, of which the middle 224 x 224 are kept: (0.0625, 0.0625, 0.9375, 0.9375).
     """
     if transform.crop is None:
         return 0.0, 0.0, 1.0, 1.0
@@ -126,7 +124,7 @@ def seen_region(transform: "ImageTransform", height: int, width: int) -> tuple[f
 
 @contextmanager
 def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within the block the decoder computes attention in the one way that hands out its weights."""
+    """Let the decoder compute attention by the implementation that returns its weights."""
     before = decoder.config._attn_implementation
     decoder.config._attn_implementation = "eager"
     try:
@@ -135,18 +133,18 @@ def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
         decoder.config._attn_implementation = before
 
 
-def merge_words(preprocessing: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:
-    """The words of a caption with the mean grid of each one's tokens, scaled to a largest value of 1.
+def merge_words(processor: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:
+    """Merge the grids of a caption's tokens to one per word, their mean, scaled to a largest value of 1.
 
-    ids: n token ids; grids: f32 (n,h,w). A token belongs to the word that the text ends with once it is said,
+    ids: n token ids; grids: f32 (n,h,w). A token belongs to the last word of the text up to it,
     which holds for pieces with a mark at the word's start ("Ġdog") as for those inside one ("##dog").
     """
-    words = preprocessing.decode(ids).split()
+    words = processor.decode(ids).split()
     groups: list[list[int]] = [[] for _ in words]
-    for place in range(len(ids)):
-        ended = len(preprocessing.decode(ids[: place + 1]).split())
+    for position in range(len(ids)):
+        ended = len(processor.decode(ids[: position + 1]).split())
         if words:
-            groups[min(max(ended, 1), len(words)) - 1].append(place)
+            groups[min(max(ended, 1), len(words)) - 1].append(position)
     kept = [(word, group) for word, group in zip(words, groups, strict=True) if group]
     if not kept:
         return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))

@@ -63,7 +63,7 @@ class VitGpt2(LightningModule):
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0)
+        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0, processor)
         network, new_weights = pretrained.model, pretrained.new_weights
         self.base_id, self.seed, self.run_config = pretrained.base_id, seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -72,7 +72,7 @@ class VitGpt2(LightningModule):
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
         self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
         self.captioner = CaptionModel(
-            network, processor or pretrained.processor, train, num_layers_to_train, lora, new_weights,
+            network, pretrained.processor, train, num_layers_to_train, lora, new_weights,
             max_length, num_beams, kernels, compile,
         )  # fmt: skip
         self.names = adapted_names(network, names) if train == "lora" else names
@@ -91,8 +91,6 @@ class VitGpt2(LightningModule):
     def processor(self) -> Processor:
         """Tokenizer, special ids and image transform."""
         return self.captioner.processor
-
-    preprocessing = processor
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by their names in `model`."""

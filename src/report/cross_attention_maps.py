@@ -78,16 +78,16 @@ def _attend(
     """Return the maps of images uint8 (3,H,W) with the encoder's visible crop."""
     import torch
 
-    from src.models.attention_maps import seen_region, word_attention
+    from src.models.attention_maps import visible_crop, word_attention
 
-    transform = model.preprocessing.image
+    transform = model.processor.image
     with torch.no_grad():
         pixels = torch.stack([transform(image) for image in images]).to(model.device)  # (B,3,h,w)
         states = model.model.encoder(pixels).last_hidden_state  # (B,P,D)
-        found = word_attention(model.model, model.preprocessing, states, captions)
+        found = word_attention(model.model, model.processor, states, captions)
     if found is None:
         return None
-    regions = [seen_region(transform, *image.shape[1:]) for image in images]
+    regions = [visible_crop(transform, *image.shape[1:]) for image in images]
     return [replace(words, region=region) for words, region in zip(found, regions, strict=True)]
 
 

@@ -106,7 +106,7 @@ def test_the_judge_gives_the_loss_of_the_weights_that_it_is_handed(tiny_checkpoi
 
     data, module = FlickrDataModule(flickr_folder), VitGpt2(str(tiny_checkpoint))
     data.setup()
-    data.connect(module.preprocessing)
+    data.connect(module.processor)
     batches = list(data.val_dataloader())
     with torch.no_grad():
         nats, tokens = module.eval().sum_nll_and_num_tokens(batches[0])

@@ -17,7 +17,7 @@ from src.models.attention_maps import (
     cross_attention,
     grid_side,
     merge_words,
-    seen_region,
+    visible_crop,
     word_attention,
 )
 
@@ -165,7 +165,7 @@ def transform(resize, crop):
     ],
 )
 def test_what_the_encoder_saw_of_a_picture(resize, crop, size, region):
-    assert seen_region(transform(resize, crop), *size) == pytest.approx(region)
+    assert visible_crop(transform(resize, crop), *size) == pytest.approx(region)
 
 
 def test_the_part_that_was_seen_is_the_part_that_was_kept():
@@ -173,5 +173,5 @@ def test_the_part_that_was_seen_is_the_part_that_was_kept():
     picture = torch.zeros(3, 100, 300, dtype=torch.uint8)
     picture[:, :, :120] = 255
     seen = transform(100, (100, 100)).resize_and_crop(picture)
-    left, _, right, _ = seen_region(transform(100, (100, 100)), 100, 300)
+    left, _, right, _ = visible_crop(transform(100, (100, 100)), 100, 300)
     assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

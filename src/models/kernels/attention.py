@@ -19,7 +19,7 @@ from transformers.masking_utils import sdpa_mask
 
 from src.datamodule.collate import VarlenLayout
 from src.models.kernels.linear import use_onednn_linear
-from src.models.kernels.varlen import flatten, pad, pad_with_zeros
+from src.models.kernels.varlen import flatten, pad
 
 MATH_ATTENTION = "math_attention"  # the name under which transformers finds `math_attention`
 
@@ -32,11 +32,7 @@ def self_attention(
     qkv: (N,3D), queries, keys and values side by side. dropout: probability of dropping an attention weight.
     Returns: (N,D).
     """
-    if _prefers_math(qkv, dropout):
-        return _SelfAttention.apply(qkv, layout, heads, scale, dropout)
-    q, k, v = _to_heads(pad(qkv, layout), 3, heads).unflatten(1, (-1, heads))
-    mixed = scaled_dot_product_attention(q, k, v, layout.mask, dropout, scale=scale)
-    return flatten(mixed.transpose(1, 2).flatten(2), layout)
+    return _attend(*_to_heads(pad(qkv, layout), 3, heads), layout, layout.mask, scale, dropout)
 
 
 def cross_attention(
@@ -46,11 +42,24 @@ def cross_attention(
 
     q: (N,D). kv: (R,P,2D), keys and values side by side. Returns: (N,D).
     """
+    (queries,) = _to_heads(pad(q, layout), 1, heads)
+    return _attend(queries, *_to_heads(kv, 2, heads), layout, None, scale, dropout)
+
+
+def _to_heads(grid: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
+    """(R,W,count*D) -> count tensors (R,H,W,d)."""
+    split = grid.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4)
+    return split.contiguous().unbind(0)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Tensor | None, scale: float, dropout: float
+) -> Tensor:
+    """Mix values (R,H,P,d) for queries (R,H,W,d) into flat rows (N,D); mask bool (R,1,W,P)."""
     if _prefers_math(q, dropout):
-        return _CrossAttention.apply(q, kv, layout, heads, scale, dropout)
-    queries = _to_heads(pad(q, layout), 1, heads).unflatten(1, (-1, heads))[0]
-    k, v = _to_heads(kv, 2, heads).unflatten(1, (-1, heads))
-    mixed = scaled_dot_product_attention(queries, k, v, None, dropout, scale=scale)
+        mixed = _MathAttention.apply(q, k, v, mask, scale, dropout)
+    else:
+        mixed = scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
     return flatten(mixed.transpose(1, 2).flatten(2), layout)
 
 
@@ -85,7 +94,8 @@ def math_attention(
         settings = {"scaling": scaling, "dropout": dropout, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _HeadAttention.apply(query, key, value, scale, dropout), None
+    mixed = _MathAttention.apply(query, key, value, None, scale, dropout)
+    return mixed.transpose(1, 2).contiguous(), None
 
 
 def _prefers_math(x: Tensor, dropout: float) -> bool:
@@ -101,122 +111,37 @@ def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
     return weights * (grad - (grad * weights).sum(-1, keepdim=True))
 
 
-class _HeadAttention(torch.autograd.Function):
+class _MathAttention(torch.autograd.Function):
+    """softmax(q k^T scale) v by batched products: q (R,H,W,d), k and v (R,H,P,d), mask bool (R,1,W,P) or None."""
+
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-        q, k, v = (heads.flatten(0, 1) for heads in (query * scale, key, value))  # (G,T,d), (G,P,d)
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            mixed, weights, kept = _attend(q, k, v, None, dropout)
+            q, k, v = (x.flatten(0, 1) for x in (query * scale, key, value))  # (G,W,d), (G,P,d)
+            scores = torch.bmm(q, k.mT)  # (G,W,P)
+            if mask is not None:
+                bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
+                scores.view(*query.shape[:2], *scores.shape[1:]).add_(bias)
+            weights = torch.softmax(scores, -1)
+            kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+            mixed = torch.bmm(weights if kept is None else weights * kept, v)
         ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.settings = query.shape[1], scale
-        return mixed.unflatten(0, query.shape[:2]).transpose(1, 2).contiguous()
+        ctx.settings = query.shape[:2], scale
+        return mixed.unflatten(0, query.shape[:2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        heads, scale = ctx.settings
+        shape, scale = ctx.settings
         q, k, v, weights, kept = ctx.saved_tensors
-        dq, dkv = torch.empty_like(q), torch.empty(2, *k.shape, dtype=k.dtype)
-        _attend_backward(grad.transpose(1, 2).flatten(0, 1), q, k, v, weights, kept, dq, dkv)
-        dq, dk, dv = (grads.unflatten(0, (-1, heads)) for grads in (dq.mul_(scale), *dkv))
-        return dq, dk, dv, None, None
-
-
-class _SelfAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float
-    ) -> Tensor:
-        q, k, v = _to_heads(pad(qkv, layout), 3, heads)
-        bias = torch.zeros_like(layout.mask, dtype=q.dtype).masked_fill_(~layout.mask, float("-inf"))
-        mixed, weights, kept = _attend(q.mul_(scale), k, v, bias, dropout)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.settings = layout, heads, scale
-        return flatten(_from_heads(mixed[None], heads), layout)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        layout, heads, scale = ctx.settings
-        (dmixed,) = _to_heads(pad_with_zeros(grad, layout), 1, heads)
-        q, k, v, weights, kept = ctx.saved_tensors
-        dqkv = torch.empty(3, *q.shape, dtype=q.dtype)
-        _attend_backward(dmixed, q, k, v, weights, kept, dqkv[0], dqkv[1:])
-        dqkv[0].mul_(scale)
-        return flatten(_from_heads(dqkv, heads), layout), None, None, None, None
-
-
-class _CrossAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, kv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float
-    ) -> Tensor:
-        (q,) = _to_heads(pad(q, layout), 1, heads)
-        k, v = _to_heads(kv, 2, heads)
-        mixed, weights, kept = _attend(q.mul_(scale), k, v, None, dropout)
-        ctx.save_for_backward(q, k, v, weights, kept)
-        ctx.settings = layout, heads, scale
-        return flatten(_from_heads(mixed[None], heads), layout)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        layout, heads, scale = ctx.settings
-        (dmixed,) = _to_heads(pad_with_zeros(grad, layout), 1, heads)
-        q, k, v, weights, kept = ctx.saved_tensors
-        dq, dkv = torch.empty_like(q), torch.empty(2, *k.shape, dtype=k.dtype)
-        _attend_backward(dmixed, q, k, v, weights, kept, dq, dkv)
-        dq = flatten(_from_heads(dq.mul_(scale)[None], heads), layout)
-        return dq, _from_heads(dkv, heads), None, None, None, None
-
-
-def _to_heads(grid: Tensor, count: int, heads: int) -> Tensor:
-    """(R,W,count*D) -> (count,G,W,d), contiguous."""
-    images, length, width = grid.shape
-    split = grid.view(images, length, count, heads, width // (count * heads)).permute(2, 0, 3, 1, 4)
-    return split.contiguous().flatten(1, 2)
-
-
-def _from_heads(stack: Tensor, heads: int) -> Tensor:
-    """(count,G,W,d) -> (R,W,count*D): undoes `_to_heads`."""
-    return stack.unflatten(1, (-1, heads)).permute(1, 3, 0, 2, 4).flatten(2)
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """q (G,W,d), scaled; k, v (G,P,d); bias (R,1,W,P) is added to the scores.
-
-    Returns: mixed values (G,W,d), attention weights (G,W,P), and the factor of dropout on each weight, 0 or
-    1 / (1 - dropout), or None without dropout.
-    """
-    scores = torch.bmm(q, k.mT)
-    if bias is not None:
-        scores.view(bias.shape[0], -1, *bias.shape[2:]).add_(bias)
-    weights = torch.softmax(scores, -1)
-    if not dropout:
-        return torch.bmm(weights, v), weights, None
-    kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout)
-    return torch.bmm(weights * kept, v), weights, kept
-
-
-def _attend_backward(
-    dmixed: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    weights: Tensor,
-    kept: Tensor | None,
-    dq: Tensor,
-    dkv: Tensor,
-) -> None:
-    """Gradients of `_attend` into dq (G,W,d) and dkv (2,G,P,d); dmixed (G,W,d)."""
-    dweights = torch.bmm(dmixed, v.mT)
-    if kept is None:
-        torch.bmm(weights.mT, dmixed, out=dkv[1])
-    else:
-        torch.bmm((weights * kept).mT, dmixed, out=dkv[1])
-        dweights.mul_(kept)
-    dscores = softmax_backward(dweights, weights)
-    torch.bmm(dscores, k, out=dq)
-    torch.bmm(dscores.mT, q, out=dkv[0])
+        dmixed = grad.flatten(0, 1)
+        dweights = torch.bmm(dmixed, v.mT)
+        if kept is not None:
+            dweights.mul_(kept)
+        dv = torch.bmm((weights if kept is None else weights * kept).mT, dmixed)
+        dscores = softmax_backward(dweights, weights)
+        dq, dk = torch.bmm(dscores, k).mul_(scale), torch.bmm(dscores.mT, q)
+        dq, dk, dv = (gradient.unflatten(0, shape) for gradient in (dq, dk, dv))
+        return dq, dk, dv, None, None, None
