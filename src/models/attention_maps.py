@@ -4,15 +4,15 @@ B images, T tokens, P patches, D width, W words of a caption, h x w the grid of 
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel, VisionEncoderDecoderModel
+from transformers import PreTrainedConfig, VisionEncoderDecoderModel
 
+from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 
 if TYPE_CHECKING:
@@ -120,17 +120,6 @@ def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[
         resized = transform.resize * height / shortest, transform.resize * width / shortest
     top, left = (max(0.0, (1 - kept / side) / 2) for kept, side in zip(transform.crop, resized, strict=True))
     return left, top, 1 - left, 1 - top
-
-
-@contextmanager
-def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """Let the decoder compute attention by the implementation that returns its weights."""
-    before = decoder.config._attn_implementation
-    decoder.config._attn_implementation = "eager"
-    try:
-        yield
-    finally:
-        decoder.config._attn_implementation = before
 
 
 def merge_words(processor: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:

@@ -189,8 +189,8 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
 
 
 def test_pinning_asks_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor)
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     batch = batch_of([item("a", [[1]])]).pin_memory()
-    assert len(asked) >= 5 + 3 + 3
+    assert len(pinned) >= 5 + 3 + 3
     assert isinstance(batch, CaptionBatch)

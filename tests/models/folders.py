@@ -27,7 +27,7 @@ SIZE = 32  # pixels
 
 
 def encoder_config(kind: str, width: int = 32, **settings: Any) -> PreTrainedConfig:
-    """ViT, DeiT, BEiT or Swin of three blocks; no dropout, and what starts at zero is drawn too."""
+    """ViT, DeiT, BEiT or Swin of three blocks; no dropout, and what starts at zero is random too."""
     if kind == "swin":  # stages of one and two blocks, the second with shifted windows, width 32 at the end
         config = {"embed_dim": width // 2, "depths": [1, 2], "num_heads": [1, 2], "window_size": 2}
         config |= {"image_size": SIZE, "patch_size": 4, "drop_path_rate": 0.0}
@@ -67,7 +67,7 @@ def tokenizer(kind: str, words: str = "a red blue square circle above below left
 
 
 def ids(kind: str) -> dict[str, int]:
-    """What a captioner's config says of the special tokens of `tokenizer(kind)`."""
+    """The special token ids in a captioner's config, those of `tokenizer(kind)`."""
     start, pad, end = {"gpt2": (0, 0, 0), "bert": (2, 1, 3), "roberta": (0, 1, 2)}[kind]
     return {"decoder_start_token_id": start, "pad_token_id": pad, "eos_token_id": end}
 

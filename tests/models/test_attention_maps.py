@@ -1,4 +1,4 @@
-"""Word maps from cross-attention: right words, right rows, right patches, and None where there is no grid."""
+"""Cross-attention maps: right words, right rows, right patches, and None where there is no grid."""
 
 from dataclasses import dataclass, field
 
@@ -80,7 +80,7 @@ def test_a_longer_neighbour_changes_nothing():
 
 
 def test_a_word_looks_where_its_tokens_attend():
-    """Patches that all hold one vector share the attention; the one that answers every query takes it."""
+    """Patches that all hold one vector get equal attention; the one that matches every query takes it."""
     model = captioner()
     cross = model.decoder.transformer.h[-1].crossattention
     encoded = states(1)
@@ -95,12 +95,14 @@ def test_a_word_looks_where_its_tokens_attend():
     assert heat.flatten(1).argmax(dim=1).tolist() == [wanted - 1, wanted - 1]
 
 
-def test_a_token_belongs_to_the_position_that_says_it():
+def test_a_token_has_the_attention_of_the_position_that_generates_it():
     model, encoded = captioner(), states(1)
     ids = Pieces().encode_caption("a dog running")
     rows = cross_attention(model, Pieces(), encoded, [ids])[0]
     first_alone = cross_attention(model, Pieces(), encoded, [ids[:1]])[0]
-    assert torch.allclose(rows[0], first_alone[0], atol=1e-6)  # said from the start token, not from itself
+    assert torch.allclose(
+        rows[0], first_alone[0], atol=1e-6
+    )  # generated from the start token, not from itself
     assert torch.allclose(rows.sum(dim=-1), torch.ones(len(ids)))
 
 
@@ -121,7 +123,7 @@ def test_states_that_are_no_square_grid_give_none():
     assert word_attention(captioner(), Pieces(), states(patches=13), ["a", "a"]) is None
 
 
-def test_a_wide_picture_is_not_taken_for_a_square_one():
+def test_a_wide_image_is_not_taken_for_a_square_one():
     model = captioner()
     model.encoder.config.image_size = (2 * 4, 8 * 4)
     assert word_attention(model, Pieces(), states(), ["a", "a"]) is None
@@ -164,14 +166,14 @@ def transform(resize, crop):
         ((100, 100), (200, 200), (100, 100), (0, 0, 1, 1)),
     ],
 )
-def test_what_the_encoder_saw_of_a_picture(resize, crop, size, region):
+def test_what_the_encoder_saw_of_a_image(resize, crop, size, region):
     assert visible_crop(transform(resize, crop), *size) == pytest.approx(region)
 
 
 def test_the_part_that_was_seen_is_the_part_that_was_kept():
-    """A picture whose left third is bright: after the crop, the bright share is what the region says."""
-    picture = torch.zeros(3, 100, 300, dtype=torch.uint8)
-    picture[:, :, :120] = 255
-    seen = transform(100, (100, 100)).resize_and_crop(picture)
+    """After the crop of an image with a bright left side the bright fraction is that of the region."""
+    image = torch.zeros(3, 100, 300, dtype=torch.uint8)
+    image[:, :, :120] = 255
+    seen = transform(100, (100, 100)).resize_and_crop(image)
     left, _, right, _ = visible_crop(transform(100, (100, 100)), 100, 300)
     assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

@@ -39,9 +39,9 @@ def test_many_captions_of_one_image_have_the_loss_of_few_at_a_time():
     one, states = network(), random_states(2)
     freeze_all_but(one, 1)
     whole, _ = packed_loss(one, states, packed([captions, [[3]]]))
-    parts = [packed_loss(one, states, packed([captions[k : k + 10], []]))[0] for k in range(0, 100, 10)]
+    losses = [packed_loss(one, states, packed([captions[k : k + 10], []]))[0] for k in range(0, 100, 10)]
     last, _ = packed_loss(one, states, packed([[], [[3]]]))
-    torch.testing.assert_close(whole, torch.stack(parts).sum() + last)
+    torch.testing.assert_close(whole, torch.stack(losses).sum() + last)
 
 
 @pytest.mark.parametrize(

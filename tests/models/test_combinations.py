@@ -56,7 +56,7 @@ def separate_nats(module, batch):
 def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_folder, tmp_path):
     folder = save_captioner(tmp_path / "base", encoder, decoder, width)
     module, data = make(str(folder), flickr_folder)
-    assert [len(find_blocks(half)) for half in (module.model.encoder, module.model.decoder)] == [3, 3]
+    assert [len(find_blocks(side)) for side in (module.model.encoder, module.model.decoder)] == [3, 3]
     batch = next(iter(data.val_dataloader()))
 
     with torch.no_grad():
@@ -93,9 +93,9 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "width"), [("vit", "gpt2", 16), ("swin", "bert", 32)])
-def test_a_fresh_pair_trains_its_new_cross_attention(encoder, decoder, width, flickr_folder, tmp_path):
-    halves = save_halves(tmp_path, encoder, decoder, width)
-    module, data = make(None, flickr_folder, from_encoder_decoder=halves)
+def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flickr_folder, tmp_path):
+    sources = save_halves(tmp_path, encoder, decoder, width)
+    module, data = make(None, flickr_folder, from_encoder_decoder=sources)
     new = {name for name in module.trained_weights() if "cross" in name or name.startswith("enc_to_dec")}
     assert {name.split(".layer.")[-1].split(".h.")[-1][0] for name in new if "cross" in name} == set("012")
     assert ("enc_to_dec_proj.weight" in new) == (width != 32)
@@ -109,7 +109,7 @@ def test_a_fresh_pair_trains_its_new_cross_attention(encoder, decoder, width, fl
 
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     torch.manual_seed(99)  # another process has other random numbers
-    other, _ = make(None, flickr_folder, from_encoder_decoder=halves)
+    other, _ = make(None, flickr_folder, from_encoder_decoder=sources)
     assert other.base_sha256 == module.base_sha256
     content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
     other.on_load_checkpoint(content)

@@ -1,4 +1,4 @@
-"""What trains is found by structure, and what cannot be is told."""
+"""What trains is found by structure; a wrong choice is one line."""
 
 import re
 
@@ -66,9 +66,9 @@ def test_a_projection_always_trains():
 
 def test_fresh_weights_wake_their_whole_cross_attention():
     model = captioner("bert")
-    fresh = [name for name, _ in model.named_parameters() if "crossattention" in name]
-    modules = choose_trainable(model, "last_blocks", 1, fresh)
-    assert set(fresh) <= trained(model)
+    new_weights = [name for name, _ in model.named_parameters() if "crossattention" in name]
+    modules = choose_trainable(model, "last_blocks", 1, new_weights)
+    assert set(new_weights) <= trained(model)
     first = model.decoder.bert.encoder.layer[0].crossattention
     assert any(module is first for module in modules)
 

@@ -162,8 +162,8 @@ def test_captions_are_those_of_the_merged_model(flickr_folder, tmp_path):
 
 
 def test_newly_initialized_cross_attention_trains_whole_beside_adapters(flickr_folder, tmp_path):
-    halves = save_halves(tmp_path, "vit", "gpt2")
-    module, _ = make(None, flickr_folder, from_encoder_decoder=halves, train="lora")
+    sources = save_halves(tmp_path, "vit", "gpt2")
+    module, _ = make(None, flickr_folder, from_encoder_decoder=sources, train="lora")
     names = set(module.trained_weights())
     assert "decoder.transformer.h.0.crossattention.q_attn.weight" in names
     assert not any("crossattention" in name and "lora" in name for name in names)

@@ -75,7 +75,7 @@ def test_bf16_is_within_a_hundredth():
 
 
 class _PlainTrainer(Seq2SeqTrainer):
-    """Transformers' trainer with the loss asked for in words that no release shifts twice."""
+    """Transformers' trainer with a loss that no release shifts twice."""
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         labels = inputs.pop("labels")

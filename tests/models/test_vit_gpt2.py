@@ -153,11 +153,13 @@ def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
     unbroken = weights(module)
 
     first, data = make()
-    half = trainer(tmp_path, max_epochs=1)
-    half.fit(first, data)
-    half.save_checkpoint(tmp_path / "half.ckpt")
+    interrupted = trainer(tmp_path, max_epochs=1)
+    interrupted.fit(first, data)
+    interrupted.save_checkpoint(tmp_path / "interrupted.ckpt")
     second, data = make()
-    trainer(tmp_path, max_epochs=2).fit(second, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    trainer(tmp_path, max_epochs=2).fit(
+        second, data, ckpt_path=tmp_path / "interrupted.ckpt", weights_only=True
+    )
     assert all(torch.equal(weight, unbroken[name]) for name, weight in weights(second).items())
 
 
@@ -283,12 +285,12 @@ def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
 
 
 def test_accumulated_batches_have_the_gradient_of_one_batch_of_all_their_images(make, tmp_path):
-    whole, parts = Gradients(), Gradients()
+    whole, batches = Gradients(), Gradients()
     fit_gradients(make, tmp_path, whole, {"batch_size": 32})
-    fit_gradients(make, tmp_path, parts, {"batch_size": 3}, accumulate_grad_batches=8, max_steps=-1)
-    assert len(whole.before) == len(parts.before) == 1
-    assert len(parts.after) > 2
-    torch.testing.assert_close(parts.before[0], whole.before[0], rtol=1e-4, atol=1e-6)
+    fit_gradients(make, tmp_path, batches, {"batch_size": 3}, accumulate_grad_batches=8, max_steps=-1)
+    assert len(whole.before) == len(batches.before) == 1
+    assert len(batches.after) > 2
+    torch.testing.assert_close(batches.before[0], whole.before[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

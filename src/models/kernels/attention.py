@@ -7,6 +7,8 @@ R rows of captions, B images, W cells of a row, N flat rows, P patches, H heads,
 G = R * H.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +75,17 @@ def use_math_attention(model: PreTrainedModel) -> None:
         AttentionInterface.register(MATH_ATTENTION, math_attention)
         AttentionMaskInterface.register(MATH_ATTENTION, sdpa_mask)
         model.set_attn_implementation(MATH_ATTENTION)
+
+
+@contextmanager
+def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
+    """Let the decoder compute attention by the implementation that returns its weights."""
+    before = decoder.config._attn_implementation
+    decoder.config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        decoder.config._attn_implementation = before
 
 
 def math_attention(

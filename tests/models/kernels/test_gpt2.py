@@ -85,7 +85,7 @@ def test_dropout_is_active_where_modules_train_and_nowhere_else(kind):
 
 
 def test_dropout_has_the_mean_and_spread_of_transformers():
-    """Captions of an image share no draw, though they share rows up to the first block with dropout."""
+    """Captions of an image get dropout of their own, though they share rows up to the first block with dropout."""
     model = captioner(attn_pdrop=0.2, resid_pdrop=0.2, embd_pdrop=0.2)
     batch, states = packed([[[2, 3]] * 4] * 2), random_states(2)
     for train in (model.decoder.transformer.h[2].train, model.decoder.train):
