@@ -1,4 +1,4 @@
-"""`train.py` and `eval.py` within the tests' process, on a tiny checkpoint and drawn pictures."""
+"""`train.py` and `eval.py` within the tests' process, on a tiny checkpoint and synthetic images."""
 
 import csv
 import json
@@ -38,9 +38,9 @@ TRAIN = (
 PROBE = "+callbacks.probe._target_=tests.tasks.running.Probe"
 
 
-def run_train(folder: Path, checkpoint: Path, pictures: Path, *overrides: str) -> dict[str, float]:
+def run_train(folder: Path, checkpoint: Path, images_folder: Path, *overrides: str) -> dict[str, float]:
     """A run of `train.py` with its files in `folder`; what it returns."""
-    words = (*TRAIN, f"model.checkpoint={checkpoint}", f"datamodule.data_dir={pictures}", *overrides)
+    words = (*TRAIN, f"model.checkpoint={checkpoint}", f"datamodule.data_dir={images_folder}", *overrides)
     return _run("train", train, folder, *words)
 
 
@@ -80,7 +80,7 @@ class Probe(Callback):
         Probe.seen["sanity"] = float(trainer.callback_metrics["val/loss"])
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Where the run is told to stop."""
+        """Where the run is captions_of to stop."""
         if trainer.global_step == self.stop_in_step:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -120,14 +120,14 @@ def validations(folder: Path) -> list[float]:
     return [float(row["val/loss"]) for row in rows(folder / "csv" / "metrics.csv") if row["val/loss"]]
 
 
-def same_pictures_thrice(pictures: Path, folder: Path) -> Path:
-    """Pictures with one caption each, the same in train, val and test: what was learned can be asked."""
+def same_images_in_all_splits(images_folder: Path, folder: Path) -> Path:
+    """Write images with one caption each, the same in train, val and test."""
     (folder / "Images").mkdir(parents=True)
-    told = {row["image"]: row["caption"] for row in reversed(rows(pictures / "captions.txt"))}
+    captions_of = {row["image"]: row["caption"] for row in reversed(rows(images_folder / "captions.txt"))}
     images = []
-    for name, caption in told.items():
-        for part in ("train", "val", "test"):
-            shutil.copy(pictures / "Images" / name, folder / "Images" / f"{part}_{name}")
-            images.append({"filename": f"{part}_{name}", "split": part, "sentences": [{"raw": caption}]})
+    for name, caption in captions_of.items():
+        for split in ("train", "val", "test"):
+            shutil.copy(images_folder / "Images" / name, folder / "Images" / f"{split}_{name}")
+            images.append({"filename": f"{split}_{name}", "split": split, "sentences": [{"raw": caption}]})
     (folder / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
     return folder

@@ -61,7 +61,7 @@ def test_a_checkpoint_may_be_a_file_or_the_newest(finished, named, tmp_path):
 
 def test_another_data_set_and_other_settings_from_the_command_line(finished, tmp_path):
     """The model stays that of the run; a path may hold what Hydra's grammar wants escaped."""
-    folder = tmp_path / "other (1), drawn"
+    folder = tmp_path / "other (1), synthetic"
     write_scenes(folder, 20, "plain", seed=3, size=32)
     escaped = str(folder).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)").replace(",", "\\,")
     words = (
@@ -123,21 +123,21 @@ def test_a_predictions_file_is_scored_again_without_a_model(finished, tmp_path, 
     assert (tmp_path / "eval" / "report.html").is_file()
 
 
-def test_mistakes_are_told_in_one_line(tmp_path):
+def test_mistakes_are_reported_in_one_line(tmp_path):
     (tmp_path / "short.csv").write_text("image_id,caption\na.jpg,a dog\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "notes.ckpt").write_text("no checkpoint")
-    told = {
+    messages = {
         (
             f"ckpt_path={tmp_path}/none.ckpt",
         ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
-        (f"predictions={tmp_path}/none.csv",): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",
+        (f"predictions={tmp_path}/none.csv",): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",  # noqa: E501
         (): "ckpt_path is not set; expected a checkpoint to score",
         (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
         (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",
         (f"predictions={tmp_path}/empty.csv",): "has no rows; expected the columns",
     }
-    for number, (words, message) in enumerate(told.items()):
+    for number, (words, message) in enumerate(messages.items()):
         with pytest.raises(UserError, match=message) as caught:
             run_eval(tmp_path / str(number), *words)
         assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ from tests.tasks.running import (
     rows,
     run_train,
     same,
-    same_pictures_thrice,
+    same_images_in_all_splits,
     saved_weights,
     validations,
 )
@@ -51,24 +51,24 @@ def test_metrics_are_flat_finite_and_named_as_logged(finished):
     assert all(isinstance(value, int | float) and math.isfinite(value) for value in metrics.values())
     both = ("loss", "cider_d", "cider_d_low", "cider_d_high", "bleu_4", "rouge_l", "distinct_fraction")
     assert {"train/loss", "val/loss", "val/loss_best", "val/cider_d", "time/fit_seconds"} <= metrics.keys()
-    assert {f"{part}/{name}" for part in ("test", "zero_shot/test") for name in both} <= metrics.keys()
+    assert {f"{split}/{name}" for split in ("test", "zero_shot/test") for name in both} <= metrics.keys()
     assert metrics["test/loss"] < metrics["zero_shot/test/loss"]
     counts = {name: metrics[f"data/{name}"] for name in ("train_images", "val_images", "test_images")}
     assert counts == {"train_images": 32, "val_images": 4, "test_images": 4}
     assert (metrics["data/skipped_rows"], metrics["data/unreadable_images"]) == (0, 0)
 
 
-def test_every_image_is_in_one_part_and_each_test_image_has_a_prediction(finished, flickr_folder):
+def test_every_image_is_in_one_split_and_each_test_image_has_a_prediction(finished, flickr_folder):
     splits = {row["image_id"]: row["split"] for row in rows(finished.folder / "splits.csv")}
-    told: dict[str, list[str]] = {}
+    captions_of: dict[str, list[str]] = {}
     for row in rows(flickr_folder / "captions.txt"):
-        told.setdefault(row["image"], []).append(row["caption"])
-    assert splits.keys() == told.keys()
+        captions_of.setdefault(row["image"], []).append(row["caption"])
+    assert splits.keys() == captions_of.keys()
     assert len(rows(finished.folder / "splits.csv")) == len(splits)
     predictions = rows(finished.folder / "predictions.csv")
-    assert {row["image_id"] for row in predictions} == {n for n, part in splits.items() if part == "test"}
+    assert {row["image_id"] for row in predictions} == {n for n, split in splits.items() if split == "test"}
     for row in predictions:
-        assert [row[f"reference_{k}"] for k in range(1, 6)] == told[row["image_id"]]
+        assert [row[f"reference_{k}"] for k in range(1, 6)] == captions_of[row["image_id"]]
         assert 0 <= float(row["bleu_4"]) <= 1
         assert 0 <= float(row["zero_shot_cider_d"]) <= 10
     assert list(predictions[0])[:4] == ["image_id", "path", "caption", "zero_shot_caption"]
@@ -205,7 +205,7 @@ def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder,
 
 
 def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder, tmp_path):
-    """Adapters are drawn from the global generator, which stands elsewhere before each run; 0 is a seed too."""
+    """Adapters are initialized by the global generator, which is in another state before each run; 0 is a seed too."""
     found = []
     for number, seed in enumerate((0, 0, 7)):
         torch.manual_seed(100 + number)
@@ -236,13 +236,13 @@ def test_the_best_checkpoint_is_of_the_lowest_loss_and_the_sanity_check_is_not_c
 
 
 def test_eight_samples_are_learned_by_heart(root, tmp_path):
-    """The loss falls to nearly nothing, and asked for the same pictures the model says their captions."""
+    """The loss falls to nearly nothing, and the model generates the captions of the same images."""
     write_scenes(tmp_path / "scenes", 8, "night", size=64)
-    pictures = same_pictures_thrice(tmp_path / "scenes", tmp_path / "thrice")
+    images_folder = same_images_in_all_splits(tmp_path / "scenes", tmp_path / "thrice")
     learn = ("model.train=full", "model.optimizer.lr=3e-3", "model.lr_scheduler=null", "model.max_length=40")
     learn += ("trainer.max_epochs=26", "trainer.check_val_every_n_epoch=99", "trainer.precision=32-true")
-    spare = ("zero_shot=false", "~callbacks.last_checkpoint", "logger=none")
-    metrics = run_train(tmp_path / "run", root / "src/demo/vit_gpt2_tiny", pictures, *learn, *spare)
+    extra = ("zero_shot=false", "~callbacks.last_checkpoint", "logger=none")
+    metrics = run_train(tmp_path / "run", root / "src/demo/vit_gpt2_tiny", images_folder, *learn, *extra)
     assert metrics["train/loss"] < 0.05
     assert metrics["test/loss"] < 0.05
     assert metrics["val/loss"] < 0.05  # of the one validation that a run without any is given at its end
