@@ -2,7 +2,7 @@
 
     python -m src.demo.build_tiny folder=data/vit_gpt2_tiny_untrained
 
-writes a folder as `save_pretrained` does. `experiment=pretrain_tiny` trains it on synthetic scenes.
+writes a folder as `save_pretrained` does. `+demo=pretrain_tiny` trains it on synthetic scenes.
 """
 
 import random

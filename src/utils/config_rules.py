@@ -1,131 +1,166 @@
-"""What values mean beyond their type: ranges, names, and settings that contradict each other."""
+"""Ranges and conflicts of settings that no signature states."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PydanticSchemaGenerationError,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.errors import PydanticUserError
 
 from src.utils.hardware import ACCELERATORS
-from src.utils.signatures import read_constant
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 SHORT_PRECISIONS = ("32", "16", "bf16", "64", 32, 16, 64, None)  # Lightning's other names for them
+FINE_TUNING_METHODS = ("last_blocks", "cross_attention", "lora", "full")
 MAX_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Keys that a pattern names have to pass a test."""
+class Rule(NamedTuple):
+    """What the values of the keys that `pattern` matches have to fit, and that in words."""
 
     pattern: str
-    holds: Callable[[Any], bool]
+    annotation: Any
     expected: str
 
 
-def _number(
-    low: float, high: float = float("inf"), null: bool = False, typed: bool = True
-) -> Callable[[Any], bool]:
-    """A test for numbers from low to high. typed: what is no number passes, its signature tells of that."""
-
-    def holds(value: Any) -> bool:
-        if value is None:
-            return null
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return low <= value <= high if is_number else typed
-
-    return holds
+def _sum_to_one(ratios: list[float]) -> list[float]:
+    if abs(sum(ratios) - 1) > 1e-6:
+        raise ValueError("the ratios do not sum to 1")
+    return ratios
 
 
-def _one_of(*choices: Any) -> Callable[[Any], bool]:
-    return lambda value: value in choices
+def _one_of(*choices: Any) -> Any:
+    return Literal[choices]
 
 
-def _seed(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED
-    )
-
-
-def _train_choices() -> tuple[str, ...]:
-    return tuple(read_constant("src.models.freezing", "TRAIN_MODES"))
-
-
-def _ratios(value: Any) -> bool:
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        return False
-    if any(isinstance(share, bool) or not isinstance(share, int | float) or share < 0 for share in value):
-        return False
-    return abs(sum(value) - 1) < 1e-6
-
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Ratios = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(_sum_to_one)]
+Limit = Annotated[int, Field(ge=0)] | Fraction | None
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)] | None
 
 RULES = (
-    Rule("datamodule.batch_size", _number(1), "1 image or more"),
-    Rule("datamodule.num_samples", _number(1, null=True), "1 image-caption pair or more, or null for all"),
-    Rule("datamodule.captions_per_image", _number(1, null=True), "1 caption or more, or null for all"),
-    Rule("datamodule.num_workers", _number(0, null=True), "0 processes or more, or null to choose"),
-    Rule("datamodule.max_caption_tokens", _number(1, null=True), "1 token or more, or null"),
+    Rule("datamodule.batch_size", Count, "a whole number, 1 image or more"),
+    Rule(
+        "datamodule.num_samples",
+        Count | None,
+        "a whole number, 1 image-caption pair or more, or null for all",
+    ),
+    Rule("datamodule.captions_per_image", Count | None, "a whole number, 1 caption or more, or null for all"),
+    Rule(
+        "datamodule.num_workers",
+        Annotated[int, Field(ge=0)] | None,
+        "a whole number, 0 threads or more, or null",
+    ),
+    Rule("datamodule.max_caption_tokens", Count | None, "a whole number, 1 token or more, or null"),
     Rule(
         "datamodule.split_ratios",
-        _ratios,
-        "three shares for train, val and test that sum to 1, as [0.8,0.1,0.1]",
+        Ratios,
+        "three fractions for train, val and test that sum to 1, as [0.8,0.1,0.1]",
     ),
-    Rule("datamodule.num_folds", _number(2), "2 folds or more"),
-    Rule("datamodule.fold", _number(0, null=True), "0 or more, or null for no cross-validation"),
-    Rule("datamodule.max_skipped", _number(0, 1), "a share from 0 to 1"),
-    Rule("model.num_beams", _number(1), "1 beam (greedy) or more"),
-    Rule("model.max_length", _number(2, null=True), "2 tokens or more, or null"),
-    Rule("model.num_layers_to_train", _number(0), "0 blocks or more"),
-    Rule("model.adapter", _one_of(None, "lora"), "lora or null"),
-    Rule("model.optimizer.lr", _number(0, typed=False), "a number, 0 or more"),
-    Rule("model.optimizer.weight_decay", _number(0, typed=False), "a number, 0 or more"),
+    Rule("datamodule.num_folds", Annotated[int, Field(ge=3)], "a whole number, 3 folds or more"),
+    Rule("datamodule.fold", Annotated[int, Field(ge=0)] | None, "a whole number, 0 or more, or null"),
+    Rule("datamodule.max_skipped", Fraction, "a fraction from 0 to 1"),
+    Rule("model.train", _one_of(*FINE_TUNING_METHODS), f"one of {', '.join(FINE_TUNING_METHODS)}"),
+    Rule("model.num_beams", Annotated[int, Field(ge=1, le=1000)], "a whole number, 1 beam (greedy) to 1000"),
+    Rule("model.max_length", Annotated[int, Field(ge=2)] | None, "a whole number, 2 tokens or more, or null"),
+    Rule("model.num_layers_to_train", Annotated[int, Field(ge=0)], "a whole number, 0 blocks or more"),
+    Rule("model.optimizer.lr", NotNegative, "a number, 0 or more"),
+    Rule("model.optimizer.weight_decay", NotNegative, "a number, 0 or more"),
     Rule("model.lr_scheduler.interval", _one_of("step", "epoch"), "step or epoch"),
-    Rule("model.lr_scheduler.frequency", _number(1), "1 or more"),
-    Rule("model.lr_scheduler.scheduler.warmup", _number(0, 1), "a share of all steps from 0 to 1"),
+    Rule("model.lr_scheduler.frequency", Count, "a whole number, 1 or more"),
+    Rule("model.lr_scheduler.scheduler.warmup", Fraction, "a fraction of all steps from 0 to 1"),
     Rule("trainer.accelerator", _one_of(*ACCELERATORS), f"one of {', '.join(ACCELERATORS)}"),
-    Rule("trainer.precision", _one_of(*PRECISIONS, *SHORT_PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-    Rule("trainer.max_epochs", _number(-1, null=True), "0 epochs or more, -1 for no limit"),
-    Rule("trainer.max_steps", _number(-1), "0 optimizer steps or more, -1 for no limit"),
-    Rule("trainer.accumulate_grad_batches", _number(1), "1 batch or more"),
-    Rule("trainer.gradient_clip_val", _number(0, null=True), "0 or more, or null"),
-    Rule("trainer.num_nodes", _number(1), "1 machine or more"),
-    Rule("trainer.devices", _number(-1), "1 device or more, -1 or auto for all"),
-    Rule("trainer.log_every_n_steps", _number(1, null=True), "1 optimizer step or more"),
-    Rule("trainer.limit_*_batches", _number(0, null=True), "a share up to 1.0 or a number of batches"),
+    Rule(
+        "trainer.precision",
+        _one_of(*PRECISIONS, *SHORT_PRECISIONS),
+        f"one of {', '.join(PRECISIONS)}, or null",
+    ),
+    Rule("trainer.max_epochs", Annotated[int, Field(ge=-1)] | None, "0 epochs or more, -1 for no limit"),
+    Rule("trainer.max_steps", Annotated[int, Field(ge=-1)], "0 optimizer steps or more, -1 for no limit"),
+    Rule("trainer.accumulate_grad_batches", Count, "a whole number, 1 batch or more"),
+    Rule("trainer.gradient_clip_val", NotNegative | None, "a number, 0 or more, or null"),
+    Rule("trainer.num_nodes", Count, "a whole number, 1 machine or more"),
+    Rule("trainer.log_every_n_steps", Count | None, "a whole number, 1 optimizer step or more"),
+    Rule("trainer.limit_*_batches", Limit, "a fraction up to 1.0 or a number of batches"),
     Rule("callbacks.*.mode", _one_of("min", "max"), "min or max"),
-    Rule("callbacks.*.patience", _number(0), "0 validations or more"),
-    Rule("callbacks.*.save_top_k", _number(-1), "0 checkpoints or more, -1 for all"),
-    Rule("seed", _seed, f"a whole number from 0 to {MAX_SEED}, or null for none"),
-    Rule("train", _one_of(True, False), "true or false"),
-    Rule("test", _one_of(True, False), "true or false"),
-    Rule("zero_shot", _one_of(True, False), "true or false"),
+    Rule("callbacks.*.patience", Annotated[int, Field(ge=0)], "a whole number, 0 validations or more"),
+    Rule(
+        "callbacks.*.save_top_k",
+        Annotated[int, Field(ge=-1)],
+        "a whole number, 0 checkpoints or more, -1 for all",
+    ),
+    Rule("seed", Seed, f"a whole number from 0 to {MAX_SEED}, or null for none"),
+    Rule("train", bool, "true or false"),
+    Rule("test", bool, "true or false"),
+    Rule("zero_shot", bool, "true or false"),
 )
 
 
-def broken_rules(values: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each value out of range; `values` maps dotted keys to plain values."""
-    for key, value in values.items():
-        for rule in RULES:
-            if fnmatchcase(key, rule.pattern) and not rule.holds(value):
-                yield f"{key}={value}; expected {rule.expected}; set {key}"
-    train, choices = values.get("model.train"), _train_choices()
-    if train is not None and train not in choices:
-        yield f"model.train={train}; expected one of {', '.join(choices)}; set model.train=last_blocks"
+def find_rule(key: str) -> Rule | None:
+    """Return the rule of a dotted key."""
+    return next((rule for rule in RULES if fnmatchcase(key, rule.pattern)), None)
 
 
-def contradictions(values: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each pair of settings that cannot both be meant."""
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value of a config is one of an annotation's type and range; an unknown type fits.
+
+    Strict: text is no number and a number is no boolean. A list of a config also stands for a tuple.
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return True
+    for candidate in (value, tuple(value)) if isinstance(value, list) else (value,):
+        try:
+            adapter.validate_python(candidate, strict=True)
+            return True
+        except ValidationError:
+            continue
+    return False
+
+
+@cache
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError):
+        return None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # an annotation that cannot be hashed
+        return None
+
+
+def find_conflicts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for each pair of settings that contradict each other; `values` maps dotted keys to values."""
     get = values.get
     for key, value in values.items():
         monitor = get(key.rpartition(".")[0] + ".monitor")
-        is_mode = key.startswith("callbacks.") and key.endswith(".mode")
-        if is_mode and value == "max" and "loss" in str(monitor):
+        if (
+            key.startswith("callbacks.")
+            and key.endswith(".mode")
+            and value == "max"
+            and "loss" in str(monitor)
+        ):
             yield f"{key}=max with monitor={monitor}; expected min, a lower loss is better; set {key}=min"
     precision = get("trainer.precision")
     if get("trainer.accelerator") == "cpu" and str(precision) in ("16", "16-mixed", "16-true"):
         found = f"trainer.precision={precision} with trainer.accelerator=cpu"
-        yield f"{found}; expected bf16-mixed or 32-true, a CPU has no fp16; set trainer.precision=auto"
+        yield f"{found}; expected bf16-mixed or 32-true, a CPU has no fp16; set trainer.precision=null"
     fold, folds = get("datamodule.fold"), get("datamodule.num_folds")
-    if isinstance(fold, int) and isinstance(folds, int) and fold >= folds > 1:
+    if isinstance(fold, int) and isinstance(folds, int) and fold >= folds > 2:
         yield f"datamodule.fold={fold}; expected 0 to {folds - 1}; set it below datamodule.num_folds={folds}"
     limits = [get(f"trainer.{name}", "absent") for name in ("max_epochs", "max_steps", "max_time")]
     if limits == [-1, -1, None]:

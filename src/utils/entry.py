@@ -1,13 +1,14 @@
-"""How an entry point ends: a person's mistake is told in lines, a fault of ours is kept in a file."""
+"""Run an entry point: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
+import difflib
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from src.utils.errors import UserError
 from src.utils.logging import rank, visible
-from src.utils.resolvers import register_resolvers
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
 OURS = "CAPTIONER_ENTRY"  # set while the switch is on by our doing, so that child processes know
@@ -21,11 +22,13 @@ def run_entry(main: Callable[[], object]) -> None:
     Tracebacks stand in the run folder; HYDRA_FULL_ERROR=1 shows them.
     """
     global _running
-    register_resolvers()
-    wanted, asked = os.environ.get(FULL_ERROR), os.environ.get(OURS)
-    os.environ.update({FULL_ERROR: "1", OURS: asked or ("traceback" if wanted == "1" else "line")})
+    sys.argv[1:] = [normalize_override(word) for word in sys.argv[1:]]
+    wanted, inherited = os.environ.get(FULL_ERROR), os.environ.get(OURS)
+    os.environ.update({FULL_ERROR: "1", OURS: inherited or ("traceback" if wanted == "1" else "line")})
     _running = True
     try:
+        if "--resolve" in sys.argv and not {"--cfg", "-c", "--help"} & set(sys.argv):
+            raise UserError("--resolve without --cfg; expected both; add --cfg job")
         main()
     except KeyboardInterrupt as error:
         sys.exit(report(error))
@@ -33,8 +36,36 @@ def run_entry(main: Callable[[], object]) -> None:
         sys.exit(report(error))
     finally:
         _running = False
-        for name, value in ((FULL_ERROR, wanted), (OURS, asked)):
+        for name, value in ((FULL_ERROR, wanted), (OURS, inherited)):
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def normalize_override(argument: str) -> str:
+    """Rewrite what Hydra refuses although it is clear.
+
+    `+group.key=value` becomes `++group.key=value`, which sets a key that exists as well as a new one; `logger=null`
+    and `callbacks=null` become the option `none`.
+    """
+    if argument in ("logger=null", "callbacks=null"):
+        return argument.replace("null", "none")
+    return f"+{argument}" if re.match(r"\+[\w]+\.[\w.]+=", argument) else argument
+
+
+def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | None:
+    """Return the metric that a hyperparameter search optimizes.
+
+    Raises:
+        UserError: the run has no such metric; this ends a search after its first trial.
+    """
+    if not name or name in metrics:
+        return metrics.get(name) if name else None
+    near = difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.3) or ["val/loss_best"]
+    error = UserError(
+        f"optimized_metric={name}; expected a metric of metrics.json ({', '.join(sorted(metrics))}); "
+        f"set optimized_metric={near[0]}"
+    )
+    leave(error, whole=True)
+    raise error
 
 
 def leave(error: BaseException, whole: bool = False) -> None:
@@ -52,17 +83,17 @@ def leave(error: BaseException, whole: bool = False) -> None:
 
 
 def report(error: BaseException) -> int:
-    """Tell the error on standard error, rank 0 alone where all processes have the same; the exit status."""
+    """Print the error on standard error, on rank 0 alone where all processes have the same; return the exit status."""
     if os.environ.get(OURS) == "traceback":
         traceback.print_exception(error)
     if not (rank() and any(getattr(cause, "everywhere", False) for cause in _causes(error))):
-        _say(message(error) or "".join(traceback.format_exception(error)).rstrip())
+        _print(message(error) or "".join(traceback.format_exception(error)).rstrip())
     status = 130 if isinstance(error, KeyboardInterrupt) else 1
     return next((cause.exit_status for cause in _causes(error) if hasattr(cause, "exit_status")), status)
 
 
 def message(error: BaseException) -> str | None:
-    """The lines to show, or None where only the traceback tells."""
+    """Return the lines to print, or None where a traceback is needed."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return f"{cause.label}{cause}"
@@ -78,6 +109,11 @@ def message(error: BaseException) -> str | None:
 
         return f"error: {explain(error, sys.argv[1:])}"
     notes = getattr(error, "__notes__", [])
+    if isinstance(error, OSError) and error.filename and not notes:  # Hydra could not create the run folder
+        return (
+            f"error: {error.filename} cannot be written ({error.strerror}); expected a folder with room; "
+            "set paths.log_dir=FOLDER"
+        )
     kind = type(error).__name__
     return "\n".join([f"error: {kind}: {error}", *notes]) if notes else None
 
@@ -88,6 +124,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     where = f"[rank {rank()}] " if rank() else ""
     print(visible(f"{where}{text}", keep="\n\t"), file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
+from src.utils.run_folder import redact
 
 log = get_logger(__name__)
 FIRST = ("datamodule", "model", "callbacks", "logger", "trainer", "paths", "extras")
@@ -78,4 +79,4 @@ def _as_text(config: DictConfig, name: str) -> Any:
 
     value = config[name]
     text = OmegaConf.to_yaml(value, resolve=False) if OmegaConf.is_config(value) else str(value)
-    return Syntax(text.strip(), "yaml", background_color="default")
+    return Syntax(redact(text.strip()), "yaml", background_color="default")

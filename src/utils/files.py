@@ -1,10 +1,11 @@
-"""Files that are whole or not there."""
+"""Write files atomically: whole or not at all."""
 
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +34,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(handle)
             name = name or _give_name(handle, path)
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, _default_mode())
         os.replace(name, path)
     except BaseException:
         if name:
@@ -57,7 +58,10 @@ def _give_name(handle: int, path: Path) -> str:
     return name
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@cache
+def _default_mode() -> int:
+    """Return the mode of a new file under this process's umask, without changing the umask for other threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "new"
+        path.touch()
+        return path.stat().st_mode & 0o777

@@ -7,9 +7,9 @@ log = get_logger(__name__)
 ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 
 
-def choose_precision(precision: str | int, accelerator: str) -> str | int:
-    """Return bf16-mixed for `auto` where the hardware has bf16 matrix products, else fp32; others as set."""
-    if precision != "auto":
+def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
+    """Return bf16-mixed for None or `auto` where the hardware has bf16 matrix products, else fp32; others as set."""
+    if precision not in (None, "auto"):
         return precision
     return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
 

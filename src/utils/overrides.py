@@ -1,6 +1,7 @@
-"""What is wrong with a command line's overrides, all at once."""
+"""Find everything that is wrong with the overrides of a command line, at once."""
 
 import difflib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,21 +13,21 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def explain(error: BaseException, arguments: Sequence[str], config_name: str | None = None) -> str:
-    """What Hydra could not compose, with every other fault of the command line.
+    """Return what Hydra could not compose, with every other mistake of the command line.
 
     arguments: the words after the script's name. config_name: the script's name when None.
     """
     try:
         faults = find_faults(arguments, config_name or Path(sys.argv[0]).stem)
-    except Exception:  # the base config itself is broken and nothing can be tried: Hydra's words have to do
+    except Exception:  # the base config itself is broken and nothing can be tried: Hydra's own text has to do
         faults = []
     return str(ConfigErrors(faults or [_flat(error)]))
 
 
 def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
-    """One line for each override that does not parse, names no key or option, or has a wrong value.
+    """Return one line for each override that does not parse, names no key or option, or has a wrong value.
 
-    Overrides are tried one after the other, groups first, upon those that went well.
+    Overrides are tried one after the other, groups first, on top of those that compose.
 
     Raises:
         HydraException: the config does not compose without any override.
@@ -38,20 +39,37 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
     args, _ = get_args_parser().parse_known_args(list(arguments))
     directory = str(Path(args.config_dir).resolve()) if args.config_dir else None
     attempt = _Attempt(args.config_name or config_name, directory)
-    parser, parsed, faults = OverridesParser.create(), [], []
+    parser, parsed, faults, unread = OverridesParser.create(), [], [], []
     for word in args.overrides:
         try:
             parsed += parser.parse_overrides([word])
         except HydraException:
-            faults.append(f"{word} cannot be read; expected key=value; put quotes around spaces and commas")
+            unread.append(word.partition("=")[0].lstrip("+~"))
+            faults.append(quoting_hint(word))
     parsed.sort(key=lambda override: not attempt.options(override.key_or_group))
     for override in parsed:
         for word in _single(override):
             try:
                 attempt.add(word)
             except Exception as error:
+                unread.append(str(override.key_or_group).replace("/", "."))
                 faults.append(attempt.fault(override, word, error))
-    return faults + attempt.wrong_values()
+    # The value that an override would have replaced may be wrong as well, which is only a consequence.
+    return faults + [line for line in attempt.wrong_values() if not line.startswith(tuple(unread or ["\0"]))]
+
+
+def quoting_hint(argument: str) -> str:
+    """Return the line about an override that Hydra cannot parse: the character, and the quoting that works."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument} cannot be read; expected key=value; write {argument}=VALUE, or ~{argument} to remove it"
+    special = next((char for char in value if char in " ,=()[]{}:~$\"'\\#&;<>!^`"), None)
+    value = str(Path(value).expanduser()) if value.startswith("~/") else value
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    inside = f"{key}='{quoted}'"
+    outside = f'"{inside}"' if not set(inside) & set('"$`!\\') else shlex.quote(inside)
+    found = f"the character {special!r}" if special else "the value"
+    return f"{argument} cannot be read because of {found}; expected a quoted value; write {outside}"
 
 
 class _Attempt:
@@ -73,12 +91,12 @@ class _Attempt:
         self.good.append(word)
 
     def options(self, group: str) -> list[str]:
-        """The options of a group, none where the word names no group."""
+        """Return the options of a group, none where the key names no group."""
         folders = [CONFIGS, *([Path(self.directory)] if self.directory else [])]
         return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
     def fault(self, override: Any, word: str, error: Exception) -> str:
-        """What to tell about an override that did not compose."""
+        """Return the line about an override that did not compose."""
         key, options = override.key_or_group, self.options(override.key_or_group)
         value = word.partition("=")[2]
         if options and value.removesuffix(".yaml") not in options:
@@ -105,14 +123,14 @@ class _Attempt:
         return [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
 
     def wrong_values(self) -> list[str]:
-        """What `check_config` finds in the overrides that did compose."""
+        """Return what `check_config` finds in the overrides that did compose."""
         from src.utils.config_check import find_problems
 
         return find_problems(self.config)
 
 
 def _single(override: Any) -> Iterator[str]:
-    """The override as words without a sweep: `seed=1,2` gives two."""
+    """Yield the override without a sweep: `seed=1,2` gives two."""
     if not override.is_sweep_override():
         yield override.input_line
     elif override.is_discrete_sweep():
@@ -122,7 +140,7 @@ def _single(override: Any) -> Iterator[str]:
 
 
 def nearest(key: str, known: Sequence[str]) -> str | None:
-    """The known key most like `key`: the same last name first, then the likest spelling."""
+    """Return the known key closest to `key`: the same last name first, then the closest spelling."""
     name = key.rpartition(".")[2]
     same = [word for word in known if word.rpartition(".")[2] == name]
     near = difflib.get_close_matches(key, same or known, n=1, cutoff=0 if same else 0.6)
@@ -134,7 +152,7 @@ def nearest(key: str, known: Sequence[str]) -> str | None:
 
 
 def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of nested dictionaries, dotted."""
+    """Yield every key of nested dictionaries, dotted."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield f"{prefix}{key}"

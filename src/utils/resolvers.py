@@ -1,4 +1,4 @@
-"""Functions that the YAML files call as `${name:}`."""
+"""OmegaConf resolvers: functions that the YAML files call as `${name:}`."""
 
 import atexit
 import functools
@@ -29,7 +29,7 @@ def run_root(log_dir: str) -> str:
     Under torchrun or SLURM each rank composes its own config and so its own stamp. One run has one folder,
     that of rank 0; the others' would stand empty beside it.
     """
-    return log_dir if rank() == 0 else _rank_folder()
+    return str(Path(log_dir).expanduser()) if rank() == 0 else _rank_folder()
 
 
 def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None) -> str:
@@ -54,13 +54,13 @@ def _rank_folder() -> str:
 
 
 def made_folder(path: str) -> str:
-    """The folder itself, made where it was missing: SQLite makes its file but no folder."""
-    Path(path).mkdir(parents=True, exist_ok=True)
-    return path
+    """Create a folder and return it: SQLite creates its file but no folder."""
+    Path(path).expanduser().mkdir(parents=True, exist_ok=True)
+    return str(Path(path).expanduser())
 
 
 def register_resolvers() -> None:
-    """Make the functions of this file known to OmegaConf; called again it changes nothing.
+    """Register the functions of this file with OmegaConf; another call changes nothing.
 
     The stamp is cached in the config, so that every mention in one run is the same.
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode, open_dict, read_write
 
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -111,6 +111,21 @@ def checkpoint_file(checkpoint: str, log_dir: str | Path = "") -> Path | None:
     return found
 
 
+def expand_home(config: DictConfig | ListConfig) -> None:
+    """Expand `~` at the beginning of every text value of a config, so that no folder of that name is created."""
+    with read_write(config), open_dict(config):
+        for name in config if isinstance(config, DictConfig) else range(len(config)):
+            node = config._get_node(name)
+            if (
+                isinstance(node, DictConfig | ListConfig)
+                and not node._is_none()
+                and not node._is_interpolation()
+            ):
+                expand_home(node)
+            elif isinstance(node, AnyNode | StringNode) and re.match(r"~(/|$)", str(node._value())):
+                config[name] = str(Path(node._value()).expanduser())
+
+
 SECRET = re.compile(r"key|token(?!s)|passw|secret|credential", re.IGNORECASE)
 
 
@@ -124,3 +139,22 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_secrets(item) for key, item in value.items() if not SECRET.search(str(key))}
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+SECRET_VALUE = re.compile(
+    r"(?im)([\w.]*(?:key|token(?!s|izer)|passw|secret|credential)\w*['\"]?\s*[=:]\s*)(?!\$\{|null\b)[^\s'\",]+"
+)
+
+
+def redact(text: str) -> str:
+    """Replace the value of everything that is named like a secret in a command line or YAML text."""
+    return SECRET_VALUE.sub(r"\1***", text)
+
+
+def redact_hydra_files(folder: Path) -> None:
+    """Redact secrets given on the command line in the files that Hydra wrote into `<folder>/.hydra`."""
+    for path in (folder / ".hydra").glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        if redact(text) != text:
+            with atomic_write(path) as file:
+                file.write(redact(text))

@@ -22,7 +22,7 @@ from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
 from src.utils.resume import check_same_settings, resumed_run
-from src.utils.run_folder import plain_config, write_json
+from src.utils.run_folder import expand_home, plain_config, redact, redact_hydra_files, write_json
 from src.utils.shortages import shortage, threads_report_full_disk
 from src.utils.stopping import (
     Stopped,
@@ -54,6 +54,9 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     """
     folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
+        expand_home(config)
+        if rank() == 0:
+            redact_hydra_files(folder)
         check_config(config)
         _check_resumed_folder(config, folder)
         apply_extras(config, folder)
@@ -102,7 +105,8 @@ def _check_resumed_folder(config: DictConfig, folder: Path) -> None:
         resumed_run(config.ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve()
         and before.is_file()
     ):
-        check_same_settings(plain_config(config), OmegaConf.to_container(OmegaConf.load(before)), before)
+        earlier: Any = OmegaConf.to_container(OmegaConf.load(before))
+        check_same_settings(plain_config(config), earlier, before)
 
 
 def _write_traceback(error: BaseException, folder: Path) -> None:
@@ -153,7 +157,7 @@ def _about(config: DictConfig) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "seed": config.get("seed"),

@@ -142,7 +142,7 @@ def test_a_wrong_command_line_from_elsewhere(root, tmp_path):
         root, "datamodule=flickr.yaml", "datamodule.batch_size=0", f"paths.log_dir={tmp_path}", cwd=tmp_path
     )
     assert done.returncode == 1
-    assert "datamodule.batch_size=0; expected 1 image or more" in done.stderr
+    assert "datamodule.batch_size=0; expected a whole number, 1 image or more" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Error executing job" not in done.stderr
 
@@ -150,7 +150,7 @@ def test_a_wrong_command_line_from_elsewhere(root, tmp_path):
 def test_a_multirun_fails_with_one_message(root, tmp_path):
     done = train(root, "-m", "seed=1,2", "datamodule.batch_size=0", f"paths.log_dir={tmp_path}", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.count("datamodule.batch_size=0; expected 1 image or more") == 1
+    assert done.stderr.count("datamodule.batch_size=0; expected a whole number, 1 image or more") == 1
     assert "Traceback" not in done.stderr
 
 
