@@ -149,7 +149,9 @@ def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
     """Return the captioner in a line, without the machine's folders."""
     source = Path(settings["checkpoint"])
     name = source.name if source.exists() else str(source)
-    kinds = " + ".join(stack.config.model_type for stack in (captioner.model.encoder, captioner.model.decoder))
+    kinds = " + ".join(
+        stack.config.model_type for stack in (captioner.model.encoder, captioner.model.decoder)
+    )
     precision = str(captioner.dtype).removeprefix("torch.")
     beams = f"{captioner.num_beams} beam{'s' * (captioner.num_beams > 1)}"
     return f"{name} · {kinds} · {beams} · {captioner.device}, {precision}"
@@ -239,21 +241,21 @@ class UploadQuota:
             return await self.app(scope, receive, send)
         header = dict(scope["headers"]).get(b"content-length", b"")
         length = int(header) if header.isdigit() else 0
-        is_upload = scope["path"].endswith("/upload")
+        upload = length if scope["path"].endswith("/upload") else 0
+        refusal = None
         if not header.isdigit():
-            return await PlainTextResponse("a content-length is needed", 411)(scope, receive, send)
-        if length > (self.max_bytes if is_upload else 0) + 2**16:
-            return await PlainTextResponse("the file is too large", 413)(scope, receive, send)
-        reserved = length if is_upload else 0
-        if is_upload and self.used() + self.pending + reserved > self.max_total:
-            return await PlainTextResponse("too many uploads; try again in two minutes", 507)(
-                scope, receive, send
-            )
-        self.pending += reserved
+            refusal = PlainTextResponse("a content-length is needed", 411)
+        elif length > (self.max_bytes if upload else 0) + 2**16:
+            refusal = PlainTextResponse("the file is too large", 413)
+        elif upload and self.used() + self.pending + upload > self.max_total:
+            refusal = PlainTextResponse("too many uploads; try again in two minutes", 507)
+        if refusal:
+            return await refusal(scope, receive, send)
+        self.pending += upload
         try:
             await self.app(scope, receive, send)
         finally:
-            self.pending -= reserved
+            self.pending -= upload
 
     def used(self) -> int:
         """Return the bytes of the uploaded files on disk."""

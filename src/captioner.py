@@ -26,7 +26,7 @@ from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
 from src.models.kernels.memory import tune_malloc
-from src.models.restore import Restored, open_captioner
+from src.models.restore import open_captioner
 from src.utils.errors import UserError
 from src.utils.hardware import has_native_bf16, warn_of_software_bf16
 from src.utils.hub import silence_transformers
@@ -93,18 +93,6 @@ class Captioner:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
         found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base)
-        return cls.from_restored(found, max_length, num_beams, device, precision)
-
-    @classmethod
-    def from_restored(
-        cls,
-        found: Restored,
-        max_length: int | None = None,
-        num_beams: int | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-    ) -> "Captioner":
-        """Build a captioner of a checkpoint that is loaded already; arguments as in `from_checkpoint`."""
         length = found.max_length if max_length is None else max_length
         beams = found.num_beams if num_beams is None else num_beams
         return cls(found.model, found.processor, length, beams, device, precision)

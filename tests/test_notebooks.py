@@ -19,7 +19,7 @@ def run(root: Path, name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def said(notebook) -> str:
+def printed(notebook) -> str:
     return "\n".join(
         str(out.get("data", out.get("text", "")))
         for cell in notebook.cells
@@ -28,7 +28,7 @@ def said(notebook) -> str:
 
 
 def tensorboards() -> set[int]:
-    """The servers that run, not every process whose arguments name TensorBoard."""
+    """Return the process ids of running TensorBoard servers; none where there is no /proc."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -41,16 +41,16 @@ def tensorboards() -> set[int]:
 
 
 @pytest.mark.slow
-def test_demo_shows_scores_pictures_words_and_captions(root):
+def test_demo_shows_scores_images_attention_and_captions(root):
     before = tensorboards()
     try:
-        text = said(run(root, "demo.ipynb"))
+        text = printed(run(root, "demo.ipynb"))
     finally:
         for process in tensorboards() - before:
             os.kill(process, signal.SIGTERM)
     assert "CIDEr-D" in text
     assert text.count("image/png") >= 3
-    assert " ." in text  # captions of the three pictures, as the demo's data writes them
+    assert " ." in text  # captions of the three images, as the demo's data writes them
 
 
 @pytest.mark.slow
@@ -67,5 +67,5 @@ def test_run_flickr_trains_scores_and_shows(root, tmp_path, monkeypatch):
     before = set((root / "logs" / "train" / "runs").glob("*"))
     notebook = run(root, "run_flickr.ipynb")
     assert set((root / "logs" / "train" / "runs").glob("*")) - before
-    assert "CIDEr-D" in said(notebook)
-    assert "error" not in said(notebook).lower()
+    assert "CIDEr-D" in printed(notebook)
+    assert "error" not in printed(notebook).lower()
