@@ -1,24 +1,25 @@
-"""Give a captioner away: python -m src.export checkpoint=<run, .ckpt, saved folder or hub id> out=<folder>
+"""Export a captioner: python -m src.export checkpoint=<run, .ckpt, saved folder or hub id> out=<folder>
 
 checkpoint=      a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
-out=             the folder to make: weights, tokenizer, image processor, generation config, model card
-dtype=float32    of the written weights: float32, float16, bfloat16
+out=             the folder to create: weights, tokenizer, image processor, generation config, model card
+dtype=float32    of the written weights: float32, float16, bfloat16 (ONNX graphs are always float32)
 onnx=false       also write out/onnx and check it against torch token by token (the extra `onnx`)
 push_to_hub=     also upload the folder to this id of the hub; log in first with `hf auth login`
 private=true     make that repository private
 base=            where the base weights are now, when they were moved since training
 log_dir=         where `last` looks for the newest run; the project's logs/ when not given
 
-Base and trained blocks (or adapters) become one model, which plain transformers loads and asks.
+Base and trained blocks (or adapters) become one model, which plain transformers (4.46 or later) loads.
 """
 
+import json
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.utils.command import parse_command, run_command
 from src.utils.errors import UserError
@@ -32,6 +33,7 @@ DEFAULTS = {
     "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "private": True, "base": "",
     "log_dir": "",
 }  # fmt: skip
+MARKER = ".unfinished-export"  # a lock in a folder that an export is writing
 
 
 def export(
@@ -45,100 +47,131 @@ def export(
 ) -> Path:
     """Write the captioner in `save_pretrained`'s layout, with a model card; the folder appears when it is whole.
 
-    The arguments are told at the top of this file.
+    The arguments are described at the top of this file.
 
     Raises:
-        UserError: nothing at `checkpoint`, something at `out`, an unknown dtype, a package missing, ONNX that does
-            not say what torch says, or an upload that failed (the folder stays).
+        UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the
+            weights, a package missing, ONNX graphs that differ from torch, or an upload that failed (the folder stays).
     """
     from src.models.restore import open_captioner
 
-    out = Path(out)
+    out = Path(out).expanduser()
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}; set dtype=float32")
     if onnx:
-        from src.models.onnx_export import check_packages
+        from src.models.onnx_export import check_packages, write_onnx
 
         check_packages()
     with _new_folder(out) as folder:
         found = open_captioner(checkpoint, base or None)
-        write_saved(found, folder, dtype)
-        if onnx:
-            from src.models.onnx_export import write_onnx
-
+        if onnx:  # before the weights are rounded
             print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
+        write_saved(found, folder, dtype)
     if push_to_hub:
         upload(out, push_to_hub, private)
     return out
 
 
 def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
-    """Model, tokenizer, image processor, generation config and card into an existing folder."""
-    import torch
-    from transformers import GenerationConfig
+    """Write model, tokenizer, image processor, generation config and card; the model is converted to `dtype`.
 
+    Raises:
+        UserError: the weights are not finite in `dtype`.
+    """
+    import torch
+
+    from src.models.checkpoint import check_finite
+    from src.models.generation import generation_config
     from src.models.pretrained import load_image_processor
     from src.report.model_card import model_card
     from src.utils.hub import silence_transformers
 
-    ids = found.processor
-    found.model.generation_config = GenerationConfig(
-        max_length=found.max_length,
-        num_beams=found.num_beams,
-        do_sample=False,
-        decoder_start_token_id=ids.start_id,
-        eos_token_id=ids.eos_id,
-        pad_token_id=ids.pad_id,
-    )
     card = model_card(found, dtype)
+    found.model.generation_config = generation_config(found.processor, found.max_length, found.num_beams)
+    found.model.to(getattr(torch, dtype))
+    check_finite(found.model.named_parameters(), f"dtype={dtype}")
     with silence_transformers():
-        found.model.to(getattr(torch, dtype)).save_pretrained(folder)
-    found.model.float()
-    ids.tokenizer.save_pretrained(folder)
+        found.model.save_pretrained(folder)
+    found.processor.tokenizer.save_pretrained(folder)
+    _make_tokenizer_portable(folder)
     load_image_processor(found.base).save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _make_tokenizer_portable(folder: Path) -> None:
+    """Name a tokenizer class that transformers 4 and 5 both have; transformers 5 writes one of its own."""
+    path = folder / "tokenizer_config.json"
+    if not (folder / "tokenizer.json").is_file():
+        return
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("backend", "is_local", "local_files_only"):
+        config.pop(name, None)
+    if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 reads a mapping there
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_new(out: Path) -> None:
     """Raises UserError where there is something at `out`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
-            f"out={str(out)!r} is there and not empty; expected a new folder; set out=<another folder>"
+            f"out={str(out)!r} exists and is not empty; expected a new folder; set out=<another folder>"
         )
 
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when the block ends without an error.
+    """Yield a folder beside `out` that is renamed to it when the block ends without an error.
+
+    Folders of exports that were killed are removed first: those with our marker that no process holds.
 
     Raises:
         UserError: there is something at `out`, or it cannot be written.
     """
+    from filelock import FileLock
+    from safetensors import SafetensorError
+
     check_new(out)
-    folder = None
+    folder, lock = out.parent / f".{out.name}.{secrets.token_hex(4)}", None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        _remove_leftovers(out.parent)
+        folder.mkdir()
+        lock = FileLock(folder / MARKER)
+        lock.acquire()
         yield folder
-        folder.chmod(0o755)
         usual = (folder / "config.json").stat().st_mode
         for file in folder.glob("*.safetensors"):  # written for their owner alone
             file.chmod(usual)
+        lock.release()
+        (folder / MARKER).unlink(missing_ok=True)
         if out.exists():
             out.rmdir()
         folder.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"out={str(out)!r} cannot be written ({error.strerror or error}); expected room for it; "
+            f"out={str(out)!r} cannot be written ({reason}); expected room for it; "
             "free some space or set out=<another folder>"
         ) from error
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    for marker in parent.glob(f".*/{MARKER}"):
+        with suppress(Timeout, OSError), FileLock(marker, timeout=0):
+            if not marker.parent.is_symlink():
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def upload(folder: Path, repo: str, private: bool = True) -> str:
-    """Make the repository on the hub if there is none and upload the folder to it; its address.
+    """Create the repository on the hub if there is none and upload the folder to it; returns its address.
 
     Raises:
         UserError: no connection, not logged in, or not allowed.
@@ -159,13 +192,13 @@ def upload(folder: Path, repo: str, private: bool = True) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read `key=value` arguments and export.
+    """Parse `key=value` arguments and export.
 
     Raises:
-        UserError: as `export`, or an argument that is not known.
+        UserError: as `export`, or an unknown argument.
     """
     settings = parse_command(arguments, DEFAULTS)
-    check_new(Path(settings["out"]))  # before what takes seconds to import
+    check_new(Path(settings["out"]))  # before imports that take seconds
     file = checkpoint_file(settings["checkpoint"], settings.pop("log_dir"))
     settings["checkpoint"] = str(file or settings["checkpoint"])
     folder = export(**settings)

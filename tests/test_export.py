@@ -1,40 +1,26 @@
-"""A captioner that was given away captions as before, in the hands of plain transformers."""
+"""An exported captioner captions as before, loaded by plain transformers."""
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from PIL import Image
 
 from src import export as command
 from src.captioner import Captioner
 from src.demo.synthetic.datamodules import write_scenes
 from src.export import export, main, upload
 from src.models.restore import open_captioner
-from src.utils.command import run_command
 from src.utils.errors import UserError
 from tests.saved_run import save_run
-
-PLAIN = """
-import importlib.util, json, sys
-assert importlib.util.find_spec("src") is None
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
-folder, *pictures = sys.argv[1:]
-model = VisionEncoderDecoderModel.from_pretrained(folder, dtype=torch.float32).eval()
-processor, tokenizer = AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-captions = []
-for start in range(0, len(pictures), 20):
-    images = [Image.open(path).convert("RGB") for path in pictures[start : start + 20]]
-    pixels = processor(images, return_tensors="pt").pixel_values
-    ids = model.generate(pixels)
-    captions += [" ".join(text.split()) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-print(json.dumps(captions))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -49,35 +35,87 @@ def exported(run, tmp_path_factory) -> Path:
     return export(run, tmp_path_factory.mktemp("out") / "captioner")
 
 
-@pytest.mark.slow
-def test_plain_transformers_captions_a_hundred_pictures_alike(run, exported, tmp_path):
-    """In a process that has no part of this project on its path."""
-    write_scenes(tmp_path / "scenes", 100, "plain", seed=5, size=32)
-    pictures = sorted((tmp_path / "scenes" / "Images").iterdir())
-    expected = Captioner.from_checkpoint(run, precision="32").caption(pictures)
-    assert Captioner.from_checkpoint(exported, precision="32").caption(pictures) == expected
+def card_code(exported: Path) -> str:
+    """The code of the model card, for every path of the command line."""
+    code = (exported / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    load, caption = code.split("\npixels = ")
+    caption = f"pixels = {caption}".replace('"image.jpg"', "path").replace("print(", "captions.append(")
+    loop = "".join(f"    {line}\n" for line in caption.splitlines())
+    return (
+        "import json, sys\ncaptions = []\n"
+        + load.replace('folder = "."', "folder = sys.argv[1]")
+        + f"\nfor path in sys.argv[2:]:\n{loop}print(json.dumps(captions))\n"
+    )
 
-    (tmp_path / "plain.py").write_text(PLAIN)
-    words = [sys.executable, "-P", str(tmp_path / "plain.py"), str(exported), *map(str, pictures)]
+
+def special_images(folder: Path) -> list[Path]:
+    """Images whose pixels depend on EXIF, transparency, a palette or 16 bits."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (3, 4, 4), np.uint8)
+    image = Image.fromarray(noise).resize((48, 32), Image.Resampling.BICUBIC).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    alpha = Image.new("L", image.size)
+    alpha.paste(200, (8, 8, 40, 30))
+    image.putalpha(alpha)
+    image.save(folder / "transparent.png")
+    image.convert("LA").save(folder / "gray_alpha.png")
+    image.convert("RGB").quantize(16).save(folder / "palette.png", transparency=3)
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cards_code_captions_all_kinds_of_images_as_the_product_does(run, exported, tmp_path):
+    """In a process that has no part of this project on its path."""
+    write_scenes(tmp_path / "scenes", 40, "plain", seed=5, size=32)
+    images = [*special_images(tmp_path / "special"), *sorted((tmp_path / "scenes" / "Images").iterdir())]
+    expected = Captioner.from_checkpoint(run, precision="32").caption(images)
+    assert Captioner.from_checkpoint(exported, precision="32").caption(images) == expected
+
+    (tmp_path / "plain.py").write_text(card_code(exported))
+    command = [sys.executable, "-P", str(tmp_path / "plain.py"), str(exported), *map(str, images)]
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(words, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    captions = [" ".join(text.split()) for text in json.loads(done.stdout.splitlines()[-1])]
+    assert captions == expected
     assert len(set(expected)) > 10
 
 
-def test_the_folder_holds_what_transformers_asks_for_and_no_pickle(exported):
+def test_the_folder_holds_the_layout_of_transformers_and_no_pickle(exported):
     names = {path.name for path in exported.iterdir()}
-    assert {"model.safetensors", "config.json", "generation_config.json", "README.md"} <= names
-    assert {"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"} <= names
-    assert not any(name.endswith((".bin", ".pt", ".ckpt")) for name in names)
-    how = json.loads((exported / "generation_config.json").read_text())
-    assert (how["max_length"], how["num_beams"], how["do_sample"]) == (12, 3, False)
+    assert names == {"model.safetensors", "config.json", "generation_config.json", "README.md",
+                     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
 
 
-def test_who_may_read_the_files_is_as_for_any_new_file(exported, tmp_path):
+def test_export_writes_the_generation_settings_of_scoring_and_none_of_the_base(tiny_checkpoint, tmp_path):
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    before = {"no_repeat_ngram_size": 2, "forced_bos_token_id": 5, "num_return_sequences": 3, "max_new_tokens": 3,
+              "repetition_penalty": 2.0, "length_penalty": 9.0, "do_sample": True}  # fmt: skip
+    (base / "generation_config.json").write_text(json.dumps(before))
+    save_run(tmp_path / "run", base)
+    out = export(tmp_path / "run", tmp_path / "out")
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert (settings["max_length"], settings["num_beams"], settings["do_sample"]) == (12, 3, False)
+    assert not {name for name, value in before.items() if settings.get(name) == value}
+
+
+def test_transformers_4_finds_the_class_of_the_exported_tokenizer(exported):
+    config = json.loads((exported / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not isinstance(config.get("extra_special_tokens"), list)
+    expected = open_captioner(exported).processor
+    assert expected.tokenize(["a red dog"])[0]
+
+
+def test_exported_files_have_the_permissions_of_any_new_file(exported, tmp_path):
     (tmp_path / "new").touch()
+    (tmp_path / "folder").mkdir()
     assert {path.stat().st_mode for path in exported.iterdir()} == {(tmp_path / "new").stat().st_mode}
+    assert exported.stat().st_mode == (tmp_path / "folder").stat().st_mode
 
 
 def test_adapters_become_part_of_the_weights(tiny_checkpoint, tmp_path, flickr_folder):
@@ -102,36 +140,82 @@ def test_half_precision_halves_the_file(run, exported, tmp_path):
     assert "in float16" in (small / "README.md").read_text()
 
 
-def test_a_saved_folder_can_be_given_away_again(exported, tmp_path):
+def test_weights_beyond_the_range_of_half_precision_are_refused(tiny_checkpoint, tmp_path):
+    found = open_captioner(tiny_checkpoint)
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    torch.nn.init.constant_(found.model.encoder.layernorm.bias, 1e5)
+    found.model.save_pretrained(base)
+    with pytest.raises(UserError, match="dtype=float16: its weights are not finite"):
+        export(base, tmp_path / "out", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_saved_folder_can_be_exported_again(exported, tmp_path):
+    (tmp_path / "again").mkdir()  # an empty folder may exist
     again = export(exported, tmp_path / "again")
     assert (again / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
-    assert "saved from `captioner`" in (again / "README.md").read_text()
-
-
-def test_an_empty_folder_may_wait_for_it(run, tmp_path):
-    (tmp_path / "out").mkdir()
-    assert (export(run, tmp_path / "out") / "config.json").is_file()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "match"),
     [
         ({"dtype": "int8"}, "dtype='int8'; expected one of float32, float16, bfloat16"),
-        ({"out": "full"}, "is there and not empty; expected a new folder"),
-        ({"out": "file.txt"}, "is there and not empty"),
+        ({"out": "full"}, "exists and is not empty; expected a new folder"),
+        ({"out": "file.txt"}, "exists and is not empty"),
         ({"out": "file.txt/out"}, "cannot be written"),
         ({"checkpoint": "none.ckpt"}, "checkpoint='none.ckpt' does not exist"),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(run, tmp_path, monkeypatch, settings, told):
+def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, settings, match):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=match):
         export(**{"checkpoint": run, "out": "new", **settings})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "full"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from src.export import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+run_command(main, sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit of file sizes")
+@pytest.mark.parametrize("onnx", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_a_disk_without_room_is_one_line_and_leaves_nothing(run, tmp_path, root, onnx):
+    if onnx == "true":
+        pytest.importorskip("onnxscript")
+    command = [
+        sys.executable,
+        "-c",
+        FULL_DISK,
+        "4096",
+        f"checkpoint={run}",
+        f"out={tmp_path / 'out'}",
+        f"onnx={onnx}",
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: out='{tmp_path}/out' cannot be written (")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_exports_are_removed_and_foreign_folders_stay(run, tmp_path):
+    for name in (".out.1234", ".running.1", ".foreign", "visible"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    for name in (".out.1234", ".running.1", "visible"):
+        (tmp_path / name / command.MARKER).touch()
+    with FileLock(tmp_path / ".running.1" / command.MARKER):  # another export is at work
+        export(run, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".foreign", ".running.1", "out", "visible"]
 
 
 class Hub:
@@ -170,9 +254,3 @@ def test_an_upload_that_fails_is_one_line_and_leaves_the_folder(run, tmp_path, m
         export(run, tmp_path / "out", push_to_hub="closed/x")
     assert "\n" not in str(caught.value)
     assert (tmp_path / "out" / "model.safetensors").is_file()
-
-
-def test_help_tells_every_argument(capsys):
-    run_command(main, ["--help"], command.__doc__)
-    told = capsys.readouterr().out
-    assert all(f"{name}=" in told for name in command.DEFAULTS)

@@ -79,7 +79,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(path, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            disk_error = _find_os_error(error)
+            disk_error = find_os_error(error)
             if disk_error is None:
                 raise
             earlier = f", then resume from the earlier ckpt_path={path}" if Path(path).is_file() else ""
@@ -95,7 +95,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path, map_location)
 
 
-def _find_os_error(error: BaseException | None) -> OSError | None:
+def find_os_error(error: BaseException | None) -> OSError | None:
     """Find the disk's error below torch's: its writer raises one of its own when a write fails."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__

@@ -1,7 +1,7 @@
-"""Caption pictures with the two graphs of this folder, greedily, without torch:
+"""Caption images with the two ONNX graphs of this folder, greedily, without torch:
 
 pip install onnxruntime pillow tokenizers
-python caption.py picture.jpg another.png
+python caption.py image.jpg another.png
 """
 
 import json
@@ -11,16 +11,29 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
 FOLDER = Path(__file__).resolve().parent
-SAVED = FOLDER.parent  # model, tokenizer and image processor of which the graphs were made
+SAVED = FOLDER.parent  # model, tokenizer and image processor that the graphs were made of
 
 
-def pixels_of(path: str, settings: dict[str, Any]) -> np.ndarray:
-    """A picture as the encoder wants it: f32 (1,3,h,w)."""
-    image = Image.open(path).convert("RGB")
+def read_image(path: str) -> Image.Image:
+    """Read RGB pixels as in training: turned as EXIF says, transparency over white, 16 bits scaled to 8."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I") or image.mode == "F":
+        gray = np.asarray(image, np.float64)
+        scale = 255 / 65535 if image.mode != "F" else 255 if gray.max() <= 1 else 1
+        return Image.fromarray(np.rint(gray * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def load_pixels(path: str, settings: dict[str, Any]) -> np.ndarray:
+    """Resize, crop and normalize an image for the encoder: f32 (1,3,h,w)."""
+    image = read_image(path)
     size = settings["size"]
     if "shortest_edge" in size:
         scale = size["shortest_edge"] / min(image.size)
@@ -37,32 +50,34 @@ def pixels_of(path: str, settings: dict[str, Any]) -> np.ndarray:
     return values.transpose(2, 0, 1)[None].astype(np.float32)
 
 
-def caption(pixels: np.ndarray, encoder: Any, decoder: Any, how: dict[str, Any]) -> list[int]:
+def generate(pixels: np.ndarray, encoder: Any, decoder: Any, settings: dict[str, Any]) -> list[int]:
     """Token ids of the greedy caption of pixels f32 (1,3,h,w), without start and end."""
     cross = encoder.run(None, {"pixel_values": pixels})
     past = [np.zeros((1, patches.shape[1], 0, patches.shape[3]), np.float32) for patches in cross]
     names = [one.name for one in decoder.get_inputs()]
-    ids = [how["decoder_start_token_id"]]
-    while len(ids) < how["max_length"]:
-        given = [np.array([ids[-1:]]), *cross, *past]
-        logits, *past = decoder.run(None, dict(zip(names, given, strict=True)))
+    ids = [settings["decoder_start_token_id"]]
+    while len(ids) < settings["max_length"]:
+        inputs = [np.array([ids[-1:]]), *cross, *past]
+        logits, *past = decoder.run(None, dict(zip(names, inputs, strict=True)))
         ids.append(int(logits[0].argmax()))
-        if ids[-1] == how["eos_token_id"]:
+        if ids[-1] == settings["eos_token_id"]:
             return ids[1:-1]
     return ids[1:]
 
 
 def main(paths: list[str]) -> None:
-    """Print a caption for each picture."""
+    """Print a caption for each image."""
     encoder, decoder = (
         onnxruntime.InferenceSession(FOLDER / name) for name in ("encoder.onnx", "decoder.onnx")
     )
-    settings = json.loads((SAVED / "preprocessor_config.json").read_text(encoding="utf-8"))
-    how = json.loads((SAVED / "generation_config.json").read_text(encoding="utf-8"))
+    image_settings, settings = (
+        json.loads((SAVED / name).read_text(encoding="utf-8"))
+        for name in ("preprocessor_config.json", "generation_config.json")
+    )
     tokenizer = Tokenizer.from_file(str(SAVED / "tokenizer.json"))
     for path in paths:
-        words = tokenizer.decode(caption(pixels_of(path, settings), encoder, decoder, how))
-        print(f"{path}: {' '.join(words.split())}")
+        text = tokenizer.decode(generate(load_pixels(path, image_settings), encoder, decoder, settings))
+        print(f"{path}: {' '.join(text.split())}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,16 @@
-"""The captioner as two ONNX graphs, checked token by token against torch.
+"""Export a captioner as two ONNX graphs in fp32, checked token by token against torch.
 
 encoder.onnx: pixel_values f32 (B,3,h,w) -> cross.N.key, cross.N.value f32 (B,H,P,d), the patches as block N of
-the decoder attends to them.
+the decoder attends to them, computed once per image.
 
 decoder.onnx: input_ids i64 (B,1), cross.N.*, past.N.key, past.N.value f32 (B,H,T,d) -> logits f32 (B,V) of the
 next token, present.N.* f32 (B,H,T+1,d), which is `past` of the next step. Generation begins with the start token
 and T = 0.
 
-So the patches go through the cross-attention's weights once per picture, and not once per token.
-
 B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vocabulary, h x w pixels.
 """
 
 import importlib.util
-import random
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,23 +23,21 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoderModel
 
-from src.datamodule.images.decode import from_pillow
 from src.datamodule.processor import Processor
-from src.demo.synthetic.scene import sample_scene
-from src.demo.synthetic.scene_drawing import draw_scene
+from src.models.checkpoint import find_os_error
 from src.models.generation import generate_ids
 from src.models.loss import project_states
 from src.utils.errors import UserError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
-TOLERANCE = 1e-3  # of logits; a wrong mask or position is off by far more
+TOLERANCE = 1e-3  # of logits; a wrong mask or position differs by far more
 OPSET = 18
-PICTURES = 8  # that are drawn to check the graphs with
+CHECKED_IMAGES = 8
 
 
 class EncoderGraph(nn.Module):
-    """Pixels to the keys and values that every block of the decoder attends to."""
+    """Map pixels to the keys and values that every block of the decoder attends to."""
 
     def __init__(self, model: VisionEncoderDecoderModel) -> None:
         super().__init__()
@@ -53,13 +48,13 @@ class EncoderGraph(nn.Module):
         states = project_states(self.model, self.model.encoder(pixel_values).last_hidden_state)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start = torch.zeros(pixel_values.shape[0], 1, dtype=torch.long, device=states.device)
-        # What a token gets out of it is not looked at and falls out of the graph.
+        # The token's own output is not used and drops out of the graph.
         self.model.decoder(start, encoder_hidden_states=states, past_key_values=cache, use_cache=True)
-        return _flat(cache.cross_attention_cache)
+        return _flatten_cache(cache.cross_attention_cache)
 
 
 class DecoderGraph(nn.Module):
-    """One step: the newest token to the logits of the next."""
+    """Map the newest token and the cache to the logits of the next token."""
 
     def __init__(self, model: VisionEncoderDecoderModel) -> None:
         super().__init__()
@@ -69,30 +64,23 @@ class DecoderGraph(nn.Module):
         self, input_ids: Tensor, cross: list[Tensor], past: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """i64 (B,1), key and value of each block for patches (B,H,P,d) and tokens (B,H,T,d)."""
-        cache = EncoderDecoderCache(_cache(past), _cache(cross))
+        caches = [DynamicCache(list(zip(flat[::2], flat[1::2], strict=True))) for flat in (past, cross)]
+        cache = EncoderDecoderCache(*caches)
         cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
-        # Only its shape is asked for: keys and values of the patches are in the cache.
+        # Only their shape is used: keys and values of the patches are in the cache.
         states = cross[0].new_zeros(1, 1, 1).expand(input_ids.shape[0], cross[0].shape[2], 1)
         logits = self.decoder(
             input_ids, encoder_hidden_states=states, past_key_values=cache, use_cache=True
         ).logits
-        return logits[:, -1], _flat(cache.self_attention_cache)
+        return logits[:, -1], _flatten_cache(cache.self_attention_cache)
 
 
-def _flat(cache: Any) -> list[Tensor]:
+def _flatten_cache(cache: Any) -> list[Tensor]:
     return [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
 
 
-def _cache(flat: Sequence[Tensor]) -> DynamicCache:
-    return DynamicCache(list(zip(flat[::2], flat[1::2], strict=True)))
-
-
 def check_packages() -> None:
-    """See that what writes and runs ONNX is installed, without importing it.
-
-    Raises:
-        UserError: a package is missing.
-    """
+    """Raises UserError where a package that writes or runs ONNX is not installed; imports none."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -101,77 +89,77 @@ def check_packages() -> None:
         )
 
 
-def graph_names(blocks: int, kind: str) -> list[str]:
-    """`cross.0.key`, `cross.0.value`, `cross.1.key`, ..."""
-    return [f"{kind}.{block}.{part}" for block in range(blocks) for part in ("key", "value")]
+def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: Path, max_length: int) -> str:
+    """Write both graphs and `caption.py`, which captions with them; returns what the check found, in one line.
 
-
-def write_onnx(
-    model: VisionEncoderDecoderModel, preprocessing: Processor, folder: Path, max_length: int
-) -> str:
-    """Write both graphs and `caption.py`, which captions with them; what the check found, in one line.
-
-    The model is on the CPU, in fp32 and eval mode; the graphs are fp32 too.
+    model: on the CPU, in fp32 and eval mode.
 
     Raises:
-        UserError: a package is missing, the model cannot be written as ONNX, or the graphs say something else.
+        UserError: a package is missing, the model cannot be exported, or the graphs' logits differ.
+        OSError: the disk is full.
     """
     check_packages()
     folder.mkdir(parents=True)
-    image = preprocessing.image
-    pixels = torch.zeros(2, 3, image.height, image.width)
+    pixels = torch.zeros(2, 3, processor.image.height, processor.image.width)
     try:
-        with eager_attention(model), torch.no_grad():
-            cross = EncoderGraph(model)(pixels)
-            _write_encoder(model, pixels, folder / ENCODER, len(cross) // 2)
-            _write_decoder(model, cross, folder / DECODER)
+        with _eager_attention(model), torch.no_grad():
+            _export_graphs(model, pixels, folder)
     except Exception as error:  # the exporter raises nearly anything on a model that it does not understand
+        if disk_error := find_os_error(error):
+            raise disk_error from error
         kinds = f"{type(model.encoder).__name__} and {type(model.decoder).__name__}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"onnx=true: {kinds} cannot be written as ONNX ({reason}); expected ViT and GPT-2 or the like; "
+            f"onnx=true: {kinds} cannot be exported to ONNX ({reason}); expected ViT and GPT-2 or the like; "
             "set onnx=false"
         ) from error
     shutil.copyfile(Path(__file__).with_name("onnx_caption.py"), folder / "caption.py")
-    return check_graphs(model, preprocessing, folder, max_length)
+    return check_graphs(model, processor, folder, max_length)
 
 
 @contextmanager
-def eager_attention(model: VisionEncoderDecoderModel) -> Iterator[None]:
-    """Inside, attention is written in plain products, which every exporter knows."""
-    halves: list[Any] = [
-        half for half in (model.encoder, model.decoder) if half._can_set_attn_implementation()
+def _eager_attention(model: VisionEncoderDecoderModel) -> Iterator[None]:
+    """Use the attention of plain matrix products inside, which every exporter knows."""
+    modules: list[Any] = [
+        module for module in (model.encoder, model.decoder) if module._can_set_attn_implementation()
     ]
-    before = [half.config._attn_implementation for half in halves]
+    before = [module.config._attn_implementation for module in modules]
     try:
-        for half in halves:
-            half.set_attn_implementation("eager")
+        for module in modules:
+            module.set_attn_implementation("eager")
         yield
     finally:
-        for half, name in zip(halves, before, strict=True):
-            half.set_attn_implementation(name)
+        for module, name in zip(modules, before, strict=True):
+            module.set_attn_implementation(name)
 
 
-def _write_encoder(model: VisionEncoderDecoderModel, pixels: Tensor, path: Path, blocks: int) -> None:
-    _write(EncoderGraph(model), (pixels,), path, ["pixel_values"], graph_names(blocks, "cross"),
-           {"pixel_values": {0: torch.export.Dim.DYNAMIC}})  # fmt: skip
-
-
-def _write_decoder(model: VisionEncoderDecoderModel, cross: Sequence[Tensor], path: Path) -> None:
-    free, blocks = torch.export.Dim.DYNAMIC, len(cross) // 2
+def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Path) -> None:
+    free = torch.export.Dim.DYNAMIC
+    cross = EncoderGraph(model)(pixels)
+    cross_names, past_names, present_names = (
+        [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
+        for kind in ("cross", "past", "present")
+    )
+    _export(
+        EncoderGraph(model),
+        (pixels,),
+        folder / ENCODER,
+        ["pixel_values"],
+        cross_names,
+        {"pixel_values": {0: free}},
+    )
     past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
-    ids = torch.zeros(len(cross[0]), 1, dtype=torch.long)
-    names = ["input_ids", *graph_names(blocks, "cross"), *graph_names(blocks, "past")]
+    ids = torch.zeros(len(pixels), 1, dtype=torch.long)
     shapes = {
         "input_ids": {0: free},
         "cross": [{0: free}] * len(cross),
         "past": [{0: free, 2: free}] * len(past),
     }
-    outputs = ["logits", *graph_names(blocks, "present")]
-    _write(DecoderGraph(model), (ids, list(cross), past), path, names, outputs, shapes)
+    _export(DecoderGraph(model), (ids, list(cross), past), folder / DECODER,
+            ["input_ids", *cross_names, *past_names], ["logits", *present_names], shapes)  # fmt: skip
 
 
-def _write(
+def _export(
     graph: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], outputs: list[str], shapes: Any
 ) -> None:
     with warnings.catch_warnings():
@@ -183,27 +171,29 @@ def _write(
 
 
 def check_graphs(
-    model: VisionEncoderDecoderModel, preprocessing: Processor, folder: Path, max_length: int
+    model: VisionEncoderDecoderModel, processor: Processor, folder: Path, max_length: int
 ) -> str:
-    """Let onnxruntime say the tokens of torch's greedy captions of drawn pictures; what was found, in one line.
+    """Compare the graphs' logits with torch's along its greedy captions of random images; returns one line.
 
     Raises:
         UserError: logits differ by more than rounding.
     """
-    pixels = torch.stack([preprocessing.image(picture) for picture in _drawn()])  # (B,3,h,w)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (CHECKED_IMAGES, 3, 6, 8), dtype=torch.uint8, generator=generator)
+    pixels = torch.stack([processor.image(image) for image in noise])  # (B,3,h,w)
     with torch.no_grad():
         states = model.encoder(pixels).last_hidden_state
-        ids = generate_ids(model, preprocessing, states, max_length, num_beams=1)  # (B,T)
+        ids = generate_ids(model, processor, states, max_length, num_beams=1)  # (B,T)
         projected = project_states(model, states)
         expected = model.decoder(
             ids, encoder_hidden_states=projected, use_cache=False
         ).logits.numpy()  # (B,T,V)
-    said = follow(folder, pixels.numpy(), ids.numpy())  # (B,T,V)
-    ended = np.cumsum(ids[:, 1:].numpy() == preprocessing.eos_id, axis=1)
-    counts = ended - (ids[:, 1:].numpy() == preprocessing.eos_id) == 0  # (B,T-1) up to the first EOS
-    same = (said[:, :-1].argmax(-1) == ids[:, 1:].numpy())[counts]
-    difference = float(np.abs(said - expected)[:, :-1][counts].max())
-    found = f"{same.sum()} of {same.size} tokens of {len(ids)} pictures are torch's, logits differ by {difference:.1e}"
+    logits = run_graphs(folder, pixels.numpy(), ids.numpy())  # (B,T,V)
+    is_end = ids[:, 1:].numpy() == processor.eos_id
+    counted = np.cumsum(is_end, axis=1) - is_end == 0  # (B,T-1) up to the first EOS
+    same = (logits[:, :-1].argmax(-1) == ids[:, 1:].numpy())[counted]
+    difference = float(np.abs(logits - expected)[:, :-1][counted].max())
+    found = f"{same.sum()} of {same.size} tokens of {len(ids)} images equal torch's, logits differ by {difference:.1e}"
     if not difference <= TOLERANCE:
         raise UserError(
             f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model's kind"
@@ -211,32 +201,20 @@ def check_graphs(
     return f"{folder.name}: {found}"
 
 
-def follow(folder: Path, pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Logits f32 (B,T,V) that the graphs give when they are led along ids i64 (B,T), one token at a time.
-
-    pixels: f32 (B,3,h,w).
-    """
+def run_graphs(folder: Path, pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Logits f32 (B,T,V) of the graphs for pixels f32 (B,3,h,w) and ids i64 (B,T), one token at a time."""
     import onnxruntime
 
     encoder, decoder = (
         onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
         for name in (ENCODER, DECODER)
     )
-    cross = encoder.run(None, {"pixel_values": pixels})
+    cross: Sequence[np.ndarray] = encoder.run(None, {"pixel_values": pixels})
     past = [np.zeros((*patches.shape[:2], 0, patches.shape[3]), np.float32) for patches in cross]
     names = [one.name for one in decoder.get_inputs()]
     logits = []
-    for place in range(ids.shape[1]):
-        given = [ids[:, place : place + 1], *cross, *past]
-        next_logits, *past = decoder.run(None, dict(zip(names, given, strict=True)))
+    for position in range(ids.shape[1]):
+        inputs = [ids[:, position : position + 1], *cross, *past]
+        next_logits, *past = decoder.run(None, dict(zip(names, inputs, strict=True)))
         logits.append(next_logits)
     return np.stack(logits, axis=1)
-
-
-def _drawn() -> list[Tensor]:
-    """Pictures of coloured things, uint8 (3,H,W)."""
-    pictures = []
-    for number in range(PICTURES):
-        chance = random.Random(number)
-        pictures.append(from_pillow(draw_scene(sample_scene(chance, "plain"), 128, chance)))
-    return pictures

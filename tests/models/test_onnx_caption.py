@@ -1,4 +1,4 @@
-"""The script that goes with the graphs: pictures as the model saw them, tokens until the end."""
+"""The script exported with the graphs: the product's pixels, tokens until the end."""
 
 import json
 from types import SimpleNamespace
@@ -9,49 +9,47 @@ from PIL import Image
 from transformers import DeiTImageProcessor, ViTImageProcessor
 
 from src.datamodule.images.decode import load_image
-from src.datamodule.processor import ImageTransform
-from tests.models.folders import tokenizer
+from src.datamodule.images.transform import ImageTransform
 
 script = pytest.importorskip("src.models.onnx_caption", exc_type=ImportError)
 HEADS, PATCHES, WIDTH, VOCABULARY, END = 2, 5, 3, 12, 0
 
 
 class Encoder:
-    """Keys and values of one block, the mean of the pixels in all of them."""
+    """Return keys and values of one block, the mean of the pixels in all of them."""
 
-    def run(self, names, given):
-        (pixels,) = given.values()
+    def run(self, names, inputs):
+        (pixels,) = inputs.values()
         return [np.full((1, HEADS, PATCHES, WIDTH), pixels.mean(), np.float32)] * 2
 
 
 class Decoder:
-    """Says one word after another, the first by the pixels, and holds what it is given against the graph's form."""
+    """Generate given tokens in order, and check the inputs against the graph's form."""
 
-    def __init__(self, words):
-        self.words = words
+    def __init__(self, tokens):
+        self.tokens = tokens
 
     def get_inputs(self):
         return [SimpleNamespace(name=n) for n in ("input_ids", "cross.0.key", "cross.0.value", "past.0.key",
                                                   "past.0.value")]  # fmt: skip
 
-    def run(self, names, given):
-        past = given["past.0.key"]
+    def run(self, names, inputs):
+        past = inputs["past.0.key"]
         steps = past.shape[2]
-        assert past.shape == given["past.0.value"].shape == (1, HEADS, steps, WIDTH)
-        assert given["cross.0.key"].shape == (1, HEADS, PATCHES, WIDTH)
-        expected = self.words[steps - 1] if steps else END
-        assert given["input_ids"].tolist() == [[expected]]
+        assert past.shape == inputs["past.0.value"].shape == (1, HEADS, steps, WIDTH)
+        assert inputs["cross.0.key"].shape == (1, HEADS, PATCHES, WIDTH)
+        assert inputs["input_ids"].tolist() == [[self.tokens[steps - 1] if steps else END]]
         logits = np.zeros((1, VOCABULARY), np.float32)
-        logits[0, self.words[steps]] = 1
-        grown = np.concatenate([past, np.zeros((1, HEADS, 1, WIDTH), np.float32)], axis=2)
-        return [logits, grown, grown]
+        logits[0, self.tokens[steps]] = 1
+        longer = np.concatenate([past, np.zeros((1, HEADS, 1, WIDTH), np.float32)], axis=2)
+        return [logits, longer, longer]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(9, [5, 7, 3]), (4, [5, 7, 3]), (3, [5, 7])])
-def test_tokens_are_said_until_the_end_or_the_limit(most, expected):
-    how = {"decoder_start_token_id": END, "eos_token_id": END, "max_length": most}
+def test_tokens_are_generated_until_the_end_or_the_limit(most, expected):
+    settings = {"decoder_start_token_id": END, "eos_token_id": END, "max_length": most}
     pixels = np.zeros((1, 3, 8, 8), np.float32)
-    assert script.caption(pixels, Encoder(), Decoder([5, 7, 3, END, 9, 9, 9]), how) == expected
+    assert script.generate(pixels, Encoder(), Decoder([5, 7, 3, END, 9, 9, 9]), settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,30 +63,34 @@ def test_tokens_are_said_until_the_end_or_the_limit(most, expected):
 )
 def test_pixels_are_those_of_the_model(processor, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (6, 9, 3), np.uint8)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(noise).resize((60, 48), Image.Resampling.BICUBIC).save(path)
     processor.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     expected = ImageTransform.from_processor(processor)(load_image(path)).numpy()[None]
-    found = script.pixels_of(str(path), settings)
+    found = script.load_pixels(str(path), settings)
     assert found.dtype == np.float32
     assert found.shape == expected.shape == (1, 3, 32, 32)
     assert np.abs(found - expected).max() < 0.05  # of 2: both round to whole pixel values
 
 
-def test_each_picture_gets_a_line(tmp_path, monkeypatch, capsys):
-    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(tmp_path)
-    words = tokenizer("gpt2")
-    words.save_pretrained(tmp_path)
-    how = {"decoder_start_token_id": END, "eos_token_id": END, "max_length": 9}
-    (tmp_path / "generation_config.json").write_text(json.dumps(how))
-    said = words("red square above circle")["input_ids"]
-    sessions = {"encoder.onnx": Encoder(), "decoder.onnx": Decoder([*said, END])}
-    monkeypatch.setattr(script.onnxruntime, "InferenceSession", lambda path: sessions[path.name])
-    monkeypatch.setattr(script, "FOLDER", tmp_path / "onnx")
-    monkeypatch.setattr(script, "SAVED", tmp_path)
-    paths = [str(tmp_path / name) for name in ("a.png", "b.jpg")]
-    for path, mode in zip(paths, ("LA", "RGB"), strict=True):
-        Image.new(mode, (20, 10)).save(path)
-    script.main(paths)
-    assert capsys.readouterr().out.splitlines() == [f"{path}: red square above circle" for path in paths]
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(
+    "mode", ["RGB", "L", "RGBA", "LA", "P", "P with transparency", "I;16", "F", "CMYK", "1"]
+)
+def test_images_of_all_modes_are_read_as_the_product_reads_them(mode, orientation, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (5, 7, 4), np.uint8)
+    image = Image.fromarray(noise, "RGBA")
+    if mode.startswith("P"):
+        image = image.convert("RGB").quantize(16)
+    elif mode in ("I;16", "F"):
+        deep = np.asarray(image.convert("L")).astype(np.uint16 if mode == "I;16" else np.float32)
+        image = Image.fromarray(deep * 257 if mode == "I;16" else deep / 255)
+    else:
+        image = image.convert("RGB").convert(mode) if mode in ("CMYK", "1", "RGB") else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"image.{'tiff' if mode in ('CMYK', 'F') else 'png'}"
+    image.save(path, exif=exif, **({"transparency": 3} if "transparency" in mode else {}))
+    found = np.asarray(script.read_image(str(path)))
+    assert np.array_equal(found, load_image(path).permute(1, 2, 0).numpy())
