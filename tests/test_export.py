@@ -129,7 +129,7 @@ def test_adapters_become_part_of_the_weights(tiny_checkpoint, tmp_path, flickr_f
     with torch.no_grad():
         states = module.model.encoder(pixels).last_hidden_state
     assert torch.allclose(captioner.encode(pixels), states, atol=1e-5)
-    assert captioner.caption(pictures) == module.caption(states)
+    assert captioner.caption(pictures) == module.captioner.generate(states)
 
 
 def test_half_precision_halves_the_file(run, exported, tmp_path):
