@@ -4,6 +4,7 @@ pip install onnxruntime pillow tokenizers
 python caption.py image.jpg another.png
 """
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -20,9 +21,7 @@ SAVED = FOLDER.parent  # model, tokenizer and image processor that the graphs we
 
 def read_image(path: str) -> Image.Image:
     """Read RGB pixels as in training: turned as EXIF says, transparency over white, 16 bits scaled to 8."""
-    image = Image.open(path)
-    image.load()  # TIFF files are turned here
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path(path).read_bytes())))  # a mapped TIFF turns twice
     if image.mode.startswith("I") or image.mode == "F":
         gray = np.asarray(image, np.float64)
         scale = 255 / 65535 if image.mode != "F" else 255 if gray.max() <= 1 else 1

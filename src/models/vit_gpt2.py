@@ -1,6 +1,7 @@
 """Train, validate and test a CaptionModel with Lightning: steps, logging, optimizer, schedule, checkpoint content."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,21 @@ class VitGpt2(LightningModule):
         self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
         self._kernels = ""  # the line that was logged
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **settings: Any
+    ) -> "VitGpt2":
+        """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode.
+
+        map_location: the device, None for the CPU. settings: arguments that replace those of the run.
+
+        Raises:
+            UserError: no such file, damaged, or the base weights are missing or others.
+        """
+        from src.models.restore import restore
+
+        return restore(checkpoint_path, **settings).to(map_location or "cpu")
 
     @property
     def model(self) -> VisionEncoderDecoderModel:

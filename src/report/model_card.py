@@ -38,6 +38,9 @@ USE = """\
 ## Use
 
 ```python
+import io
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageOps
 from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel

@@ -176,7 +176,7 @@ def test_a_base_inside_the_project_is_found_by_the_projects_name(run, tiny_check
 
 @pytest.mark.parametrize(
     ("checkpoint", "match"),
-    [("nowhere.ckpt", "does not exist"), ("empty_run", "holds no checkpoint"), ("./nothing", "does not exist"),
+    [("nowhere.ckpt", "does not exist"), ("empty_run", "holds no checkpoints"), ("./nothing", "does not exist"),
      ("notes.txt", "is damaged")],
 )  # fmt: skip
 def test_what_is_no_captioner_is_refused_in_one_line(checkpoint, match, tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_what_is_no_captioner_is_refused_in_one_line(checkpoint, match, tmp_path
     (tmp_path / "empty_run").mkdir()
     (tmp_path / "empty_run" / "run.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no checkpoint")
-    assert refused(match, open_captioner, checkpoint).startswith("checkpoint=")
+    assert "checkpoint=" in refused(match, open_captioner, checkpoint)
 
 
 def test_restore_needs_a_run(tiny_checkpoint):
