@@ -10,6 +10,7 @@ import torch
 from src.models import restore as restoring
 from src.models.checkpoint import METADATA_KEY
 from src.models.restore import open_captioner, rebuilt_settings, restore, scoring_settings
+from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 from tests.saved_run import save_run
 
@@ -189,3 +190,11 @@ def test_what_is_no_captioner_is_refused_in_one_line(checkpoint, match, tmp_path
 
 def test_restore_needs_a_run(tiny_checkpoint):
     refused("is not of a run", restore, tiny_checkpoint)
+
+
+def test_load_from_checkpoint_of_lightning_needs_the_file_alone(run):
+    expected = open_captioner(run).model.state_dict()
+    module = VitGpt2.load_from_checkpoint(run / "checkpoints" / "best.ckpt", num_beams=2)
+    weights = module.model.state_dict()
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+    assert (module.captioner.num_beams, module.training) == (2, False)
