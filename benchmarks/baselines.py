@@ -1,9 +1,8 @@
-"""What a person would run otherwise: transformers' `Seq2SeqTrainer`, and the loop as it was published.
+"""The alternatives: transformers' `Seq2SeqTrainer` and a training loop like the original project's.
 
-Both see the captions of the same images as rows of their own, padded to the longest caption of their batch.
+Both have one row per caption, padded to the longest caption of the batch. B rows, T tokens.
 """
 
-import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,12 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-    VisionEncoderDecoderModel,
-)
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, VisionEncoderDecoderModel
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images.decode import load_image
@@ -26,29 +20,25 @@ from src.datamodule.processor import Processor
 Row = dict[str, Tensor]
 
 
-def caption_rows(images: Sequence[CaptionedImage], words: Processor) -> list[Row]:
-    """One row per caption: pixel_values f32 (3,H,W), shared among an image's rows, and labels i64."""
+def caption_rows(images: Sequence[CaptionedImage], processor: Processor) -> list[Row]:
+    """Return one row per caption: pixel_values f32 (3,H,W), one tensor for an image's rows, and labels i64 (T)."""
     rows = []
     for image in images:
-        pixels = words.image(load_image(image.path, image.box))
+        pixels = processor.image(load_image(image.path, image.box))
         for caption in image.captions:
-            labels = torch.tensor([*words.encode_caption(caption), words.eos_id])
+            labels = torch.tensor([*processor.encode_caption(caption), processor.eos_id])
             rows.append({"pixel_values": pixels, "labels": labels})
     return rows
 
 
-class ReadRows(torch.utils.data.Dataset[Row]):
-    """The rows of `caption_rows`, their picture read and prepared anew for each: the way of transformers' guides.
+class LazyRows(torch.utils.data.Dataset[Row]):
+    """The rows of `caption_rows`, their image read and processed for each row, as transformers' guides do it."""
 
-    images: what the captions belong to. processor: transformers' image processor of the checkpoint.
-    taken: how many were read so far; seconds: what that took.
-    """
-
-    def __init__(self, images: Sequence[CaptionedImage], processor: Any, words: Processor) -> None:
-        self.images, self.processor = images, processor
-        self.taken, self.seconds = 0, 0.0
+    def __init__(self, images: Sequence[CaptionedImage], image_processor: Any, processor: Processor) -> None:
+        self.images, self.image_processor = images, image_processor
+        self.num_read, self.seconds = 0, 0.0
         self.rows = [
-            (image.path, torch.tensor([*words.encode_caption(caption), words.eos_id]))
+            (image.path, torch.tensor([*processor.encode_caption(caption), processor.eos_id]))
             for image in images
             for caption in image.captions
         ]
@@ -56,104 +46,75 @@ class ReadRows(torch.utils.data.Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def seconds_again(self) -> float:
-        """Of `seconds`, what would not have been spent, had each picture been kept in memory once prepared."""
-        return self.seconds * max(0.0, 1 - len(self.images) / self.taken) if self.taken else 0.0
+    def seconds_repeated(self) -> float:
+        """Return the part of `seconds` that keeping all pixels in memory would have saved."""
+        return self.seconds * max(0.0, 1 - len(self.images) / self.num_read) if self.num_read else 0.0
 
     def __getitem__(self, index: int) -> Row:
         path, labels = self.rows[index]
-        began = time.perf_counter()
-        with Image.open(path) as picture:
-            pixels = self.processor(picture.convert("RGB"), return_tensors="pt").pixel_values[0]
-        self.taken, self.seconds = self.taken + 1, self.seconds + time.perf_counter() - began
+        start = time.perf_counter()
+        with Image.open(path) as image:
+            pixels = self.image_processor(image.convert("RGB"), return_tensors="pt").pixel_values[0]
+        self.num_read, self.seconds = self.num_read + 1, self.seconds + time.perf_counter() - start
         return {"pixel_values": pixels, "labels": labels}
 
 
 def collate_rows(rows: Sequence[Row]) -> Row:
-    """Pixels (n,3,H,W) and labels (n,T), -100 behind the end."""
+    """Stack pixels (B,3,H,W) and pad labels (B,T) with -100."""
     labels = torch.nn.utils.rnn.pad_sequence([row["labels"] for row in rows], True, -100)
     return {"pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": labels}
 
 
-class _Clock(TrainerCallback):
-    """When each step began and ended."""
+class SilentTrainer(Seq2SeqTrainer):
+    """A Seq2SeqTrainer on the CPU that saves nothing and prints nothing."""
 
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.end = 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.starts.append(time.perf_counter())
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.end = time.perf_counter()
-
-
-def train_seq2seq(
-    model: VisionEncoderDecoderModel, rows: list[Row], batch_size: int, steps: int, bf16: bool, skip: int = 1
-) -> tuple[float, list[float]]:
-    """Captions per second of `Seq2SeqTrainer` behind the first `skip` steps, and the loss of each step."""
-    clock = _Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Seq2SeqTrainingArguments(
-            output_dir=folder, per_device_train_batch_size=batch_size, max_steps=skip + steps, bf16=bf16,
-            learning_rate=5e-5, logging_steps=1, report_to=[], save_strategy="no", disable_tqdm=True,
-            use_cpu=True, dataloader_drop_last=True, remove_unused_columns=False,
-        )  # fmt: skip
-        trainer = Seq2SeqTrainer(
-            model, settings, data_collator=collate_rows, train_dataset=rows, callbacks=[clock]
+    def __init__(self, model: Any, rows: Any, callbacks: Sequence[TrainerCallback], **settings: Any) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+        plain = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "remove_unused_columns": False}
+        arguments = Seq2SeqTrainingArguments(output_dir=folder.name, use_cpu=True, **plain, **settings)
+        super().__init__(
+            model, arguments, data_collator=collate_rows, train_dataset=rows, callbacks=list(callbacks)
         )
-        trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)  # nothing on the screen
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        self.state.log_history.append(logs)
+
+
+def time_seq2seq(model: VisionEncoderDecoderModel, rows: list[Row], steps: int, bf16: bool) -> float:
+    """Return captions per second of `Seq2SeqTrainer`, all rows in a step, after one step to warm up."""
+    for count in (1, steps):
+        size = {"per_device_train_batch_size": len(rows), "max_steps": count, "logging_strategy": "no"}
+        trainer = SilentTrainer(model, rows, [], bf16=bf16, learning_rate=5e-5, **size)
+        start = time.perf_counter()
         trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return batch_size * steps / (clock.end - clock.starts[skip]), losses
+    return len(rows) * steps / (time.perf_counter() - start)
 
 
-def train_in_order(model: VisionEncoderDecoderModel, rows: list[Row], sizes: Sequence[int]) -> list[float]:
-    """Losses of `Seq2SeqTrainer` in fp32, one step for each of the `sizes`, taking the rows as they come."""
-    ends = list(itertools.accumulate(sizes))
-    batches = [rows[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Seq2SeqTrainingArguments(
-            output_dir=folder, per_device_train_batch_size=1, max_steps=len(batches), learning_rate=5e-5,
-            lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no",
-            disable_tqdm=True, use_cpu=True, remove_unused_columns=False,
-        )  # fmt: skip
-        trainer = Seq2SeqTrainer(
-            model, settings, data_collator=lambda found: collate_rows(found[0]), train_dataset=batches
-        )
-        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(batches)
-        trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)
-        trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-
-
-def train_published(
-    model: VisionEncoderDecoderModel, rows: list[Row], words: Processor, batch_size: int, steps: int
-) -> tuple[float, list[float]]:
-    """Captions per second of a loop that also searches for its captions, with 4 beams, in each step."""
+def time_original_loop(model: VisionEncoderDecoderModel, rows: list[Row], processor: Processor) -> float:
+    """Return captions per second of one step that, like the original, also generates with 4 beams."""
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=5e-5)
     model.train()
-    losses, start = [], time.perf_counter()
-    for step in range(steps):
-        batch = collate_rows(rows[step * batch_size : (step + 1) * batch_size])
-        loss = model(**batch).loss
-        optimizer.zero_grad()
+    start, batch = time.perf_counter(), collate_rows(rows)
+    optimizer.zero_grad()
+    model(**batch).loss.backward()
+    optimizer.step()
+    ids = {"decoder_start_token_id": processor.start_id, "eos_token_id": processor.eos_id}
+    with torch.no_grad():
+        model.generate(
+            batch["pixel_values"], max_length=16, num_beams=4, pad_token_id=processor.pad_id, **ids
+        )
+    return len(rows) / (time.perf_counter() - start)
+
+
+def losses_in_order(model: VisionEncoderDecoderModel, batches: Sequence[list[Row]], lr: float) -> list[float]:
+    """Return the losses of AdamW steps over given batches, through transformers' own loss in fp32."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer, losses = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0), []
+    for rows in batches:
+        loss = model(**collate_rows(rows)).loss
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        with torch.no_grad():
-            model.generate(
-                batch["pixel_values"], max_length=16, num_beams=4, decoder_start_token_id=words.start_id,
-                eos_token_id=words.eos_id, pad_token_id=words.pad_id,
-            )  # fmt: skip
+        optimizer.zero_grad()
         losses.append(float(loss.detach()))
-    return batch_size * steps / (time.perf_counter() - start), losses
-
-
-@torch.no_grad()
-def start_loss(model: VisionEncoderDecoderModel, rows: list[Row], bf16: bool) -> float:
-    """Nats per token of the rows, without dropout, through transformers' own loss."""
-    model.eval()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return float(model(**collate_rows(rows)).loss)
+    return losses

@@ -1,42 +1,80 @@
-"""What the benchmarks share: the table and the last line, the machine's peak, memory, counted operations."""
+"""Shared by the benchmarks: arguments, tables, this project's training as its configs build it, machine figures."""
 
+import argparse
+import atexit
+import copy
+import functools
 import json
+import logging
+import os
 import resource
-import statistics
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.models.kernels.linear import has_onednn
-from src.utils.errors import UserError
+from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.collate import CaptionBatch
+from src.models.vit_gpt2 import VitGpt2
+from src.tasks.building import build_data, build_model, build_trainer
 from src.utils.hardware import has_native_bf16
+from src.utils.resolvers import register_resolvers
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-FLICKR = SHARED / "data" / "flickr8k"
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "src" / "demo" / "vit_gpt2_tiny"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024, 3072, 768))
 
 
-def print_report(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], result: Mapping) -> None:
-    """A table for people, then one line of JSON for machines."""
-    print_table(title, header, rows)
+def make_parser(description: str | None, methods: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return a parser that shows a module's docstring, with the options that most benchmarks have.
+
+    methods: choices of --only; by default all that this machine can run: bf16 where the processor has it.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", default=str(TINY), help="a VisionEncoderDecoder folder; the tiny model"
+    )
+    parser.add_argument(
+        "--data-dir", help="images and captions in a Flickr layout; default: synthetic scenes"
+    )
+    if methods:
+        able = [name for name in methods if "bf16" not in name or has_native_bf16("cpu")]
+        parser.add_argument("--only", nargs="+", choices=methods, default=able, help="some of the methods")
+    return parser
+
+
+def data_overrides(data_dir: str | None, num_images: int = 640) -> list[str]:
+    """Return the overrides of a Flickr folder, or of that many synthetic scenes."""
+    if data_dir:
+        return ["datamodule=flickr", f"datamodule.data_dir={Path(data_dir).resolve()}"]
+    return ["datamodule=synthetic_flickr", f"datamodule.num_images={num_images}"]
+
+
+def report(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], result: Mapping) -> None:
+    """Print a Markdown table, then one line of JSON."""
+    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(map(_cell, row))} |")
     print(json.dumps(result), flush=True)
-
-
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Columns as wide as what stands in them."""
-    cells = [list(map(str, header)), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    print(f"\n{title}")
-    for number, row in enumerate(cells):
-        print("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
 
 
 def _cell(value: Any) -> str:
@@ -45,94 +83,147 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def chosen(key: str, value: str, known: Sequence[str]) -> list[str]:
-    """The names of a comma list, which may be any of `known`; where it is empty, all that this machine can run.
-
-    bf16 is left out, and that said, where the processor has no such products: in software they take a hundred
-    times as long.
-
-    Raises:
-        UserError: one is not known.
-    """
-    names = [name for name in value.split(",") if name]
-    for name in names:
-        if name not in known:
-            raise UserError(f"{key}={name}; expected some of {', '.join(known)}; mend the argument")
-    able = [name for name in known if "bf16" not in name or has_native_bf16("cpu")]
-    if not names and len(able) < len(known):
-        print("this processor has no bf16 products: measuring fp32 alone", file=sys.stderr)
-    return names or able
+def silence() -> None:
+    """Keep the libraries' messages out of the table, for the life of the process."""
+    warnings.simplefilter("ignore")
+    for name in ("transformers", "pytorch_lightning", "lightning", "src"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Most operations per second that any way of multiplying two matrices reaches here, in GFLOP/s.
+class Isolated:
+    """An object made in a new process, so that what it sets there (memory allocation) helps no other side."""
 
-    Square and layer-shaped products, through torch and through oneDNN with the weight laid out beforehand;
-    the best of all repetitions within `seconds`.
-    """
-    ways = [way for shape in PEAK_SHAPES for way in _products(*shape, dtype)]
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for operations, multiply in ways:
-            start = time.perf_counter()
-            multiply()
-            best = max(best, operations / (time.perf_counter() - start))
-    return best / 1e9
+    def __init__(self, make: Callable[..., Any], *args: Any) -> None:
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), _make, (make, args))
+
+    def call(self, name: str, *args: Any) -> Any:
+        """Return the result of a method."""
+        return self.pool.submit(_call, name, args).result()
 
 
-def _products(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[tuple[int, Callable]]:
-    left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
-    operations = 2 * rows * inner * columns
-    turned = right.t().contiguous()
-    yield operations, lambda: left @ turned
-    if has_onednn(dtype):
-        blocked = torch.ops.mkldnn._reorder_linear_weight(right)
-        yield operations, lambda: torch.ops.mkldnn._linear_pointwise(left, blocked, None, "none", [], "")
+_isolated: list[Any] = []
 
 
-def count_operations(run: Callable[[], Any]) -> int:
-    """Floating-point operations of all matrix products, attention included, of one call."""
+def _make(make: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    silence()
+    _isolated.append(make(*args))
 
-    def linear(x: torch.Size, weight: Any, *rest: Any, out_shape: torch.Size, **settings: Any) -> int:
-        return 2 * x.numel() * out_shape[-1]
 
-    def attention(q: torch.Size, k: torch.Size, v: torch.Size, *rest: Any, **settings: Any) -> int:
-        return 4 * q.numel() * k[-2]
+def _call(name: str, args: tuple[Any, ...]) -> Any:
+    return getattr(_isolated[0], name)(*args)
 
-    def attention_backward(
-        grad: torch.Size, q: torch.Size, k: torch.Size, *rest: Any, **settings: Any
-    ) -> int:
-        return 10 * q.numel() * k[-2]  # scores again, then four products
 
-    aten = torch.ops.aten
-    formulas = {
-        torch.ops.mkldnn._linear_pointwise: linear,
-        aten._scaled_dot_product_flash_attention_for_cpu: attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        run()
-    return counter.get_total_flops()
+def run_python(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run this Python with arguments in the project's folder; return the last line of output, JSON."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory() -> float:
-    """Most resident memory that this process has had, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB
+    """Return the peak resident memory of this process in GB."""
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    )
 
 
-def medians(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The median of each list."""
-    return {name: statistics.median(values) for name, values in samples.items()}
+def compose_config(*overrides: str) -> DictConfig:
+    """Compose train.py's config without loggers, callbacks and validation, writing into a temporary folder."""
+    os.environ.setdefault("PROJECT_ROOT", str(ROOT))
+    register_resolvers()
+    folder = _scratch()
+    plain = ["logger=none", "callbacks=none", "trainer=cpu", "trainer.enable_progress_bar=false"]
+    plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
+    paths = [f"paths.output_dir={folder}", f"paths.work_dir={folder}", f"paths.log_dir={folder}"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("train", [*plain, *paths, *overrides])
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' messages out of the table."""
-    import logging
-    import warnings
+@functools.cache
+def _scratch() -> str:
+    folder = tempfile.mkdtemp(prefix="benchmark-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
-    for name in ("transformers", "pytorch_lightning", "lightning", "src"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+
+def build(config: DictConfig) -> tuple[CaptionDataModule, VitGpt2]:
+    """Build the data module and the model of a config."""
+    datamodule = build_data(config)
+    return datamodule, build_model(config, datamodule)
+
+
+class StepClock(pl.Callback):
+    """Seconds and captions of each whole step: from one batch's start to the next one's, data included."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.captions: list[int] = []
+        self.losses: list[float] = []
+        self.image_ids: list[list[str]] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: CaptionBatch, index: int) -> None:
+        self.starts.append(time.perf_counter())
+        self.captions.append(count_captions(batch))
+        self.image_ids.append(list(batch.image_ids))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *rest: Any) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss_step"]))
+
+    def captions_per_second(self, skip: int = 1) -> float:
+        """Return the rate between step `skip` and the last one, whose end nobody clocks."""
+        return sum(self.captions[skip:-1]) / (self.starts[-1] - self.starts[skip])
+
+
+def count_captions(batch: CaptionBatch) -> int:
+    """Count the captions packed in a batch."""
+    return sum(len(references) for references in batch.references)
+
+
+def train_steps(
+    config: DictConfig,
+    datamodule: Any,
+    module: VitGpt2,
+    steps: int,
+    precision: str,
+    callbacks: Sequence[Any] = (),
+) -> StepClock:
+    """Fit for one step to warm up, `steps` to clock, and one whose start ends the last of them."""
+    clock, config = StepClock(), config.copy()
+    config.trainer.update({"max_steps": steps + 2, "max_epochs": -1, "precision": precision})
+    trainer = build_trainer(config)
+    trainer.callbacks.extend([clock, *callbacks])
+    trainer.fit(module, datamodule=datamodule)
+    return clock
+
+
+def autocast(method: str) -> Any:
+    """Return autocast to bf16 for methods with that word in their names."""
+    return torch.autocast("cpu", torch.bfloat16) if "bf16" in method else nullcontext()
+
+
+def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """Return the most FLOP/s that a product of two matrices reaches here, through torch or a oneDNN layer."""
+    from torch.utils.mkldnn import to_mkldnn
+
+    best, end = 0.0, time.perf_counter() + seconds
+    runs: list[tuple[int, Any, Any]] = []
+    for rows, inner, columns in PEAK_SHAPES:
+        x, layer = torch.randn(rows, inner).to(dtype), torch.nn.Linear(inner, columns).eval()
+        if torch.backends.mkldnn.is_available():  # with the weight laid out beforehand
+            runs.append((2 * rows * inner * columns, to_mkldnn(layer, dtype), x.to_mkldnn()))
+        runs.append((2 * rows * inner * columns, copy.deepcopy(layer).to(dtype), x))
+    with torch.no_grad():
+        while time.perf_counter() < end:
+            for flops, layer, x in runs:
+                start = time.perf_counter()
+                layer(x)
+                best = max(best, flops / (time.perf_counter() - start))
+    return best
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Count the floating-point operations of all matrix products of one call, attention included."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run()
+    return counter.get_total_flops()

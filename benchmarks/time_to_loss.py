@@ -1,173 +1,181 @@
-"""Wall-clock until the same validation loss: `python -m benchmarks.time_to_loss`.
+"""Measure the wall-clock time until the same validation loss: `python -m benchmarks.time_to_loss`.
 
     seq2seq_trainer_fp32, seq2seq_trainer_bf16   transformers' Seq2SeqTrainer
     ours_fp32, ours_bf16                         this project with its feature cache
 
-The same on both sides: checkpoint, blocks that train, images, captions in a step, epochs, AdamW, peak learning
-rate, linear schedule with 5% warm-up, weight decay of matrices, clipping at norm 1. The Trainer gets one row per
-caption, shuffled, padded to the longest of its batch, its picture opened and handed to the image processor when
-the row is read, as transformers' guides do it. `pixels kept` is its time without what reading a picture again
-took, as if memory had room for the pixels of all images (0.6 MB each at full size).
-
-What the clock counts: from files on disk to the step that reaches the target. That is all of `fit` for ours, the
-feature cache included, which is built anew in every run; `train` for the Trainer. What it does not: loading the
-model, reading the captions file, and the validation losses. These are taken at the same steps of every run by one
-and the same code, in fp32 (`Judge`).
-
-The target is one number for a data set: the highest of all runs' lowest validation losses, so the lowest that
-every run of every way reached within the epochs. A run's time is that of its first measurement at or below it.
-Runs take turns, each repetition with a seed of its own for the order of the data, ours in one process and the
-Trainer in a second one; the median counts.
-`ratio` is the faster Seq2SeqTrainer over the faster of ours, `ratio_pixels_kept` the same with pixels kept.
-
-    checkpoint=   a VisionEncoderDecoder folder; the shipped tiny model
-    data=drawn,flickr8k   drawn scenes, and photographs with five captions each
-    data_dir=     the photographs, in a Flickr layout
-    drawn_images=600
-    batch_size=16 images in a step of ours; the Trainer gets as many captions in rows
-    epochs=4
-    measurements=25   validation losses of a run
-    lr=0.001      the tiny model's own
-    repetitions=3
-    only=         one or several of the ways, by comma
+Checkpoint, trained blocks, images, captions in a step, epochs, optimizer and schedule are the same. The Trainer gets
+one row per caption, its image read with the row; `pixels kept` is its time without reading an image again. Counted:
+from files to the step that reaches the target, building the feature cache included. Not counted: loading model and
+captions, and the validation losses, which the same code computes for both. The target is the highest of all runs'
+lowest losses, so that every run reaches it. Runs alternate, each repetition with its own seed; the median counts.
 """
 
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from benchmarks.apart import Apart
-from benchmarks.common import FLICKR, chosen, print_report, quiet
-from benchmarks.product import ROOT
-from benchmarks.races import WAYS, Point, Race
-from src.utils.command import parse_command, run_command
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, TrainerCallback
 
-DEFAULTS = {
-    "checkpoint": str(ROOT / "src" / "demo" / "vit_gpt2_tiny"), "data": "drawn,flickr8k",
-    "data_dir": str(FLICKR), "drawn_images": 600, "batch_size": 16, "epochs": 4, "measurements": 25,
-    "lr": 1e-3, "repetitions": 3, "only": "",
-}  # fmt: skip
-DATA = ("drawn", "flickr8k")
+from benchmarks import baselines, common
+from benchmarks.training import trainable_model
+from src.callbacks.feature_cache import FeatureCache
+from src.tasks.building import build_trainer
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out for one data set: all by way, medians over the repetitions.
-
-    target: nats per token. seconds, steps: until the target. kept: seconds with pixels kept in memory.
-    reached: the loss that was measured there.
-    lowest: of a whole run. ahead: seconds before the first step, the feature cache's.
-    """
-
-    target: float
-    seconds: dict[str, float] = field(default_factory=dict)
-    kept: dict[str, float] = field(default_factory=dict)
-    steps: dict[str, float] = field(default_factory=dict)
-    reached: dict[str, float] = field(default_factory=dict)
-    lowest: dict[str, float] = field(default_factory=dict)
-    ahead: dict[str, float] = field(default_factory=dict)
+METHODS = ("seq2seq_trainer_fp32", "seq2seq_trainer_bf16", "ours_fp32", "ours_bf16")
+WARMUP, WEIGHT_DECAY, CLIP = 0.05, 0.01, 1.0
 
 
-def judge_runs(runs: Mapping[str, Sequence[Sequence[Point]]]) -> Outcome:
-    """The target that every run reached, and when each way did: runs[way] holds the points of each repetition."""
-    target = max(min(point.loss for point in run) for tries in runs.values() for run in tries)
-    found = Outcome(target)
-    for way, tries in runs.items():
-        hits = [next(point for point in run if point.loss <= target) for run in tries]
-        found.seconds[way] = statistics.median(point.seconds for point in hits)
-        found.kept[way] = statistics.median(point.seconds - point.pictures for point in hits)
-        found.steps[way] = statistics.median(point.step for point in hits)
-        found.reached[way] = statistics.median(point.loss for point in hits)
-        found.lowest[way] = statistics.median(min(point.loss for point in run) for run in tries)
-        found.ahead[way] = statistics.median(run[0].seconds for run in tries)
-    return found
+class Point(NamedTuple):
+    """Validation loss in nats per token after a step, at so many seconds; repeated: of these, for reading again."""
+
+    step: int
+    seconds: float
+    loss: float
+    repeated: float = 0.0
 
 
-def ratio(seconds: Mapping[str, float], kind: str = "") -> float | None:
-    """The fastest Seq2SeqTrainer over the fastest of ours, of one precision or of all; None without both."""
-    theirs = [value for way, value in seconds.items() if way.startswith("seq2seq") and way.endswith(kind)]
-    ours = [value for way, value in seconds.items() if way.startswith("ours") and way.endswith(kind)]
-    return min(theirs) / min(ours) if theirs and ours else None
+class Recorder:
+    """Validates at every `every`-th step of a run, while its clock stands still."""
+
+    def __init__(self, evaluator: "Comparison", every: int, last: int) -> None:
+        self.evaluator, self.every, self.last = evaluator, every, last
+        self.points: list[Point] = []
+        self.start = time.perf_counter()
+
+    def record(self, step: int, weights: Mapping[str, Tensor], repeated: float = 0.0) -> None:
+        """Add a point if it is due."""
+        if step % self.every == 0 or step == self.last:
+            now = time.perf_counter()
+            loss = self.evaluator.val_loss(weights)
+            self.points.append(Point(step, now - self.start, loss, repeated))
+            self.start += time.perf_counter() - now
 
 
-def measure(settings: dict[str, Any], data: str, ways: Sequence[str]) -> Outcome:
-    """All runs on one data set, in turn."""
-    runs: dict[str, list[list[Point]]] = {way: [] for way in ways}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        races = {side: Apart(Race, settings, data, f"{folder}/{side}") for side in ("seq2seq", "ours")}
-        for turn in range(settings["repetitions"]):
-            for way in ways:
-                run = races[way.partition("_")[0]].call("run", way, turn)
-                runs[way].append(run)
-                text = f"{len(run)} losses from {run[0].loss:.4f}, {run[-1].seconds:.1f} s in all"
-                print(f"{data} {turn + 1}  {way}: {text}", file=sys.stderr, flush=True)
-        for race in races.values():
-            race.close()
-    return judge_runs(runs)
+class _RecordOurs(pl.Callback):
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.recorder.record(0, module.trained_weights())
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+        self.recorder.record(trainer.global_step, module.trained_weights())
 
 
-def report(outcomes: Mapping[str, Outcome]) -> None:
-    """Print the table and the last line."""
-    rows = [
-        [
-            data,
-            way,
-            seconds,
-            found.kept[way],
-            found.ahead[way],
-            int(found.steps[way]),
-            found.reached[way],
-            found.lowest[way],
-        ]
-        for data, found in outcomes.items()
-        for way, seconds in found.seconds.items()
-    ]
-    targets = {data: found.target for data, found in outcomes.items()}
-    told = "; ".join(f"{data} {target:.4f}" for data, target in targets.items())
-    header = [
-        "data",
-        "way",
-        "seconds",
-        "pixels kept",
-        "before step 1",
-        "steps",
-        "loss reached",
-        "lowest loss",
-    ]
-    print_report(
-        f"Time to the same validation loss (nats/token): {told}",
-        header,
-        rows,
-        {
-            "seconds": {data: found.seconds for data, found in outcomes.items()},
-            "seconds_pixels_kept": {data: found.kept for data, found in outcomes.items()},
-            "ratio": {data: ratio(found.seconds) for data, found in outcomes.items()},
-            "ratio_pixels_kept": {data: ratio(found.kept) for data, found in outcomes.items()},
-            "ratio_fp32": {data: ratio(found.seconds, "fp32") for data, found in outcomes.items()},
-            "ratio_bf16": {data: ratio(found.seconds, "bf16") for data, found in outcomes.items()},
-            "target": targets,
-            "reached": {data: found.reached for data, found in outcomes.items()},
-            "steps": {data: found.steps for data, found in outcomes.items()},
-        },
+class _RecordTheirs(TrainerCallback):
+    def __init__(self, recorder: Recorder, weights: Mapping[str, Tensor], rows: baselines.LazyRows) -> None:
+        self.recorder, self.weights, self.rows = recorder, weights, rows
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recorder.record(0, self.weights)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recorder.record(state.global_step, self.weights, self.rows.seconds_repeated())
+
+
+class Comparison:
+    """Runs of every method over one dataset and checkpoint."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        datamodule, self.module = common.build(self.config(seed=0))
+        self.module.eval()
+        with torch.no_grad():
+            self.batches = [self._with_features(batch) for batch in datamodule.val_dataloader()]
+        images, size = datamodule.splits["train"], options["batch_size"]
+        self.steps = -(-len(images) // size) * options["epochs"]
+        self.rows_per_step = round(sum(len(i.captions) for i in images) * options["epochs"] / self.steps)
+
+    def _with_features(self, batch: Any) -> Any:
+        features = self.module.captioner.backbone_features(batch.pixel_values)
+        return replace(batch, features=features, pixel_values=None)
+
+    def config(self, seed: int, kind: str = "fp32") -> Any:
+        """Compose this project's config."""
+        options = self.options
+        return common.compose_config(
+            *common.data_overrides(options["data_dir"]), f"datamodule.batch_size={options['batch_size']}",
+            f"seed={seed}", f"model.checkpoint={options['checkpoint']}", f"model.optimizer.lr={options['lr']}",
+            f"model.optimizer.weight_decay={WEIGHT_DECAY}", f"trainer.gradient_clip_val={CLIP}",
+            f"trainer.max_epochs={options['epochs']}", f"trainer.precision={common.PRECISIONS[kind]}",
+            f"model.lr_scheduler.scheduler.warmup={WARMUP}",
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def val_loss(self, weights: Mapping[str, Tensor]) -> float:
+        """Return nats per token of the validation images under `weights`, in fp32."""
+        own = self.module.trained_weights()
+        assert own.keys() == weights.keys()
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+        with torch.autocast("cpu", enabled=False):
+            sums = [self.module.sum_nll_and_num_tokens(batch) for batch in self.batches]
+        return float(sum(nll for nll, _ in sums) / sum(tokens for _, tokens in sums))
+
+    def run(self, method: str, seed: int) -> list[Point]:
+        """Train from the checkpoint to the last epoch's end."""
+        recorder = Recorder(self, max(1, self.steps // self.options["points"]), self.steps)
+        config = self.config(seed, method.rpartition("_")[2])
+        pl.seed_everything(seed, verbose=False)
+        datamodule, module = common.build(config)
+        if method.startswith("ours"):
+            trainer = build_trainer(config)
+            with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
+                trainer.callbacks.extend([FeatureCache(cache), _RecordOurs(recorder)])
+                recorder.start = time.perf_counter()
+                trainer.fit(module, datamodule=datamodule)
+            return recorder.points
+        model, options = trainable_model(self.options["checkpoint"]), self.options
+        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        image_processor = AutoImageProcessor.from_pretrained(options["checkpoint"])
+        rows = baselines.LazyRows(datamodule.splits["train"], image_processor, module.processor)
+        trainer = baselines.SilentTrainer(
+            model, rows, [_RecordTheirs(recorder, weights, rows)], per_device_train_batch_size=self.rows_per_step,
+            num_train_epochs=options["epochs"], learning_rate=options["lr"], lr_scheduler_type="linear",
+            warmup_steps=round(WARMUP * self.steps), weight_decay=WEIGHT_DECAY, max_grad_norm=CLIP,
+            bf16=method.endswith("bf16"), seed=seed, logging_strategy="no",
+        )  # fmt: skip
+        recorder.start = time.perf_counter()
+        trainer.train()
+        return recorder.points
+
+
+def main() -> None:
+    parser = common.make_parser(__doc__, METHODS)
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="images in a step; the Trainer's in captions"
     )
-
-
-def main(arguments: list[str]) -> None:
-    """Measure and print.
-
-    Raises:
-        UserError: an unknown argument, way or data set.
-    """
-    settings = parse_command(arguments, DEFAULTS)
-    ways = chosen("only", settings["only"], WAYS)
-    data = chosen("data", settings["data"], DATA)
-    with quiet():
-        outcomes = {name: measure(settings, name, ways) for name in data}
-    report(outcomes)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--points", type=int, default=25, help="validation losses of a run")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = vars(parser.parse_args())
+    methods = options["only"]
+    sides = {side: common.Isolated(Comparison, options) for side in {method[:4] for method in methods}}
+    runs: dict[str, list[list[Point]]] = {method: [] for method in methods}
+    for seed in range(options["repetitions"]):
+        for method in methods:
+            runs[method].append(sides[method[:4]].call("run", method, seed))
+            print(f"{method}, seed {seed}: {runs[method][-1][-1]}", file=sys.stderr, flush=True)
+    target = max(min(point.loss for point in run) for tries in runs.values() for run in tries)
+    result: dict[str, dict[str, float]] = {"seconds": {}, "pixels kept": {}, "steps": {}, "before step 1": {}}
+    for method, tries in runs.items():
+        hits = [next(point for point in run if point.loss <= target) for run in tries]
+        result["seconds"][method] = statistics.median(point.seconds for point in hits)
+        result["pixels kept"][method] = statistics.median(point.seconds - point.repeated for point in hits)
+        result["steps"][method] = statistics.median(point.step for point in hits)
+        result["before step 1"][method] = statistics.median(run[0].seconds for run in tries)
+    rows = [[method, *(column[method] for column in result.values())] for method in methods]
+    title = f"Time to a validation loss of {target:.4f} nats/token"
+    common.report(title, ["method", *result], rows, result | {"target": target})
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    main()

@@ -1,0 +1,85 @@
+"""Compare fine-tuning methods by whole runs of train.py: `python -m benchmarks.finetuning`.
+
+What is trained, size of the checkpoint, time of `fit` with the feature cache built anew, peak memory of the run,
+and scores on the test images. Each method has its own peak learning rate. `--blocks 1,2,4` compares numbers of
+trained blocks instead; `--full-size <folder>` makes one step with another model, for its memory alone.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from src.models.checkpoint import read_checkpoint
+
+RATES = {"last_blocks": 3e-3, "cross_attention": 1e-2, "lora": 1e-2, "full": 2e-3}
+# One step of two images, and nothing that is not needed for its checkpoint.
+ONE_STEP = (
+    "trainer.max_steps=1", "trainer.limit_val_batches=1", "trainer.num_sanity_val_steps=0", "test=false",
+    "datamodule.num_images=30", "datamodule.batch_size=2", "callbacks.feature_cache.enabled=false",
+    "~callbacks.caption_samples", "~callbacks.weight_histograms",
+)  # fmt: skip
+
+
+def run_train(*overrides: str) -> dict[str, Any]:
+    """Run train.py; return the row of the table. Raises RuntimeError if the run failed."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        cache = f"callbacks.feature_cache.cache_dir={folder}/cache"
+        command = [sys.executable, "train.py", *overrides, cache, f"paths.log_dir={folder}/logs"]
+        process = subprocess.Popen(command, cwd=common.ROOT, stdout=sys.stderr)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError(f"{' '.join(command)} failed; see its output above")
+        (run,) = Path(folder).glob("logs/train/runs/*")
+        best = run / "checkpoints" / "best.ckpt"
+        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        return {
+            "weights": sum(weight.numel() for weight in read_checkpoint(best)["state_dict"].values()),
+            "checkpoint MB": best.stat().st_size / 1e6,
+            "fit s": metrics["time/fit_seconds"],
+            "peak GB": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
+            **scores(metrics, "test/"),
+            "zero-shot": scores(metrics, "zero_shot/test/"),
+        }
+
+
+def scores(metrics: dict[str, float], prefix: str) -> dict[str, Any]:
+    """Return loss and CIDEr-D with its interval."""
+    cider = [metrics.get(f"{prefix}cider_d{end}", float("nan")) for end in ("", "_low", "_high")]
+    return {
+        "nats/token": metrics.get(f"{prefix}loss"),
+        "CIDEr-D (95%)": "{:.2f} ({:.2f} to {:.2f})".format(*cider),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--experiment", default="demo")
+    parser.add_argument(
+        "--blocks", default="", help="numbers of last blocks of encoder and decoder, by comma"
+    )
+    parser.add_argument("--full-size", default="", help="a VisionEncoderDecoder folder: one step, no scores")
+    options = parser.parse_args()
+    runs = {name: (f"model.train={name}", f"model.optimizer.lr={rate}") for name, rate in RATES.items()}
+    if options.blocks:
+        runs = {blocks: (f"model.num_layers_to_train={blocks}",) for blocks in options.blocks.split(",")}
+    extra = [f"experiment={options.experiment}"]
+    if options.full_size:
+        extra += [f"model.checkpoint={Path(options.full_size).resolve()}", *ONE_STEP]
+    result = {name: run_train(*extra, *overrides) for name, overrides in runs.items()}
+    columns = ["weights", "checkpoint MB", "fit s", "peak GB", "nats/token", "CIDEr-D (95%)"]
+    base = next(iter(result.values()))["zero-shot"]
+    rows = [["none (zero-shot)", *(base.get(column) for column in columns)]]
+    rows += [[name, *(run[column] for column in columns)] for name, run in result.items()]
+    common.report(f"Fine-tuning, {options.experiment}", ["trained", *columns], rows, result)
+
+
+if __name__ == "__main__":
+    main()
