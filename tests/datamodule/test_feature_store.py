@@ -153,7 +153,7 @@ def swap_keys(path):
         lambda path: save_file({"features": rows(4)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
         lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
     ],
-    ids="bit zeros swapped cut empty no_keys bad_keys fewer_keys shape".split(),
+    ids=["bit", "zeros", "swapped", "cut", "empty", "no_keys", "bad_keys", "fewer_keys", "shape"],
 )
 def test_a_damaged_shard_is_removed_and_its_features_missing(folder, images, damage, caplog):
     path = write(folder, images)
@@ -186,7 +186,7 @@ def test_caches_unused_for_longest_are_pruned_first(tmp_path, images):
     oldest, older, young = (
         cache(tmp_path, name, images, age) for name, age in (("c", 900), ("a", 600), ("b", 300))
     )
-    store, missing = open_store(tmp_path / "mine", images)
+    store, _ = open_store(tmp_path / "mine", images)
     size = young.stat().st_size
     store.prune(3 * size)
     assert oldest.exists()
@@ -211,7 +211,7 @@ def test_rows_of_changed_images_are_pruned_from_the_folder_in_use(folder, images
     assert not mixed.exists()
     (kept,) = shards(folder)
     assert store.get(images[2].image_id).eq(0).all()
-    again, missing = open_store(folder, images[2:3])
+    _, missing = open_store(folder, images[2:3])
     assert missing == []
     assert kept.stat().st_size < limit / 2
     store.prune(0, keep_used=False)
