@@ -1,17 +1,17 @@
-"""Step 1 for Flickr8k and Flickr30k: a captions file in any of its layouts becomes a `CaptionTable`.
+"""Read Flickr8k and Flickr30k: a captions file in any of its formats and a folder of images become a CaptionTable.
 
-Apart from `flickr.py`, so that a captions file can be read without loading torch.
+Without torch, so that a captions file can be read quickly.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import clean_caption, printable
-from src.datamodule.readers.image_folder import PictureFolder, PictureRefused, find_file, find_folder
-from src.datamodule.readers.layouts import RawRow, read_rows
+from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_file, find_folder, find_subfolder
+from src.datamodule.readers.tables import Record, read_records
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -46,95 +46,82 @@ def read_flickr(
     karpathy_json: str | Path | None = None,
     official_split: bool = True,
 ) -> CaptionTable:
-    """Read a Flickr folder; pictures are looked for in one listing and not opened.
+    """Read a Flickr folder; images are looked up in one listing and not opened.
 
     Args:
-        data_dir: holds the captions file and the folder of pictures.
-        captions_file: inside `data_dir` or absolute; None takes the first of CAPTIONS_FILES that is there,
-            else Karpathy's json.
+        data_dir: holds the captions file and the image folder.
+        captions_file: inside `data_dir` or absolute; None takes the first of CAPTIONS_FILES that exists, else
+            Karpathy's json.
         images_dir: likewise; None takes the first of IMAGE_FOLDERS.
-        karpathy_json: Karpathy's json, for its official split; None takes the one that lies in `data_dir`.
-        official_split: False keeps the json's split out.
+        karpathy_json: Karpathy's json, for its official split; None takes the one in `data_dir`.
+        official_split: False ignores the json's split.
 
     Returns:
-        Images in the order of the file. Rows with no usable picture or caption, and pairs that occurred
-        before, are in `skipped`; rows of images that the official split does not name are in `excluded`.
+        Images in the order of the file. Rows without a usable image or caption, and repeated pairs, are in `skipped`;
+        images that the official split does not name are in `excluded`.
 
     Raises:
-        UserError: a folder or file is missing or unreadable, or the captions file has an unknown layout.
+        UserError: a folder or file is missing or unreadable, or the captions file has an unknown format.
     """
     root = find_folder("datamodule.data_dir", data_dir, LAYOUT)
     json_file = _find(root, "datamodule.karpathy_json", karpathy_json, KARPATHY_FILES)
     file = _find(root, "datamodule.captions_file", captions_file, CAPTIONS_FILES) or json_file
+    file = file or next(iter(sorted(root.glob("**/captions_*.json"))), None)  # COCO's: read_records says what it is
     if file is None:
         found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
         raise UserError(
             f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)}); "
             f"expected {LAYOUT}; set datamodule.captions_file=..."
         )
-    folder = PictureFolder(find_images(root, images_dir))
-    table = _fill(read_rows(file), folder)
+    records = read_records(file)
+    folder = ImageFolder(find_images(root, images_dir))
+    table = _group_by_image(records, folder)
+    folder.log_near_matches()
     if not official_split:
         return replace(table, images=[replace(image, split=None) for image in table.images])
     if json_file is not None and json_file != file:
-        return _with_split(table, _official_split(read_rows(json_file)), json_file.name)
+        return _with_split(table, read_records(json_file), folder, json_file.name)
     return table
 
 
-def _find(root: Path, key: str, given: str | Path | None, names: Iterable[str]) -> Path | None:
-    """The file that was asked for, else the first of `names` that lies in `root`, else None.
+def find_images(root: Path, given: str | Path | None) -> Path:
+    """Return the image folder: the given one, else the first of IMAGE_FOLDERS.
 
     Raises:
-        UserError: the file that was asked for does not exist.
+        UserError: there is none.
     """
+    return find_subfolder(root, "datamodule.images_dir", given, IMAGE_FOLDERS)
+
+
+def _find(root: Path, key: str, given: str | Path | None, names: Iterable[str]) -> Path | None:
+    """The given file, else the first of `names` in `root`, else None."""
     if given is None:
         return next((root / name for name in names if (root / name).is_file()), None)
     return find_file(key, given, root)
 
 
-def find_images(root: Path, given: str | Path | None) -> Path:
-    """The folder of pictures.
-
-    Raises:
-        UserError: there is none.
-    """
-    if given is not None:
-        return find_folder("datamodule.images_dir", root / Path(given).expanduser(), "the folder of pictures")
-    for name in IMAGE_FOLDERS:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(
-        f"datamodule.data_dir={str(root)!r} has no folder of pictures; expected Images/ or images/ in it; "
-        "set datamodule.images_dir=..."
-    )
-
-
-def _fill(rows: Iterable[RawRow], folder: PictureFolder) -> CaptionTable:
-    """Group rows by image, in the order in which images first appear, and put faulty rows aside."""
+def _group_by_image(records: Iterable[Record], folder: ImageFolder) -> CaptionTable:
+    """Group records by image, in the order in which images first appear, and list invalid ones."""
     paths: dict[str, tuple[str, str, str | None]] = {}
     captions: dict[str, dict[str, None]] = {}
     skipped, rows_read = [], 0
-    for row in rows:
+    for record in records:
         rows_read += 1
-        fault, detail, caption = row.fault, row.caption, clean_caption(row.caption)
-        if not fault:
+        error, detail, caption = record.error, record.caption, clean_caption(record.caption)
+        image_id = path = group = ""
+        if not error:
             try:
-                image_id, path, group = folder.find(row.name)
-            except PictureRefused as refused:
-                fault, detail = refused.reason, refused.detail
-            else:
-                known = captions.get(image_id, {})
-                fault = (
-                    ""
-                    if caption and caption not in known
-                    else "duplicate pair"
-                    if caption
-                    else "empty caption"
-                )
-        if fault:
-            skipped.append(SkippedRow(row.line, printable(row.name), fault, printable(detail)))
+                image_id, path, group = folder.find(record.name)
+            except ImageNotFound as cause:
+                error, detail = cause.reason, cause.detail
+        if not error and not caption:
+            error = "empty caption"
+        elif not error and caption in captions.get(image_id, {}):
+            error = "duplicate pair"
+        if error:
+            skipped.append(SkippedRow(record.line, printable(record.name), error, printable(detail)))
             continue
-        paths.setdefault(image_id, (path, group, row.split))
+        paths.setdefault(image_id, (path, group, record.split))
         captions.setdefault(image_id, {})[caption] = None
     images = [
         CaptionedImage(image_id, path, tuple(captions[image_id]), group, split=split)
@@ -143,16 +130,19 @@ def _fill(rows: Iterable[RawRow], folder: PictureFolder) -> CaptionTable:
     return CaptionTable(images, skipped, rows_read)
 
 
-def _official_split(rows: Iterable[RawRow]) -> dict[str, str]:
-    return {row.name: row.split for row in rows if row.split}
-
-
-def _with_split(table: CaptionTable, split_of: Mapping[str, str], source: str) -> CaptionTable:
-    """The table with the official split; images that it does not name are left out, as in published work.
+def _with_split(table: CaptionTable, records: Iterable[Record], folder: ImageFolder, source: str) -> CaptionTable:
+    """Set the official split; images that it does not name are excluded, as in published work.
 
     Raises:
         UserError: the split names no image of the table.
     """
+    split_of: dict[str, str] = {}
+    for record in records:
+        if record.split:
+            try:
+                split_of[folder.find(record.name)[0]] = record.split
+            except ImageNotFound:
+                continue  # a split may name more images than a copy of the data set has
     images = [replace(image, split=split_of.get(image.image_id)) for image in table.images]
     kept = [image for image in images if image.split]
     if table.images and not kept:
@@ -161,9 +151,7 @@ def _with_split(table: CaptionTable, split_of: Mapping[str, str], source: str) -
             "set datamodule.karpathy_json=... or datamodule.official_split=false"
         )
     counts = Counter(image.split for image in kept)
-    log.info(
-        "official split of %s: %s", source, ", ".join(f"{counts[p]} {p}" for p in ("train", "val", "test"))
-    )
+    log.info("official split of %s: %d train, %d val, %d test", source, *(counts[s] for s in ("train", "val", "test")))
     excluded = sum(len(image.captions) for image in images if not image.split)
     reasons = {f"not in {source}": excluded} if excluded else {}
     return replace(table, images=kept, excluded={**table.excluded, **reasons})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from src.datamodule.readers.encodings import printable
 from src.datamodule.readers.flickr import find_images
-from src.datamodule.readers.layouts import read_rows
+from src.datamodule.readers.tables import read_records
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -65,7 +65,7 @@ def missing(data_dir: Path, source: Source) -> str:
     try:
         with os.scandir(find_images(data_dir, None)) as entries:
             pictures = sum(entry.name.lower().endswith(".jpg") for entry in entries)
-        captions = len(read_rows(data_dir / "captions.txt"))
+        captions = len(read_records(data_dir / "captions.txt"))
     except (UserError, OSError) as error:
         return str(error).partition(";")[0]
     lacking = []

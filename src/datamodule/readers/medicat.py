@@ -12,7 +12,7 @@ from typing import Any
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import printable, stream_lines
 from src.datamodule.readers.figure_captions import FigureFilter
-from src.datamodule.readers.image_folder import PictureFolder, PictureRefused, find_file, find_folder
+from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_file, find_folder, find_subfolder
 from src.datamodule.readers.subfigures import Subfigures, parse_row, read_subfigures
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -60,12 +60,13 @@ def read_medicat(
         if captions_file is None
         else find_file("datamodule.captions_file", captions_file, root)
     )
-    folder = PictureFolder(_find_figures(root, images_dir))
+    folder = ImageFolder(find_subfolder(root, "datamodule.images_dir", images_dir, FIGURE_FOLDERS))
     subfigures = Subfigures()
     if subcaptions_file is not None:
         subfigures = read_subfigures(find_file("datamodule.subcaptions_file", subcaptions_file, root))
     reader = _IndexReader(folder, choose or FigureFilter(), subfigures, subfigures_only)
     table = reader.read(index)
+    folder.log_near_matches()
     missing = sum(row.reason == "no image" for row in table.skipped)
     if missing:
         log.warning(
@@ -92,28 +93,11 @@ def _find_index(root: Path) -> Path:
     )
 
 
-def _find_figures(root: Path, given: str | Path | None) -> Path:
-    """The folder of figures.
-
-    Raises:
-        UserError: there is none.
-    """
-    if given is not None:
-        return find_folder("datamodule.images_dir", root / Path(given).expanduser(), "the folder of figures")
-    for name in FIGURE_FOLDERS:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(
-        f"datamodule.data_dir={printable(str(root))!r} has no folder of figures; expected figures/ in it; "
-        "set datamodule.images_dir=..."
-    )
-
-
 class _IndexReader:
     """One pass over the jsonl; nothing of a row is kept but what the table holds."""
 
     def __init__(
-        self, folder: PictureFolder, choose: FigureFilter, subfigures: Subfigures, subfigures_only: bool
+        self, folder: ImageFolder, choose: FigureFilter, subfigures: Subfigures, subfigures_only: bool
     ) -> None:
         self.folder = folder
         self.choose = choose
@@ -159,8 +143,8 @@ class _IndexReader:
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
         try:
             image_id, path, _ = self.folder.find(figure)
-        except PictureRefused as refused:
-            self._skip(number, figure, refused.reason, refused.detail)
+        except ImageNotFound as cause:
+            self._skip(number, figure, cause.reason, cause.detail)
             return
         caption, panels = self.choose.caption(row), self.subfigures.of_figure.get(figure, [])
         if image_id in self.seen:

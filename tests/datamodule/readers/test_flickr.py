@@ -187,11 +187,52 @@ def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: 
     assert len(table.images) == 2
 
 
-def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_links_into_a_store_are_read(tmp_path: Path) -> None:
+    """The hub cache, DVC and git-annex lay images out as links."""
     root = folder(tmp_path / "data", "image,caption\na.jpg,One\nlink.jpg,Two\n")
-    (tmp_path / "secret.jpg").touch()
-    (root / "Images" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
-    assert skipped(read_flickr(root)) == [(3, "link.jpg", "outside the image folder")]
+    (tmp_path / "stored.jpg").touch()
+    (root / "Images" / "link.jpg").symlink_to(tmp_path / "stored.jpg")
+    table = read_flickr(root)
+    assert [(image.image_id, image.path) for image in table.images][1] == ("link.jpg", str(tmp_path / "stored.jpg"))
+    assert table.skipped == []
+
+
+NEAR_NAMES = ("A.JPG", "a", "Images/a.jpg", "sub\\e.jpg", "e.jpg", "IMAGES/SUB/E", "./Sub/e.JPG")
+
+
+@pytest.mark.parametrize("name", NEAR_NAMES)
+def test_near_names_are_found(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    root = folder(tmp_path, f"image,caption\n{name},One\nb.jpg,Two\n")
+    (root / "Images" / "sub").mkdir()
+    (root / "Images" / "sub" / "e.jpg").touch()
+    table = read_flickr(root)
+    assert table.images[0].image_id in ("a.jpg", "sub/e.jpg")
+    assert table.skipped == []
+
+
+def test_a_bare_name_of_two_files_names_both(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,caption\n0001.jpg,One\nb.jpg,Two\n")
+    for kind in ("cats", "dogs"):
+        (root / "Images" / kind).mkdir()
+        (root / "Images" / kind / "0001.jpg").touch()
+    (row,) = read_flickr(root).skipped
+    assert row.reason == "ambiguous image name"
+    assert "cats/0001.jpg" in row.detail
+    assert "dogs/0001.jpg" in row.detail
+
+
+def test_official_splits_are_looked_up_by_the_image_not_by_its_spelling(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,caption\n./a.jpg,One\nb.jpg,Two\nc.jpg,Three\n")
+    (root / "dataset_flickr8k.json").write_text(karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"}))
+    assert [image.split for image in read_flickr(root).images] == ["train", "val", "test"]
+
+
+def test_a_coco_captions_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    coco = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "A dog"}]}
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=r"captions_val2017\.json' is a COCO captions file"):
+        read_flickr(tmp_path)
 
 
 def test_one_image_reads_but_does_not_split(tmp_path: Path) -> None:
@@ -213,7 +254,7 @@ def test_a_folder_without_captions_or_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no captions file \(it holds notes\.md\)"):
         read_flickr(tmp_path)
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,One\n")
-    with pytest.raises(UserError, match="no folder of pictures"):
+    with pytest.raises(UserError, match="has no image folder"):
         read_flickr(tmp_path)
 
 

@@ -194,7 +194,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has 0 jsonl files \(none\)"):
         read_medicat(tmp_path)
     (tmp_path / "x.jsonl").write_text(json.dumps(row(NAMES[0])))
-    with pytest.raises(UserError, match="has no folder of figures"):
+    with pytest.raises(UserError, match="has no image folder"):
         read_medicat(tmp_path)
     with pytest.raises(UserError, match=r"images_dir=.* does not exist"):
         read_medicat(tmp_path, images_dir="pictures")

@@ -5,34 +5,34 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodule.readers.layouts import RawRow, read_rows
+from src.datamodule.readers.tables import Record, read_records
 from src.utils.errors import UserError
 
 
-def rows(tmp_path: Path, content: str | bytes, name: str = "captions.txt") -> list[RawRow]:
+def rows(tmp_path: Path, content: str | bytes, name: str = "captions.txt") -> list[Record]:
     file = tmp_path / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_rows(file)
+    return read_records(file)
 
 
 def test_rows_know_their_lines(tmp_path: Path) -> None:
     found = rows(tmp_path, 'image,caption\n\na.jpg,"One\ntwo"\nb.jpg,"Three\nc.jpg,Four\n')
     assert found == [
-        RawRow(3, "a.jpg", "One\ntwo"),
-        RawRow(5, "b.jpg", '"Three', "unclosed quote"),
-        RawRow(6, "c.jpg", "Four"),
+        Record(3, "a.jpg", "One\ntwo"),
+        Record(5, "b.jpg", '"Three', "unclosed quote"),
+        Record(6, "c.jpg", "Four"),
     ]
 
 
 @pytest.mark.parametrize("header", ["Image,Caption", '"image","caption"', " image , caption "])
 def test_headers_may_differ_a_little(tmp_path: Path, header: str) -> None:
-    assert rows(tmp_path, f"{header}\na.jpg,One") == [RawRow(2, "a.jpg", "One")]
+    assert rows(tmp_path, f"{header}\na.jpg,One") == [Record(2, "a.jpg", "One")]
 
 
 def test_a_caption_runs_over_twenty_lines_at_most(tmp_path: Path) -> None:
     lines = "\n".join("word" for _ in range(18))
-    assert rows(tmp_path, f'image,caption\na.jpg,"{lines}\nend"\n')[0].fault == ""
-    assert rows(tmp_path, f'image,caption\na.jpg,"{lines}\n\n\nend"\n')[0].fault == "unclosed quote"
+    assert rows(tmp_path, f'image,caption\na.jpg,"{lines}\nend"\n')[0].error == ""
+    assert rows(tmp_path, f'image,caption\na.jpg,"{lines}\n\n\nend"\n')[0].error == "unclosed quote"
 
 
 def test_many_unclosed_quotes_take_no_longer_than_their_lines(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_many_unclosed_quotes_take_no_longer_than_their_lines(tmp_path: Path) ->
     [
         (b"", r"captions\.txt' is empty; expected the header"),
         (b" \r\n\x00\n", "is empty"),
-        (b"image,caption\n", "has a header and no captions"),
+        (b"image,caption\n", "has no captions"),
         (b"image;caption\na.jpg;A dog\n", "begins with 'image;caption'; expected the header"),
         (b"image\tcaption\na.jpg\tA dog\n", r"begins with 'image\\\\tcaption'"),
         (b"file,text\na.jpg,A dog\n", "begins with 'file,text'"),
@@ -76,4 +76,4 @@ def test_real_captions_agree_with_the_csv_module(shared_data: Path) -> None:
     file = shared_data / "flickr8k" / "captions_all.txt"
     with open(file, newline="", encoding="utf-8") as lines:
         expected = [tuple(row) for row in csv.reader(lines)][1:]
-    assert [(row.name, row.caption) for row in read_rows(file)] == expected
+    assert [(row.name, row.caption) for row in read_records(file)] == expected
