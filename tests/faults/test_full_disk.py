@@ -36,7 +36,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
     whole = Run(base, flickr_folder, tmp_path / "whole", max_epochs=2)
     with small_disk(tmp_path / "disk", 20_000) as disk:
         with pytest.raises(
-            UserError, match=r"last\.ckpt cannot be written \(.*free some space and go on"
+            UserError, match=r"last\.ckpt cannot be written \(.*free some space, then resume"
         ) as told:
             Run(base, flickr_folder, disk / "cut", more=(FillDisk(disk, 6),), max_epochs=2)
         assert "\n" not in str(told.value)
