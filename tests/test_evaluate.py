@@ -148,7 +148,7 @@ def test_logged_values_become_plain_finite_numbers():
 
 def test_without_a_readable_test_image_there_is_no_score(tmp_path):
     class Model:
-        captions = None
+        test_captions = {}  # noqa: RUF012
 
     class Data:
         splits = {"test": images()}  # noqa: RUF012
