@@ -221,9 +221,9 @@ def _locate(path: str | Path, span: Span | None) -> Span:
         raise UnreadableImage(f"{path}: not a file; expected {EXPECTED}; replace or remove it")
     offset, size = span or (0, found.st_size)
     if not 0 < size <= BYTE_LIMIT or offset + size > found.st_size:
-        part = f"{size:,} bytes at {offset:,} of " if span else ""
+        prefix = f"{size:,} bytes at {offset:,} of " if span else ""
         raise UnreadableImage(
-            f"{path}: {part}a file of {found.st_size:,} bytes; "
+            f"{path}: {prefix}a file of {found.st_size:,} bytes; "
             f"expected an image of 1 to {BYTE_LIMIT:,} bytes; replace or remove it"
         )
     return offset, size
