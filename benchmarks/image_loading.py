@@ -33,18 +33,20 @@ class Loading:
     def __init__(self, data_dir: str, checkpoint: str, ours: bool) -> None:
         if ours:
             tune_malloc()  # as training does
-        config = common.compose_config(
-            "datamodule=flickr", f"datamodule.data_dir={data_dir}", f"model.checkpoint={checkpoint}"
-        )
+        whole = [
+            "datamodule.split_ratios=[0,0,1]",
+            f"model.checkpoint={checkpoint}",
+        ]  # all images in one split
+        config = common.compose_config("datamodule=flickr", f"datamodule.data_dir={data_dir}", *whole)
         self.datamodule, module = common.build(config)
         self.processor = module.processor
         self.image_processor = ViTImageProcessor.from_pretrained(checkpoint)
-        self.images = [image for images in self.datamodule.splits.values() for image in images]
+        self.images = self.datamodule.splits["test"]
 
     def batches(self, method: str) -> Iterator[Tensor]:
         """Yield pixels f32 (B,3,H,W) of all images."""
         if method == "ours":
-            yield from (batch.pixel_values for batch in self.datamodule.pixel_loader(self.images))
+            yield from (batch.pixel_values for batch in self.datamodule.test_dataloader())
         for image in self.images if method != "ours" else ():
             if method == BASELINE:
                 with Image.open(image.path) as opened:
@@ -64,8 +66,15 @@ class Loading:
 
     def largest_difference(self) -> float:
         """Return the largest difference of a pixel between ours and the processor's, in 255ths."""
-        ours, theirs = (torch.cat(list(self.batches(method))) for method in ("ours", BASELINE))
-        return float((ours - theirs).abs().max()) / 2 * 255
+        loaded = [
+            pair
+            for batch in self.datamodule.test_dataloader()
+            for pair in zip(batch.image_ids, batch.pixel_values, strict=True)
+        ]
+        theirs = {
+            image.image_id: pixels for image, pixels in zip(self.images, self.batches(BASELINE), strict=True)
+        }
+        return max(float((pixels - theirs[name]).abs().max()) for name, pixels in loaded) / 2 * 255
 
 
 def measure(data_dir: Path, checkpoint: str, rounds: int) -> dict[str, Any]:

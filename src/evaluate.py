@@ -63,7 +63,9 @@ def evaluate(
         base_scores = _score(scorer, images, base_captions)
         base_metrics |= base_scores.flat("test/")
         metrics |= {f"zero_shot/{key}": value for key, value in base_metrics.items()}
-    write_json(folder / "metrics.json", {**(earlier or {}), **metrics})  # before the larger files: the disk may be nearly full
+    write_json(
+        folder / "metrics.json", {**(earlier or {}), **metrics}
+    )  # before the larger files: the disk may be nearly full
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     try:
         path = folder / "attention.json"

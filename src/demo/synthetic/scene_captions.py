@@ -37,7 +37,7 @@ def describe_scene(scene: Scene, rng: random.Random, count: int = 5) -> list[str
 
 
 def _slots(scene: Scene, rng: random.Random) -> dict[str, str]:
-    """What fills the fields of a template; each call draws its words anew."""
+    """Return what fills the fields of a template; each call samples its words anew."""
     first, style = scene.things[0], scene.style
     action = first.pose or ACTIONS.get(first.kind, "standing")
     slots = {"first": noun_phrase(first, scene, rng), "is1": _be(first), "doing": _word(action, style, rng)}

@@ -1,6 +1,6 @@
-"""What a token can look like: the rules of the PTB tokenizer, found by sending millions of texts through it.
+"""Rules of the PTB tokenizer: what a token can look like, found by sending millions of texts through it.
 
-Rules are written on the shape of a text (`ptb_characters.SHAPES`): é stands for any letter beyond ASCII, MARK
+Rules are written on the shape of a text (`characters.SHAPES`): é stands for any letter beyond ASCII, MARK
 for a mark, ٣ for a digit, § for a symbol. At each place that rule wins whose token and what must follow it
 are longest together; of equals, the first in the list. No rule repeats a repetition over the same characters,
 so none is slower than the square of the text it looks at.

@@ -54,12 +54,12 @@ class WhitespaceTokenizer:
 
 
 def _clean(caption: str) -> str:
-    """One line; characters beyond U+FFFF as two halves, as Java has them; a lone half is no character."""
+    """Return one line; characters beyond U+FFFF as surrogate pairs, as in Java; a lone surrogate is no character."""
     caption = caption.translate(LINE_BREAKS)
     if caption.isascii() or max(caption) < "\ud800":
         return caption
-    halves = caption.encode("utf-16-le", "replace")
-    return "".join(chr(int.from_bytes(halves[i : i + 2], "little")) for i in range(0, len(halves), 2))
+    units = caption.encode("utf-16-le", "replace")
+    return "".join(chr(int.from_bytes(units[i : i + 2], "little")) for i in range(0, len(units), 2))
 
 
 def _caption(tokens: list[str]) -> str:
