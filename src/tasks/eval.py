@@ -43,15 +43,15 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
         write_reports(folder, metrics)
         return metrics
-    ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir)
-    assert ckpt_path is not None  # the check of the config requires it
-    config = with_training_config(config, scoring_settings(ckpt_path, Path(ckpt_path)))
+    ckpt_path = find_checkpoint(config.ckpt_path, config.paths.log_dir, saved=True)
+    settings = scoring_settings(config.ckpt_path, Path(ckpt_path) if ckpt_path else None)
+    config = with_training_config(config, settings)
     check_trainer(config)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer = instantiate(config.metrics)
     datamodule = build_data(config)
-    metrics = datamodule_metrics(datamodule) | _seen_in_training(datamodule, ckpt_path)
+    metrics = datamodule_metrics(datamodule) | (_seen_in_training(datamodule, ckpt_path) if ckpt_path else {})
     if rank() == 0:
         datamodule.write_files(folder)
     model = build_model(config, datamodule)
@@ -62,8 +62,9 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
             "no test image to score; expected one or more; set datamodule.split_ratios=[0,0,1] for all images, and "
             "trainer.limit_test_batches=1.0"
         )
+    zero_shot = config.zero_shot and ckpt_path is not None  # a saved folder does not hold its base
     with all_processes_end(trainer):
-        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
+        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, zero_shot, metrics)
     if trainer.is_global_zero:
         write_reports(folder, metrics)
     return metrics

@@ -73,20 +73,33 @@ def resolve_checkpoint(
 
 
 def find_checkpoint(
-    ckpt_path: str | None, log_dir: str | Path, task_name: str | None = None, which: str = "best"
+    ckpt_path: str | None,
+    log_dir: str | Path,
+    task_name: str | None = None,
+    which: str = "best",
+    saved: bool = False,
 ) -> str | None:
     """Return the checkpoint file that `ckpt_path` means, None for null; see `resolve_checkpoint`.
+
+    saved: whether a folder of `save_pretrained` or a hub id may be meant instead, which give None too.
 
     Raises:
         UserError: there is none.
     """
     found = resolve_checkpoint(ckpt_path, log_dir, task_name, which)
-    if ckpt_path and found is None:
+    if ckpt_path and found is None and not (saved and _is_saved(ckpt_path)):
         raise UserError(
             f"ckpt_path={ckpt_path!r} does not exist; expected a .ckpt file, a run folder or `last`; "
             "set ckpt_path=<run>/checkpoints/best.ckpt"
         )
     return str(found) if found else None
+
+
+def _is_saved(name: str) -> bool:
+    """Whether a folder of `save_pretrained` is there, or the name has the form of a hub id."""
+    path = Path(name).expanduser()
+    is_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and path.suffix != ".ckpt"
+    return (path / "config.json").is_file() or (is_id and not path.parent.is_dir())
 
 
 def checkpoint_file(checkpoint: str, log_dir: str | Path = "") -> Path | None:

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.demo.synthetic.datamodules import write_scenes
+from src.export import export
 from src.tasks.eval import with_training_config
 from src.utils.errors import UserError
 from tests.tasks.running import captions, rows, run_eval
@@ -131,7 +132,9 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
         (
             f"ckpt_path={tmp_path}/none.ckpt",
         ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
-        (f"predictions={tmp_path}/none.csv",): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",  # noqa: E501
+        (
+            f"predictions={tmp_path}/none.csv",
+        ): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",  # noqa: E501
         (): "ckpt_path is not set; expected a checkpoint to score",
         (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
         (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",
@@ -141,6 +144,19 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             run_eval(tmp_path / str(number), *words)
         assert "\n" not in str(caught.value)
+
+
+def test_an_exported_folder_gets_the_scores_of_its_checkpoint(finished, again, flickr_folder, tmp_path):
+    folder = export(finished.folder, tmp_path / "exported")
+    trained = OmegaConf.load(finished.folder / "config_resolved.yaml").datamodule
+    same = {name: trained[name] for name in ("split_ratios", "split_seed")}
+    words = [f"datamodule.{name}={value}" for name, value in same.items()]
+    metrics = run_eval(
+        tmp_path / "eval", f"ckpt_path={folder}", f"datamodule.data_dir={flickr_folder}", *words
+    )
+    assert not any(name.startswith("zero_shot/") for name in metrics)
+    expected = {name: value for name, value in again[1].items() if name.startswith("test/")}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_whole_folder_can_be_the_test_set(finished, flickr_folder, tmp_path, caplog):
