@@ -46,8 +46,8 @@ def normalize_override(argument: str) -> str:
     `+group.key=value` becomes `++group.key=value`, which sets a key that exists as well as a new one; `logger=null`
     and `callbacks=null` become the option `none`.
     """
-    if argument in ("logger=null", "callbacks=null"):
-        return argument.replace("null", "none")
+    if re.fullmatch(r"\+?(logger|callbacks)=null", argument):
+        return argument.lstrip("+").replace("null", "none")
     return f"+{argument}" if re.match(r"\+[\w]+\.[\w.]+=", argument) else argument
 
 

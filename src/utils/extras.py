@@ -78,5 +78,6 @@ def _as_text(config: DictConfig, name: str) -> Any:
     from rich.syntax import Syntax
 
     value = config[name]
-    text = OmegaConf.to_yaml(value, resolve=False) if OmegaConf.is_config(value) else str(value)
-    return Syntax(redact(text.strip()), "yaml", background_color="default")
+    plain = redact(OmegaConf.to_container(value, resolve=False)) if OmegaConf.is_config(value) else value
+    text = OmegaConf.to_yaml(OmegaConf.create(plain)) if isinstance(plain, dict | list) else str(plain)
+    return Syntax(text.strip(), "yaml", background_color="default")

@@ -127,8 +127,9 @@ def checkpoint_file(checkpoint: str, log_dir: str | Path = "") -> Path | None:
 def expand_home(config: DictConfig | ListConfig) -> None:
     """Expand `~` at the beginning of every text value of a config, so that no folder of that name is created."""
     with read_write(config), open_dict(config):
-        for name in config if isinstance(config, DictConfig) else range(len(config)):
-            node = config._get_node(name)
+        names: Any = config if isinstance(config, DictConfig) else range(len(config))
+        for name in names:
+            node: Any = config._get_node(name)
             if (
                 isinstance(node, DictConfig | ListConfig)
                 and not node._is_none()
@@ -139,13 +140,18 @@ def expand_home(config: DictConfig | ListConfig) -> None:
                 config[name] = str(Path(node._value()).expanduser())
 
 
-SECRET = re.compile(r"key|token(?!s)|passw|secret|credential", re.IGNORECASE)
+# Names of secrets: api_key, HF_TOKEN, password; not tokenizer, keyword or max_caption_tokens.
+SECRET = re.compile(
+    r"(?:^|[_.-])(?:(?:api)?keys?|token|passw(?:or)?d|passphrase|secret|credentials?)(?:$|[_.-])",
+    re.IGNORECASE,
+)
+OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the resolved config as plain values, without the loggers and without anything named like a secret."""
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("logger", "hydra")])
-    return _without_secrets(OmegaConf.to_container(kept, resolve=True))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return _without_secrets({key: value for key, value in values.items() if key not in ("logger", "hydra")})
 
 
 def _without_secrets(value: Any) -> Any:
@@ -154,20 +160,24 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
-SECRET_VALUE = re.compile(
-    r"(?im)([\w.]*(?:key|token(?!s|izer)|passw|secret|credential)\w*['\"]?\s*[=:]\s*)(?!\$\{|null\b)[^\s'\",]+"
-)
-
-
-def redact(text: str) -> str:
-    """Replace the value of everything that is named like a secret in a command line or YAML text."""
-    return SECRET_VALUE.sub(r"\1***", text)
+def redact(value: Any) -> Any:
+    """Replace by *** what is named like a secret: in mappings, and in overrides `key=value` of a command line."""
+    if isinstance(value, dict):
+        return {
+            key: "***" if SECRET.search(str(key)) and item else redact(item) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [redact(item) for item in value]
+    override = OVERRIDE.match(value) if isinstance(value, str) else None
+    return f"{override[1]}=***" if override and SECRET.search(override[1]) else value
 
 
 def redact_hydra_files(folder: Path) -> None:
-    """Redact secrets given on the command line in the files that Hydra wrote into `<folder>/.hydra`."""
-    for path in (folder / ".hydra").glob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        if redact(text) != text:
+    """Redact secrets in what Hydra wrote: `<folder>/.hydra/*.yaml` and the `multirun.yaml` of a sweep."""
+    for path in (*(folder / ".hydra").glob("*.yaml"), folder.parent / "multirun.yaml"):
+        if not path.is_file():
+            continue
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if redact(content) != content:
             with atomic_write(path) as file:
-                file.write(redact(text))
+                file.write(OmegaConf.to_yaml(OmegaConf.create(redact(content))))

@@ -157,7 +157,7 @@ def _about(config: DictConfig) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "command": redact(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "seed": config.get("seed"),
