@@ -123,7 +123,11 @@ def build_data(config: DictConfig) -> CaptionDataModule:
     # partial: Hydra would make a config of the processor
     datamodule: CaptionDataModule = instantiate(config.datamodule, _partial_=True)(processor=processor)
     datamodule.prepare_data()
-    datamodule.setup()
+    try:
+        datamodule.setup()
+    except UserError:
+        datamodule.write_files(config.paths.output_dir)  # skipped.csv, where rows were the reason
+        raise
     return datamodule
 
 

@@ -1,12 +1,14 @@
 """Reads once, splits once, tells what was lost, and hands out batches of pixels or of features."""
 
 import csv
+import inspect
 import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
@@ -207,3 +209,12 @@ def test_a_whole_folder_can_be_scored_as_test_split(pictures: list[CaptionedImag
         image.image_id for image in pictures
     ]
     assert list(data.train_dataloader()) == list(data.val_dataloader()) == []
+
+
+def test_the_config_names_every_setting_with_the_default_of_the_class() -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "datamodule" / "base.yaml").read_text())
+    settings = inspect.signature(CaptionDataModule).parameters
+    defaults = {name: item.default for name, item in settings.items() if name not in ("reader", "processor", "seed")}
+    assert {name: value for name, value in config.items() if name != "seed"} == {
+        name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
+    }

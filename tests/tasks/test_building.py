@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
-from src.tasks.building import build_trainer, check_monitors, check_trainer, fit_to_data, silence_libraries
+from src.tasks.building import build_data, build_trainer, check_monitors, check_trainer, fit_to_data, silence_libraries
 from src.utils.errors import UserError
 from tests.utils.composing import composed, job
 
@@ -172,3 +172,12 @@ def test_warnings_without_meaning_are_hidden_and_all_on_request(ignored, left):
         warnings.warn("The dataloader does not have many workers which may be a bottleneck", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
     assert len(caught) == left
+
+
+def test_data_that_is_refused_leaves_skipped_csv(tiny_checkpoint, tmp_path):
+    (tmp_path / "data" / "Images").mkdir(parents=True)
+    (tmp_path / "data" / "captions.txt").write_text("image,caption\ngone.jpg,A dog\n")
+    words = (f"datamodule.data_dir={tmp_path / 'data'}", f"model.checkpoint={tiny_checkpoint}")
+    with pytest.raises(UserError, match=r"line 2, 'gone\.jpg', no image"):
+        build_data(composed(*words, f"paths.output_dir={tmp_path / 'run'}"))
+    assert "2,gone.jpg,no image" in (tmp_path / "run" / "skipped.csv").read_text()
