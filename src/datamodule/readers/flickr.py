@@ -10,7 +10,13 @@ from pathlib import Path
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import clean_caption, printable
-from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_file, find_folder, find_subfolder
+from src.datamodule.readers.image_folder import (
+    ImageFolder,
+    ImageNotFound,
+    find_file,
+    find_folder,
+    find_subfolder,
+)
 from src.datamodule.readers.tables import Record, read_records
 from src.utils.errors import UserError
 from src.utils.logging import get_logger

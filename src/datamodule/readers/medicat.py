@@ -12,7 +12,13 @@ from typing import Any
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import printable, stream_lines
 from src.datamodule.readers.figure_captions import FigureFilter
-from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_file, find_folder, find_subfolder
+from src.datamodule.readers.image_folder import (
+    ImageFolder,
+    ImageNotFound,
+    find_file,
+    find_folder,
+    find_subfolder,
+)
 from src.datamodule.readers.subfigures import Subfigures, parse_row, read_subfigures
 from src.utils.errors import UserError
 from src.utils.logging import get_logger

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.splits import split_table
 from src.datamodule.readers.flickr import read_flickr
+from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")

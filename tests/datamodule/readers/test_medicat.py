@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.splits import split_table
 from src.datamodule.readers.figure_captions import FigureFilter
 from src.datamodule.readers.medicat import read_medicat
+from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
 NAMES = ("a_1-Figure1-1.png", "a_2-Figure2-1.png", "b_1-Figure1-1.png", "c_1-Figure1-1.png")

@@ -54,8 +54,10 @@ def test_samples_are_rows_with_the_byte_range_of_their_image(tmp_path: Path, pre
     table = read_shards(tmp_path)
     folder = prefix.removeprefix("./")
     assert [row.image_id for row in table.images] == [
-        f"{shard}.tar/{folder}{number:09}" for shard, numbers in (("00000", range(3)), ("00001", (3, 4))) for number in numbers
-    ]  # fmt: skip
+        f"{shard}.tar/{folder}{number:09}"
+        for shard, numbers in (("00000", range(3)), ("00001", range(3, 5)))
+        for number in numbers
+    ]
     assert [row.captions for row in table.images] == [(f"image {number}",) for number in range(5)]
     for number, row in enumerate(table.images):
         offset, size = row.span
