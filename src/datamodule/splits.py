@@ -4,7 +4,7 @@ A hash of `split_seed` and the group's name is a number in [0, 1). With ratios (
 test, below 0.2 val, the rest train; with folds the interval is cut into `num_folds` equal pieces. So one image more or
 less moves no other, and sizes are near the ratios, not equal to them.
 
-One exception keeps very small sets usable: where a split would be empty, the groups are ranked instead (ratios: by size,
+One exception keeps very small sets usable: where a split would be empty, the groups are ranked (ratios: by size,
 then hash; the smallest are test and val, the largest train. Folds: by hash).
 """
 
