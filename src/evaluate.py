@@ -41,8 +41,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Score the model, and with zero_shot the untrained base beside it, on the test images.
 
-    Writes `metrics.json` first, with the metrics of `earlier`, then `predictions.csv` and `attention.json`. Returns `test/...` and
-    `zero_shot/test/...` scores.
+    Writes `metrics.json` first, with the metrics of `earlier`, then `predictions.csv` and `attention.json`.
+    Returns `test/...` and `zero_shot/test/...` scores.
 
     Raises:
         UserError: no test image could be read, or predictions.csv cannot be written.

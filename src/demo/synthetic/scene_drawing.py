@@ -215,8 +215,7 @@ def _draw_person(pen: Pen) -> None:
     pen.shape("line", "skin", 0.06, 0.11, 0.73, *hand)
     pen.shape("line", "skin", 0.06, -0.11, 0.73, *other)
     if held:
-        start = TABLES["held_shapes"][held].replace("HAND", f"{hand[0]} {hand[1]}")
-        pen.shapes(start)
+        pen.shapes(TABLES["held_shapes"][held].replace("HAND", f"{hand[0]} {hand[1]}"))
     pen.shapes(TABLES["held_shapes"]["dress" if dress else "shirt"])
     _draw_head(replace(pen, edge=None), 0.13 if kind in ("boy", "girl") else 0.105, long_hair=dress)
 

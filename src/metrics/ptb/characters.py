@@ -1,8 +1,9 @@
 """Which characters the PTB tokenizer takes for letters, marks, digits and symbols; the rest it drops.
 
 Measured: every character up to U+1FFFF went through the tokenizer of pycocoevalcap in 26 contexts and was
-grouped by what came out: ranges of code points in `characters.txt`. The tables do not follow the Unicode version of the running Python, so that scores
-do not either. ASCII and characters that rules name singly (quotes, dashes, ...) are not listed.
+grouped by what came out: ranges of code points in `characters.txt`. They do not follow the Unicode version of
+the running Python, so that scores do not either. ASCII and characters that rules name singly (quotes, dashes,
+...) are not listed.
 """
 
 from bisect import bisect_right
