@@ -1,7 +1,4 @@
-"""The alternatives: transformers' `Seq2SeqTrainer` and a training loop like the original project's.
-
-Both have one row per caption, padded to the longest caption of the batch. B rows, T tokens.
-"""
+"""transformers' `Seq2SeqTrainer` and a loop like the original project's: a row per caption. B rows, T tokens."""
 
 import tempfile
 import time

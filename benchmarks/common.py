@@ -3,7 +3,6 @@
 import argparse
 import atexit
 import copy
-import functools
 import json
 import logging
 import os
@@ -43,10 +42,7 @@ PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024,
 
 
 def make_parser(description: str | None, methods: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Return a parser that shows a module's docstring, with the options that most benchmarks have.
-
-    methods: choices of --only; by default all that this machine can run: bf16 where the processor has it.
-    """
+    """Return a parser with common options; --only: of `methods`, by default all with native precision."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,19 +128,13 @@ def compose_config(*overrides: str) -> DictConfig:
     """Compose train.py's config without loggers, callbacks and validation, writing into a temporary folder."""
     os.environ.setdefault("PROJECT_ROOT", str(ROOT))
     register_resolvers()
-    folder = _scratch()
+    folder = tempfile.mkdtemp(prefix="benchmark-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     plain = ["logger=none", "callbacks=none", "trainer=cpu", "trainer.enable_progress_bar=false"]
     plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
     paths = [f"paths.output_dir={folder}", f"paths.work_dir={folder}", f"paths.log_dir={folder}"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("train", [*plain, *paths, *overrides])
-
-
-@functools.cache
-def _scratch() -> str:
-    folder = tempfile.mkdtemp(prefix="benchmark-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def build(config: DictConfig) -> tuple[CaptionDataModule, VitGpt2]:

@@ -1,7 +1,6 @@
 """Compare fine-tuning methods by whole runs of train.py: `python -m benchmarks.finetuning`.
 
-What is trained, size of the checkpoint, time of `fit` with the feature cache built anew, peak memory of the run,
-and scores on the test images. Each method has its own peak learning rate. `--blocks 1,2,4` compares numbers of
+Each method has its own peak learning rate; the feature cache is built anew. `--blocks 1,2,4` compares numbers of
 trained blocks instead; `--full-size <folder>` makes one step with another model, for its memory alone.
 """
 

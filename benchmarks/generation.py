@@ -5,8 +5,7 @@
     generate_bf16_autocast  the same under autocast, the model in fp32
     ours_fp32, ours_bf16    this project's encoder and beam search
 
-From pixels to captions of the same images with the same weights. Every round runs each of them once; the median of
-the rounds counts. `same_captions`: whether ours in fp32 gives the captions of `generate_fp32`.
+From pixels to captions; the median of the rounds counts. `same_captions`: ours in fp32 equal `generate_fp32`.
 """
 
 import copy

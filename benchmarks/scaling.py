@@ -1,12 +1,8 @@
 """Measure the cost of a caption as pairs, captions per image and processes grow: `python -m benchmarks.scaling`.
 
-    pairs       seconds of a training step per caption for 100 to 10,000 image-caption pairs, and seconds to read,
-                check and split them
-    captions    the same for 1 to 5 captions of each image
-    processes   captions per second of one process and of two, with the same number of images in a step
-
-A step runs from one batch's start to the next one's; the median of the steps counts. Features are served as from
-the cache, those of one batch for all images: their number changes neither what is read nor what is computed.
+Seconds of a training step per caption, for 100 to 10,000 image-caption pairs, for 1 to 5 captions of each image, and
+for one process and two with the same images in a step; and seconds to read, check and split the data. A step runs
+from one batch's start to the next one's; the median counts. The features of one batch serve as those of all images.
 """
 
 import itertools

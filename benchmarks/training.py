@@ -22,6 +22,7 @@ from src.callbacks.feature_cache import FeatureCache
 from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
 
+ORIGINAL_BATCH = 16  # captions in a step of the original loop
 OURS = ("ours_fp32_pixels", "ours_fp32", "ours_bf16_pixels", "ours_bf16")
 METHODS = ("original_loop", "seq2seq_trainer_fp32", "seq2seq_trainer_bf16", *OURS)
 
@@ -110,14 +111,11 @@ class Theirs:
         self.processor = ours.module.processor
         self.rows = baselines.caption_rows([images[name] for name in batch.image_ids], self.processor)
         self.model: Any = trainable_model(options["checkpoint"])
-        self.original_captions = options["original_captions"]
 
     def run(self, method: str) -> float:
         """Return captions per second of one round."""
         if method == "original_loop":
-            return baselines.time_original_loop(
-                self.model, self.rows[: self.original_captions], self.processor
-            )
+            return baselines.time_original_loop(self.model, self.rows[:ORIGINAL_BATCH], self.processor)
         return baselines.time_seq2seq(self.model, self.rows, 1, method.endswith("bf16"))
 
     @torch.no_grad()
@@ -187,7 +185,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="per step, with all their captions")
     parser.add_argument("--steps", type=int, default=4, help="of ours in a round; the others make one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--original-captions", type=int, default=16, help="in a step of the original loop")
     parser.add_argument(
         "--equal-steps", type=int, default=0, help="compare the losses of that many steps too"
     )
