@@ -28,21 +28,26 @@ ROW_MULTIPLE, WIDTH_MULTIPLE = 16, 8
 
 @dataclass(frozen=True)
 class VarlenLayout:
-    """N flat rows without padding, and their cells in a padded (R,W) grid for attention.
+    """N flat rows without padding, and their indices in a padded (R,W) grid for attention.
 
-    token: i64 (N), the place in the flattened (R,T) inputs of the token that a row holds. Filler rows, which bring N
+    token: i64 (N), the index in the flattened (R,T) inputs of the token that a row holds. Padding rows, which bring N
         to a multiple of `ROW_MULTIPLE`, hold a copy of token 0 and are never read.
     row_of_token: i64 (M), the row of each token.
-    mask: bool (R,1,W,W), which cell may attend to which; an empty cell attends to itself alone.
-    cells: i64 (N), the cell of each row in the flattened grid; None where every cell holds a row, in order.
-    rows: i64 (R*W), the row in each cell, 0 in an empty one; None where `cells` is.
+    mask: bool (R,1,W,W), which column may attend to which; padding attends to itself alone.
+    grid_index: i64 (N), the index of each row in the flattened grid; None where the grid has no padding.
+    flat_index: i64 (R*W), the row at each index of the grid, 0 on padding; None where `grid_index` is.
     """
 
     token: Tensor
     row_of_token: Tensor
     mask: Tensor
-    cells: Tensor | None
-    rows: Tensor | None
+    grid_index: Tensor | None
+    flat_index: Tensor | None
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(R, W)."""
+        return self.mask.shape[0], self.mask.shape[2]
 
 
 @dataclass
@@ -50,12 +55,12 @@ class CaptionBatch:
     """What the model gets.
 
     image_ids: B names.
-    pixel_values: f32 (B,3,H,W), or None when `features` (B,P,D) of the frozen backbone stand in for it.
+    pixel_values: f32 (B,3,H,W), or None when `features` (B,P,D) of the frozen backbone replace it.
     input_ids: i64 (R,T): `[start] c1 .. cn` of each caption, one after another, pad id behind.
     position_ids: i64 (R,T): from 0 again at each caption, 0 on padding.
     caption_index: i64 (R,T): which caption of the image a token belongs to, -1 on padding.
     labels: i64 (R,T): `c1 .. cn [EOS]` of each caption, -100 on padding only (pad may be EOS).
-    token_index: i64 (M): the places of the tokens in a flattened (R,T) tensor.
+    token_index: i64 (M): the indices of the tokens in a flattened (R,T) tensor.
     row_image: i64 (R): the image of each row; None where each image has one row, in order.
     caption_shape: number of captions and tokens of the longest one, start included.
     tokens: the layout with one row per token. prefixes: the layout with one row per different beginning of a caption.
@@ -146,39 +151,38 @@ def pack_captions(
     shape = len(row_image), width
     captions = [caption for image in images for caption in image]
     lengths = np.array([len(caption) + 1 for caption in captions], dtype=np.int64)  # (K)
-    first_token = np.array([row * width + offset for row, offset in starts], dtype=np.int64)  # (K)
+    first = np.array([row * width + offset for row, offset in starts], dtype=np.int64)  # (K)
     position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # (M)
-    place = np.repeat(first_token, lengths) + position  # (M), ascending
-    number = [k for image in images for k in range(len(image))]
-    ids = np.fromiter(
-        itertools.chain.from_iterable(captions), dtype=np.int64, count=len(place) - len(captions)
-    )
+    index = np.repeat(first, lengths) + position  # (M), ascending
+    number = np.array([k for image in images for k in range(len(image))], dtype=np.int64)  # (K)
+    count = len(index) - len(captions)
+    ids = np.fromiter(itertools.chain.from_iterable(captions), dtype=np.int64, count=count)
 
     def grid(fill: int, values: np.ndarray) -> np.ndarray:
         padded = np.full(shape, fill, dtype=np.int64)
-        padded.reshape(-1)[place] = values
+        padded.reshape(-1)[index] = values
         return padded
 
-    inputs, targets = np.full(len(place), start_id), np.full(len(place), eos_id)
+    inputs, targets = np.full(len(index), start_id), np.full(len(index), eos_id)
     inputs[position > 0] = ids
     targets[position < np.repeat(lengths, lengths) - 1] = ids
     grids = {
         "input_ids": grid(pad_id, inputs),
         "position_ids": grid(0, position),
-        "caption_index": grid(NO_CAPTION, np.repeat(np.array(number, dtype=np.int64), lengths)),
+        "caption_index": grid(NO_CAPTION, np.repeat(number, lengths)),
         "labels": grid(NO_LABEL, targets),
     }
-    tokens = _layout(_packing_mask(grids["caption_index"]), place, place, place)
-    prefixes = _prefix_layout(grids["input_ids"], place, first_token, lengths)
-    row_of_place = np.zeros(grids["input_ids"].size, dtype=np.int64)
-    row_of_place[place] = prefixes.row_of_token.numpy()
+    tokens = _layout(_packing_mask(grids["caption_index"]), index, index, index)
+    prefixes = _prefix_layout(grids["input_ids"], index, first, lengths)
+    prefix_row = np.zeros(grids["input_ids"].size, dtype=np.int64)
+    prefix_row[index] = prefixes.row_of_token.numpy()
     return {name: torch.from_numpy(values) for name, values in grids.items()} | {
-        "token_index": torch.from_numpy(place),
+        "token_index": torch.from_numpy(index),
         "row_image": None if len(row_image) == len(images) else torch.tensor(row_image),
         "caption_shape": (len(captions), int(lengths.max(initial=1))),
         "tokens": tokens,
         "prefixes": prefixes,
-        "expand": torch.from_numpy(row_of_place[tokens.token.numpy()]),
+        "expand": torch.from_numpy(prefix_row[tokens.token.numpy()]),
     }
 
 
@@ -212,70 +216,70 @@ def _packing_mask(caption_index: np.ndarray) -> np.ndarray:
 
 
 def _prefix_layout(
-    input_ids: np.ndarray, place: np.ndarray, first_token: np.ndarray, lengths: np.ndarray
+    input_ids: np.ndarray, index: np.ndarray, first: np.ndarray, lengths: np.ndarray
 ) -> VarlenLayout:
-    """Give tokens of a row of captions one flat row where all tokens up to them are the same.
+    """Give equal prefixes of an image's captions one flat row per token.
 
     A token's hidden state depends on the image and on the tokens before it. Captions of an image all begin with the
-    start token and often with the same words ("a man ..."): those states are equal, so one will do. Exact only as long
-    as no dropout tells the captions apart. Example: the captions [s a b] and [s a c] have rows s, a, b, c.
+    start token and often with the same tokens ("a man ..."): those states are equal, so one is computed. Exact only as
+    long as dropout does not differ between captions. Example: the captions [s a b] and [s a c] have rows s, a, b, c.
 
-    input_ids: i64 (R,T). place: i64 (M) of the tokens. first_token, lengths: i64 (K), where a caption starts and its
-    tokens. The captions are walked down together, one token at a time: linear work in tokens.
+    input_ids: i64 (R,T). index: i64 (M) of the tokens. first, lengths: i64 (K), index of a caption's first token and
+    its tokens. The captions are descended together, one token at a time: work linear in tokens.
     """
     count, width = input_ids.shape
     ids = input_ids.reshape(-1)
-    node_of_place = np.zeros(ids.size, dtype=np.int64)
-    parent = first_token // width  # of each caption's next token; the roots are the rows
-    levels: list[tuple[np.ndarray, np.ndarray]] = []  # the first place and the parent of each node, by depth
+    node_of_index = np.zeros(ids.size, dtype=np.int64)
+    parent = first // width  # of each caption's next token; the roots are the rows
+    levels: list[tuple[np.ndarray, np.ndarray]] = []  # first index and parent of each node, by depth
     num_nodes, num_ids = count, int(ids.max(initial=0)) + 1
     for depth in range(int(lengths.max(initial=0))):
         active = np.flatnonzero(lengths > depth)
-        at = first_token[active] + depth
+        at = first[active] + depth
         key = parent[active] * num_ids + ids[at]
-        _, first, node = np.unique(key, return_index=True, return_inverse=True)
-        levels.append((at[first], parent[active[first]]))
-        parent[active] = node_of_place[at] = num_nodes + node
-        num_nodes += len(first)
+        _, unique, node = np.unique(key, return_index=True, return_inverse=True)
+        levels.append((at[unique], parent[active[unique]]))
+        parent[active] = node_of_index[at] = num_nodes + node
+        num_nodes += len(unique)
 
-    tokens = np.concatenate([np.empty(0, np.int64), *(first for first, _ in levels)])  # of each node
+    tokens = np.concatenate([np.empty(0, np.int64), *(at for at, _ in levels)])  # of each node
     order = np.argsort(tokens)
     row = tokens[order] // width
-    slot = np.empty(num_nodes, dtype=np.int64)  # of each node in its row of the grid
-    slot[count + order] = np.arange(len(order)) - np.searchsorted(row, row)
-    most = int(np.bincount(row, minlength=1).max(initial=0))
-    new_width = max(-(-most // WIDTH_MULTIPLE), 1) * WIDTH_MULTIPLE
+    column = np.empty(num_nodes, dtype=np.int64)  # of each node in its row of the grid
+    column[count + order] = np.arange(len(order)) - np.searchsorted(row, row)
+    longest = int(np.bincount(row, minlength=1).max(initial=0))
+    new_width = max(-(-longest // WIDTH_MULTIPLE), 1) * WIDTH_MULTIPLE
     mask = np.repeat(np.eye(new_width, dtype=bool)[None], count, axis=0)
     begin = count
-    for depth, (first, parents) in enumerate(levels):
-        if depth:  # a token sees what its parent sees
-            rows, slots = first // width, slot[begin : begin + len(first)]
-            mask[rows, slots] |= mask[rows, slot[parents]]
-        begin += len(first)
-    cell = np.concatenate([np.empty(0, np.int64), tokens // width * new_width + slot[count:]])
-    return _layout(mask, cell[order], tokens[order], cell[node_of_place[place] - count])
+    for depth, (at, parents) in enumerate(levels):
+        if depth:  # a token attends to what its parent attends to
+            rows, columns = at // width, column[begin : begin + len(at)]
+            mask[rows, columns] |= mask[rows, column[parents]]
+        begin += len(at)
+    grid_index = tokens // width * new_width + column[count:]  # of each node
+    return _layout(mask, grid_index[order], tokens[order], grid_index[node_of_index[index] - count])
 
 
 def _layout(
-    mask: np.ndarray, cells: np.ndarray, tokens: np.ndarray, cell_of_token: np.ndarray
+    mask: np.ndarray, grid_index: np.ndarray, tokens: np.ndarray, index_of_token: np.ndarray
 ) -> VarlenLayout:
-    """Number the filled cells of a grid, and as many empty ones as make a multiple of `ROW_MULTIPLE`.
+    """Number the used indices of a grid, and as many of its padding as make a multiple of `ROW_MULTIPLE`.
 
-    mask: bool (R,W,W). cells: the filled cells of the flattened grid, ascending. tokens: the place of the token in
-    each. cell_of_token: i64 (M).
+    mask: bool (R,W,W). grid_index: used indices of the flattened grid, ascending. tokens: index of the token at each.
+    index_of_token: i64 (M), index in the grid.
     """
     size = mask.shape[0] * mask.shape[1]
     token = np.full(size, -1, dtype=np.int64)
-    token[cells] = tokens
-    filler = np.flatnonzero(token < 0)[: -len(cells) % ROW_MULTIPLE]
-    token[filler] = 0
+    token[grid_index] = tokens
+    padding = np.flatnonzero(token < 0)[: -len(grid_index) % ROW_MULTIPLE]
+    token[padding] = 0
     used = np.flatnonzero(token >= 0)
     rows = np.maximum(np.cumsum(token >= 0) - 1, 0)
     full = len(used) == size
     return VarlenLayout(
         token=torch.from_numpy(token[used]),
-        row_of_token=torch.from_numpy(rows[cell_of_token]),
+        row_of_token=torch.from_numpy(rows[index_of_token]),
         mask=torch.from_numpy(mask)[:, None],
-        cells=None if full else torch.from_numpy(used),
-        rows=None if full else torch.from_numpy(rows),
+        grid_index=None if full else torch.from_numpy(used),
+        flat_index=None if full else torch.from_numpy(rows),
     )

@@ -21,7 +21,9 @@ SAVED = FOLDER.parent  # model, tokenizer and image processor that the graphs we
 
 def read_image(path: str) -> Image.Image:
     """Read RGB pixels as in training: turned as EXIF says, transparency over white, 16 bits scaled to 8."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path(path).read_bytes())))  # a mapped TIFF turns twice
+    image = ImageOps.exif_transpose(
+        Image.open(io.BytesIO(Path(path).read_bytes()))
+    )  # a mapped TIFF turns twice
     if image.mode.startswith("I") or image.mode == "F":
         gray = np.asarray(image, np.float64)
         scale = 255 / 65535 if image.mode != "F" else 255 if gray.max() <= 1 else 1

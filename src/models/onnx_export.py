@@ -13,8 +13,7 @@ B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vo
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoder
 from src.datamodule.processor import Processor
 from src.models.checkpoint import find_os_error
 from src.models.generation import generate_ids
+from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 from src.utils.errors import UserError
 
@@ -102,7 +102,7 @@ def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: P
     folder.mkdir(parents=True)
     pixels = torch.zeros(2, 3, processor.image.height, processor.image.width)
     try:
-        with _eager_attention(model), torch.no_grad():
+        with eager_attention(model), torch.no_grad():
             _export_graphs(model, pixels, folder)
     except Exception as error:  # the exporter raises nearly anything on a model that it does not understand
         if disk_error := find_os_error(error):
@@ -115,22 +115,6 @@ def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: P
         ) from error
     shutil.copyfile(Path(__file__).with_name("onnx_caption.py"), folder / "caption.py")
     return check_graphs(model, processor, folder, max_length)
-
-
-@contextmanager
-def _eager_attention(model: VisionEncoderDecoderModel) -> Iterator[None]:
-    """Use the attention of plain matrix products inside, which every exporter knows."""
-    modules: list[Any] = [
-        module for module in (model.encoder, model.decoder) if module._can_set_attn_implementation()
-    ]
-    before = [module.config._attn_implementation for module in modules]
-    try:
-        for module in modules:
-            module.set_attn_implementation("eager")
-        yield
-    finally:
-        for module, name in zip(modules, before, strict=True):
-            module.set_attn_implementation(name)
 
 
 def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Path) -> None:

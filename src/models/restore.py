@@ -88,7 +88,9 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
         ) from error
     merge_adapter(module.model)
     captioner = module.captioner
-    _check_generation(captioner.max_length, captioner.num_beams, module.processor, f"checkpoint={str(file)!r}")
+    _check_generation(
+        captioner.max_length, captioner.num_beams, module.processor, f"checkpoint={str(file)!r}"
+    )
     return Restored(
         module.model, module.processor, captioner.max_length, captioner.num_beams, str(file), module.base_id, file,
         content[METADATA_KEY],

@@ -63,7 +63,7 @@ def test_no_captions_still_make_a_row() -> None:
 )
 def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int) -> None:
     start, end, pad = ids
-    items = [item(str(place), captions) for place, captions in enumerate(rows)]
+    items = [item(str(k), captions) for k, captions in enumerate(rows)]
     batch = collate(items, TRANSFORM, start, end, pad, multiple)
     assert unpack(batch) == rows
     assert batch.num_tokens == sum(len(caption) + 1 for row in rows for caption in row)
@@ -79,28 +79,28 @@ def test_packing_then_unpacking_gives_the_captions_back(rows, ids, multiple: int
 
 @pytest.fixture
 def exact(monkeypatch):
-    """No filler rows."""
+    """No padding rows."""
     monkeypatch.setattr(module, "ROW_MULTIPLE", 1)
     monkeypatch.setattr(module, "WIDTH_MULTIPLE", 1)
 
 
-def test_equal_beginnings_have_one_row(exact):
-    """Captions s a b and s a c of one image: rows s, a, b, c; c sees s and a, not b."""
+def test_equal_prefixes_have_one_row(exact):
+    """Captions s a b and s a c of one image: rows s, a, b, c; c attends to s and a, not b."""
     packed = pack_captions([[[1, 2], [1, 3]]], 9, 8, 0)
     prefixes, tokens = packed["prefixes"], packed["tokens"]
     assert packed["input_ids"][0, prefixes.token].tolist() == [9, 1, 2, 3]
     assert prefixes.row_of_token.tolist() == packed["expand"].tolist() == [0, 1, 2, 0, 1, 3]
     assert prefixes.mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
-    assert tokens.row_of_token.tolist() == tokens.cells.tolist() == list(range(6))
+    assert tokens.row_of_token.tolist() == tokens.grid_index.tolist() == list(range(6))
 
 
-def test_filler_rows_make_a_multiple_or_fill_the_grid(monkeypatch):
+def test_padding_rows_make_a_multiple_or_fill_the_grid(monkeypatch):
     monkeypatch.setattr(module, "ROW_MULTIPLE", 4)
-    full = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=3)["tokens"]  # 5 tokens, one empty cell
-    assert full.cells is None
+    full = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=3)["tokens"]  # 5 tokens, one of padding
+    assert full.grid_index is None
     assert full.row_of_token.tolist() == [0, 1, 3, 4, 5]
-    some = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=6)["tokens"]  # 5 tokens, 7 empty cells
-    assert some.cells.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    some = pack_captions([[[5]], [[], [6]]], 9, 8, 0, multiple=6)["tokens"]  # 5 tokens, 7 of padding
+    assert some.grid_index.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
     assert some.token.tolist() == [0, 1, 0, 0, 0, 6, 7, 8]
 
 
@@ -109,18 +109,18 @@ captions = st.lists(st.integers(0, 2), max_size=5)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(captions, min_size=1, max_size=4), min_size=1, max_size=3))
-def test_each_different_beginning_has_one_row_and_sees_itself_alone(rows):
+def test_each_different_prefix_has_one_row_and_attends_to_itself_alone(rows):
     packed = pack_captions(rows, 9, 8, 7)
     prefixes, ids = packed["prefixes"], packed["input_ids"].flatten()
-    beginnings = [
+    prefix_ids = [
         (image, (9, *caption)[: end + 1])
         for image, row in enumerate(rows)
         for caption in row
         for end in range(len(caption) + 1)
     ]
     held = prefixes.row_of_token.tolist()
-    row_of = dict(zip(beginnings, held, strict=True))
-    assert [row_of[beginning] for beginning in beginnings] == held
+    row_of = dict(zip(prefix_ids, held, strict=True))
+    assert [row_of[prefix] for prefix in prefix_ids] == held
     assert len(set(row_of.values())) == len(row_of)
     assert torch.equal(ids[prefixes.token[prefixes.row_of_token]], ids[packed["token_index"]])
 
@@ -130,9 +130,9 @@ def test_each_different_beginning_has_one_row_and_sees_itself_alone(rows):
         images * width,
         -(-len(row_of) // module.ROW_MULTIPLE) * module.ROW_MULTIPLE,
     )
-    cells = torch.arange(images * width) if prefixes.cells is None else prefixes.cells
-    seen = prefixes.mask[:, 0].flatten(0, 1)[cells].sum(1)
-    assert all(seen[row] == len(tokens) for (_, tokens), row in row_of.items())
+    index = torch.arange(images * width) if prefixes.grid_index is None else prefixes.grid_index
+    attended = prefixes.mask[:, 0].flatten(0, 1)[index].sum(1)
+    assert all(attended[row] == len(tokens) for (_, tokens), row in row_of.items())
 
 
 def test_many_captions_of_one_image_go_into_several_rows_in_linear_work():
@@ -166,7 +166,7 @@ def test_features_are_stacked_in_the_batch() -> None:
     assert batch.features.shape == (2, 5, 6)
 
 
-def test_an_item_without_a_picture_is_only_noted() -> None:
+def test_an_item_without_an_image_only_adds_to_unreadable() -> None:
     lost = CaptionItem("", [], [], unreadable={"x.jpg": "x.jpg: no such file"})
     batch = batch_of([item("a", [[1]]), lost])
     assert batch.image_ids == ["a"]
@@ -188,7 +188,7 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     assert batch.input_ids.device.type == "cpu"
 
 
-def test_pinning_asks_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinning_copies_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     batch = batch_of([item("a", [[1]])]).pin_memory()

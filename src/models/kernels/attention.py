@@ -3,7 +3,7 @@
 torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than batched
 products with a softmax between them. In fp32, and on other devices, the fused kernel is used.
 
-R rows of captions, B images, W cells of a row, N flat rows, P patches, H heads, d width of a head, D = H * d,
+R rows of captions, B images, W columns of the grid, N flat rows, P patches, H heads, d width of a head, D = H * d,
 G = R * H.
 """
 
@@ -21,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 
 from src.datamodule.collate import VarlenLayout
 from src.models.kernels.linear import use_onednn_linear
-from src.models.kernels.varlen import flatten, pad
+from src.models.kernels.varlen import pad, unpad
 
 MATH_ATTENTION = "math_attention"  # the name under which transformers finds `math_attention`
 
@@ -62,14 +62,11 @@ def _attend(
         mixed = _MathAttention.apply(q, k, v, mask, scale, dropout)
     else:
         mixed = scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-    return flatten(mixed.transpose(1, 2).flatten(2), layout)
+    return unpad(mixed.transpose(1, 2).flatten(2), layout)
 
 
 def use_math_attention(model: PreTrainedModel) -> None:
-    """Let an encoder of transformers attend through `math_attention` and multiply through `OneDNNLinear`.
-
-    Attention that cannot be exchanged stays as it is.
-    """
+    """Let an encoder of transformers use `math_attention`, where it can be exchanged, and `OneDNNLinear`."""
     use_onednn_linear(model)
     if model._can_set_attn_implementation() and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(MATH_ATTENTION, math_attention)
@@ -78,14 +75,17 @@ def use_math_attention(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def eager_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """Let the decoder compute attention by the implementation that returns its weights."""
-    before = decoder.config._attn_implementation
-    decoder.config._attn_implementation = "eager"
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model use transformers' plain attention, which returns its weights and which every exporter knows."""
+    modules: list[Any] = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+    before = [module.config._attn_implementation for module in modules]
     try:
+        for module in modules:
+            module.config._attn_implementation = "eager"
         yield
     finally:
-        decoder.config._attn_implementation = before
+        for module, name in zip(modules, before, strict=True):
+            module.config._attn_implementation = name
 
 
 def math_attention(
@@ -102,8 +102,8 @@ def math_attention(
 
     Returns: mixed values (B,T,H,d). Attention with a mask, or on another device or in fp32, goes to transformers' sdpa.
     """
-    unmasked = attention_mask is None and not getattr(module, "is_causal", False)
-    if not unmasked or not _prefers_math(query, dropout):
+    masked = attention_mask is not None or getattr(module, "is_causal", False)
+    if masked or not _prefers_math(query, dropout):
         settings = {"scaling": scaling, "dropout": dropout, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -156,5 +156,4 @@ class _MathAttention(torch.autograd.Function):
         dv = torch.bmm((weights if kept is None else weights * kept).mT, dmixed)
         dscores = softmax_backward(dweights, weights)
         dq, dk = torch.bmm(dscores, k).mul_(scale), torch.bmm(dscores.mT, q)
-        dq, dk, dv = (gradient.unflatten(0, shape) for gradient in (dq, dk, dv))
-        return dq, dk, dv, None, None, None
+        return *(gradient.unflatten(0, shape) for gradient in (dq, dk, dv)), None, None, None

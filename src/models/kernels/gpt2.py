@@ -30,7 +30,7 @@ def is_plain_gpt2(decoder: Any) -> bool:
         return False
     body = decoder.transformer
     activations = {block.mlp.act for block in body.h if hasattr(block.mlp, "act")}
-    return all(type(part) in PLAIN or part in activations or part is body for part in body.modules())
+    return all(type(m) in PLAIN or m in activations or m is body for m in body.modules())
 
 
 def compute_dtype(decoder: Any, device: str) -> torch.dtype:
