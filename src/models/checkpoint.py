@@ -32,12 +32,11 @@ def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
 
 def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str, str]:
     """Return the SHA-256 of every weight by its hub name."""
-    return {
-        names[name]: hashlib.sha256(
-            weight.detach().cpu().contiguous().view(torch.uint8).numpy().data
-        ).hexdigest()
-        for name, weight in model.named_parameters()
-    }
+    digests = {}
+    for name, weight in model.named_parameters():
+        data = weight.detach().cpu().contiguous().view(torch.uint8).numpy().data
+        digests[names[name]] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def combine_digests(digests: Mapping[str, str], names: Iterable[str] | None = None) -> str:
@@ -82,10 +81,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             disk_error = find_os_error(error)
             if disk_error is None:
                 raise
-            earlier = f", then resume from the earlier ckpt_path={path}" if Path(path).is_file() else ""
+            advice = f"resume from the earlier ckpt_path={path}" if Path(path).is_file() else "start again"
             raise UserError(
                 f"{path} cannot be written ({disk_error.strerror or disk_error}); expected room for it; "
-                f"free some space{earlier or ' and start again'}"
+                f"free some space, then {advice}"
             ) from error
 
     def load_checkpoint(
@@ -123,7 +122,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"{found} holds more than tensors and plain values, or none; expected a checkpoint "
             "written by train.py; it was not loaded, since loading could run code from it"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # torch raises nearly anything on a damaged file
         raise _damaged(path, type(error).__name__) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(METADATA_KEY), dict):
         raise UserError(
@@ -158,7 +157,9 @@ def _check_archive(path: Path) -> None:
                     f"{stated / 1e6:,.0f} MB; expected uncompressed tensors, as train.py writes them; it was not loaded"
                 )
             changed = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile raises nearly anything on a damaged file
         raise _damaged(path, str(error) or type(error).__name__) from error
     if changed:
         raise _damaged(path, f"the checksum of {changed} differs")

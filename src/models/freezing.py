@@ -51,9 +51,7 @@ def choose_trainable(
             cross-attention has another name.
     """
     model.requires_grad_(False)
-    attentions = [
-        m for name, m in model.decoder.named_modules() if name.rpartition(".")[2] in CROSS_ATTENTION
-    ]
+    attentions = [m for n, m in model.decoder.named_modules() if n.rpartition(".")[2] in CROSS_ATTENTION]
     chosen: list[nn.Module] = []
     if train == "last_blocks":
         for side in ("encoder", "decoder"):
@@ -66,27 +64,27 @@ def choose_trainable(
         raise UserError(
             f"model.train={train!r}; expected one of {', '.join(TRAIN_MODES)}; set model.train=last_blocks"
         )
-    if new_weights and train != "full":
-        chosen += [m for m in attentions if not any(m is module for module in chosen)]
-    if getattr(model, "enc_to_dec_proj", None) is not None and train != "full":
-        chosen.append(model.enc_to_dec_proj)
-    for module in chosen:
-        module.requires_grad_(True)
-    for name in new_weights:
-        model.get_parameter(name).requires_grad_(True)
-    for name, weight in model.encoder.named_parameters():
-        if name.startswith("pooler."):
-            weight.requires_grad_(False)
     if train == "cross_attention" and not attentions:
         raise UserError(
             f"model.train='cross_attention', and {type(model.decoder).__name__} has none by the name of "
             f"{', '.join(CROSS_ATTENTION)}; expected one; set model.train=last_blocks"
         )
+    if train != "full":
+        if new_weights:
+            chosen += [m for m in attentions if not any(m is module for module in chosen)]
+        if getattr(model, "enc_to_dec_proj", None) is not None:
+            chosen.append(model.enc_to_dec_proj)
     if not chosen and not new_weights and train != "lora":
         raise UserError(
             "model.num_layers_to_train=0 leaves nothing to train; expected 1 or more; set model.num_layers_to_train=1 "
             "(to score the base alone: python eval.py ckpt_path=<hub id or saved folder>)"
         )
+    for module in chosen:
+        module.requires_grad_(True)
+    for name in new_weights:
+        model.get_parameter(name).requires_grad_(True)
+    if getattr(model.encoder, "pooler", None) is not None:
+        model.encoder.pooler.requires_grad_(False)
     return chosen
 
 

@@ -60,7 +60,8 @@ def generate_captions(
     encoder_states: (B,P,De), the encoder's last hidden states. max_length: tokens, the start token included.
     cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
     """
-    ids = generate_ids(model, processor, encoder_states, max_length, num_beams, cpu_kernels)
+    settings = generation_config(processor, max_length, num_beams)
+    ids = generate_ids(model, encoder_states, settings, cpu_kernels)
     return [processor.decode(row[1:]) for row in ids.tolist()]  # without the start token, which may be EOS
 
 
@@ -70,7 +71,6 @@ def generate_nbest(
     encoder_states: Tensor,
     max_length: int,
     num_beams: int,
-    cpu_kernels: bool | None = None,
 ) -> list[list[Hypothesis]]:
     """The captions that the beams of each image ended with, best first; the first is `generate_captions`'.
 
@@ -78,16 +78,13 @@ def generate_nbest(
     """
     extra = {"num_return_sequences": num_beams, "return_dict_in_generate": True, "output_scores": True}
     settings = generation_config(processor, max_length, num_beams, **extra)
-    found = _search(model, encoder_states, settings, cpu_kernels)
+    found = generate_ids(model, encoder_states, settings)
     texts = [processor.decode(row[1:]) for row in found.sequences.tolist()]  # B * K
     scores = found.sequences_scores if num_beams > 1 else _greedy_scores(found, processor.eos_id)
-    nbest: list[list[Hypothesis]] = []
-    for start in range(0, len(texts), num_beams):
-        best: dict[str, float] = {}
-        for text, score in zip(texts[start:][:num_beams], scores[start:].tolist(), strict=False):
-            best.setdefault(text, score)
-        nbest.append([Hypothesis(text, score) for text, score in best.items()])
-    return nbest
+    nbest: list[dict[str, float]] = [{} for _ in encoder_states]
+    for number, (text, score) in enumerate(zip(texts, scores.tolist(), strict=True)):
+        nbest[number // num_beams].setdefault(text, score)
+    return [[Hypothesis(text, score) for text, score in best.items()] for best in nbest]
 
 
 def _greedy_scores(found: Any, eos_id: int) -> Tensor:
@@ -100,29 +97,17 @@ def _greedy_scores(found: Any, eos_id: int) -> Tensor:
     return (log_probs * counted).sum(1) / counted.sum(1)
 
 
-def generate_ids(
-    model: VisionEncoderDecoderModel,
-    processor: Processor,
-    encoder_states: Tensor,
-    max_length: int,
-    num_beams: int,
-    cpu_kernels: bool | None = None,
-) -> Tensor:
-    """Token ids i64 (B, <= max_length), start token first, padded behind EOS: those of `model.generate()`."""
-    return _search(model, encoder_states, generation_config(processor, max_length, num_beams), cpu_kernels)
-
-
 @torch.no_grad()
-def _search(
+def generate_ids(
     model: VisionEncoderDecoderModel,
     encoder_states: Tensor,
     settings: GenerationConfig,
-    cpu_kernels: bool | None,
+    cpu_kernels: bool | None = None,
 ) -> Any:
-    """What `model.generate` returns for encoder states (B,P,De) under these settings alone.
+    """What `model.generate` returns for encoder states (B,P,De): ids i64 (B, <= max_length), start token first.
 
-    transformers fills what the settings leave open from the model's own: a shallow copy, which shares every weight, has
-    no other settings than these.
+    transformers fills what the settings leave open from the model's own: a shallow view of the model, with the same
+    weights, has no other settings than these.
     """
     view: Any = copy.copy(model)
     view.generation_config = settings

@@ -1,4 +1,4 @@
-"""LoRA on encoder and decoder, cross-attention included, through `peft`: its settings, its layers and its file format.
+"""LoRA on encoder and decoder, cross-attention included, through `peft`: its settings, layers and weight names.
 
 A product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random and B (out, r) zero at first.
 """
@@ -6,7 +6,6 @@ A product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random and B 
 import re
 import warnings
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -68,7 +67,7 @@ def add_lora(
     for name in trained:
         model.get_parameter(name).requires_grad_(True)
     layers = [model.get_submodule(name) for name in sorted(config.target_modules)]
-    return [part for layer in layers for part in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
+    return [module for layer in layers for module in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
 
 
 def _find_targets(
@@ -76,23 +75,23 @@ def _find_targets(
 ) -> list[str]:
     """The names of the layers that get an adapter: `target_modules` of the blocks in `layers_to_transform`."""
     chosen, suffixes = config.layers_to_transform, config.target_modules or ()
-    config.layers_to_transform = None  # the full names that are returned say it
+    config.layers_to_transform = None  # the full names that are returned hold it
     found = []
     for side in ("encoder", "decoder"):
         blocks = find_blocks(getattr(model, side))
         numbers = range(len(blocks)) if chosen is None else [chosen] if isinstance(chosen, int) else chosen
-        inside = {id(part) for k in numbers if k < len(blocks) for part in blocks[k].modules()}
+        inside = {id(module) for k in numbers if k < len(blocks) for module in blocks[k].modules()}
         linear = [
-            name for name, part in model.named_modules()
-            if isinstance(part, nn.Linear | Conv1D) and id(part) in inside and f"{name}.weight" not in new_weights
+            name for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and id(module) in inside and f"{name}.weight" not in new_weights
         ]  # fmt: skip
         targets = [name for name in linear if name.rpartition(".")[2] in suffixes]
         if not targets:
             names = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "its linear layers"
             raise UserError(
-                f"model.lora.target_modules={sorted(suffixes)} with layers_to_transform={chosen} names no layer of the "
-                f"{side}; expected some of {names} in blocks 0 to {len(blocks) - 1}; set "
-                "model.lora.target_modules=[...]"
+                f"model.lora.target_modules={sorted(suffixes)} with layers_to_transform={chosen} names no layer of "
+                f"the {side}; expected some of {names} in blocks 0 to {len(blocks) - 1}; "
+                "set model.lora.target_modules=[...]"
             )
         found += targets
     return found
@@ -112,20 +111,6 @@ def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) ->
         else:
             adapted[name] = names[name.replace(".base_layer.", ".")]
     return adapted
-
-
-def save_adapter(model: VisionEncoderDecoderModel, folder: Path) -> None:
-    """Write the adapters as peft does: `PeftModel.from_pretrained(base, folder)` loads them."""
-    from safetensors.torch import save_file
-
-    config = model.peft_config["default"]
-    config.save_pretrained(folder)
-    weights = {
-        f"base_model.model.{name.replace('.default.', '.')}": weight.contiguous()
-        for name, weight in model.state_dict().items()
-        if LORA_WEIGHT.fullmatch(name)
-    }
-    save_file(weights, folder / "adapter_model.safetensors")
 
 
 def merge_adapter(model: nn.Module) -> None:

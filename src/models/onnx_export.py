@@ -24,7 +24,7 @@ from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoder
 
 from src.datamodule.processor import Processor
 from src.models.checkpoint import find_os_error
-from src.models.generation import generate_ids
+from src.models.generation import generate_ids, generation_config
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 from src.utils.errors import UserError
@@ -69,9 +69,8 @@ class DecoderGraph(nn.Module):
         cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
         # Only their shape is used: keys and values of the patches are in the cache.
         states = cross[0].new_zeros(1, 1, 1).expand(input_ids.shape[0], cross[0].shape[2], 1)
-        logits = self.decoder(
-            input_ids, encoder_hidden_states=states, past_key_values=cache, use_cache=True
-        ).logits
+        settings = {"encoder_hidden_states": states, "past_key_values": cache, "use_cache": True}
+        logits = self.decoder(input_ids, **settings).logits
         return logits[:, -1], _flatten_cache(cache.self_attention_cache)
 
 
@@ -124,34 +123,22 @@ def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Pat
         [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
         for kind in ("cross", "past", "present")
     )
-    _export(
-        EncoderGraph(model),
-        (pixels,),
-        folder / ENCODER,
-        ["pixel_values"],
-        cross_names,
-        {"pixel_values": {0: free}},
-    )
     past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
     ids = torch.zeros(len(pixels), 1, dtype=torch.long)
-    shapes = {
-        "input_ids": {0: free},
-        "cross": [{0: free}] * len(cross),
-        "past": [{0: free, 2: free}] * len(past),
-    }
-    _export(DecoderGraph(model), (ids, list(cross), past), folder / DECODER,
-            ["input_ids", *cross_names, *past_names], ["logits", *present_names], shapes)  # fmt: skip
-
-
-def _export(
-    graph: nn.Module, example: tuple[Any, ...], path: Path, inputs: list[str], outputs: list[str], shapes: Any
-) -> None:
+    past_shapes = [{0: free, 2: free}] * len(past)
+    shapes = {"input_ids": {0: free}, "cross": [{0: free}] * len(cross), "past": past_shapes}
+    graphs: list[tuple[Any, ...]] = [
+        (EncoderGraph(model), (pixels,), ENCODER, ["pixel_values"], cross_names, {"pixel_values": {0: free}}),
+        (DecoderGraph(model), (ids, list(cross), past), DECODER, ["input_ids", *cross_names, *past_names],
+         ["logits", *present_names], shapes),
+    ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.eval(), example, path, input_names=inputs, output_names=outputs, dynamic_shapes=shapes,
-            opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+        for graph, example, name, inputs, outputs, dynamic in graphs:
+            torch.onnx.export(
+                graph.eval(), example, folder / name, input_names=inputs, output_names=outputs, opset_version=OPSET,
+                dynamic_shapes=dynamic, dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
 
 
 def check_graphs(
@@ -167,11 +154,9 @@ def check_graphs(
     pixels = torch.stack([processor.image(image) for image in noise])  # (B,3,h,w)
     with torch.no_grad():
         states = model.encoder(pixels).last_hidden_state
-        ids = generate_ids(model, processor, states, max_length, num_beams=1)  # (B,T)
-        projected = project_states(model, states)
-        expected = model.decoder(
-            ids, encoder_hidden_states=projected, use_cache=False
-        ).logits.numpy()  # (B,T,V)
+        ids = generate_ids(model, states, generation_config(processor, max_length, 1))  # (B,T)
+        settings = {"encoder_hidden_states": project_states(model, states), "use_cache": False}
+        expected = model.decoder(ids, **settings).logits.numpy()  # (B,T,V)
     logits = run_graphs(folder, pixels.numpy(), ids.numpy())  # (B,T,V)
     is_end = ids[:, 1:].numpy() == processor.eos_id
     counted = np.cumsum(is_end, axis=1) - is_end == 0  # (B,T-1) up to the first EOS

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder in the demo's checkpoint
 MODEL_TARGET = "src.models.vit_gpt2.VitGpt2"
 DATA_TARGET = re.compile(r"(src\.datamodule\.[a-z_]+|src\.demo\.synthetic\.datamodules)\.([A-Za-z]+)")
-ONLY_FOR_TRAINING = ("_target_", "optimizer", "lr_scheduler")
+ONLY_FOR_TRAINING = ("optimizer", "lr_scheduler")
 # Settings that a checkpoint may not choose: they download or write.
 FORCED = {"download": False, "cache_dir": None}
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
@@ -137,31 +137,47 @@ def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any
 def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
     """Return `datamodule`, `model`, `seed` and `trainer.precision` of a checkpoint's config, safe to instantiate.
 
-    `_target_` calls whatever it names: it has to name our model and one of our data modules, and nothing within
-    them is built. Interpolations are refused, as they read the environment. Downloads are off.
-
     Raises:
         UserError: the file names something else to build, or holds other values than plain ones.
     """
-    settings: dict[str, Any] = {}
-    for name, expected in (("model", MODEL_TARGET), ("datamodule", "a data module of src/datamodule")):
-        if name not in config:
-            continue
-        group = {key: value for key, value in dict(config[name]).items() if key not in ONLY_FOR_TRAINING[1:]}
-        group = _plain(group, name, file)
-        target = group.get("_target_")
-        kind = _find_class(str(target)) if name == "datamodule" else _model_class(target)
-        if kind is None:
-            raise UserError(
-                f"ckpt_path={str(file)!r} has {name}._target_={target}; expected {expected}; nothing of it was "
-                "built, since that could run code; use a checkpoint that train.py wrote"
-            )
-        settings[name] = {"_target_": target} | _known(group, kind, name, file)
+    settings: dict[str, Any] = {
+        name: _group_settings(name, config[name], file) for name in ("model", "datamodule") if name in config
+    }
     if isinstance(config.get("seed"), int):
         settings["seed"] = config["seed"]
     trainer = config.get("trainer")
     precision = str(trainer.get("precision")) if isinstance(trainer, dict) else ""
     return settings | ({"trainer": {"precision": precision}} if precision in PRECISIONS else {})
+
+
+def _group_settings(name: str, group: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    """Return the settings of `model` or `datamodule` that its class takes, `_target_` included.
+
+    `_target_` calls whatever it names: it has to name our model or one of our data modules, and nothing within them is
+    built. Interpolations are refused, as they read the environment. Downloads are off.
+    """
+    plain = _plain({key: value for key, value in group.items() if key not in ONLY_FOR_TRAINING}, name, file)
+    target = plain.pop("_target_", MODEL_TARGET if name == "model" else None)
+    kind = _find_class(name, str(target))
+    if kind is None:
+        raise UserError(
+            f"ckpt_path={str(file)!r} has {name}._target_={target}; expected "
+            f"{MODEL_TARGET if name == 'model' else 'a data module of src/datamodule'}; nothing of it was built, since "
+            "that could run code; use a checkpoint that train.py wrote"
+        )
+    known = _parameters(kind)
+    for key in sorted(plain.keys() - known):
+        if plain[key] is not None and name == "model":
+            raise UserError(
+                f"ckpt_path={str(file)!r} was made with model.{key}, which is not known here; expected a "
+                "checkpoint of this release; load it with the release that wrote it"
+            )
+        log.debug("%s: %s.%s of the checkpoint is not known here and not used", file, name, key)
+    settings = {key: value for key, value in plain.items() if key in known}
+    for key in [key for key, value in settings.items() if isinstance(value, str) and "://" in value]:
+        address = settings.pop(key)
+        log.warning("%s: %s.%s=%s of the checkpoint is not used; set it yourself", file, name, key, address)
+    return {"_target_": target} | settings | {key: value for key, value in FORCED.items() if key in settings}
 
 
 def _plain(value: Any, name: str, file: str | Path) -> Any:
@@ -193,24 +209,6 @@ def _not_plain(name: str, value: Any, file: str | Path) -> UserError:
     )
 
 
-def _known(settings: Mapping[str, Any], kind: type, name: str, file: str | Path) -> dict[str, Any]:
-    """Return the settings that a class takes, without downloads and addresses of the network."""
-    known = _parameters(kind)
-    kept = {key: value for key, value in settings.items() if key in known and key not in ONLY_FOR_TRAINING}
-    for key in sorted(settings.keys() - known - {*ONLY_FOR_TRAINING}):
-        if settings[key] is not None and kind.__name__ == "VitGpt2":
-            raise UserError(
-                f"checkpoint={str(file)!r} was made with model.{key}, which is not known here; expected a "
-                "checkpoint of this release; load it with the release that wrote it"
-            )
-        log.debug("%s: %s.%s of the checkpoint is not known here and not used", file, name, key)
-    for key in [key for key, value in kept.items() if isinstance(value, str) and "://" in value]:
-        log.warning(
-            "%s: %s.%s=%s of the checkpoint is not used; set it yourself", file, name, key, kept.pop(key)
-        )
-    return kept | {key: value for key, value in FORCED.items() if key in kept}
-
-
 def _parameters(kind: type) -> set[str]:
     """Return the names of a class's arguments, with those of its parents where it passes `**kwargs` on."""
     names: set[str] = set()
@@ -223,14 +221,12 @@ def _parameters(kind: type) -> set[str]:
     return names - {"self", "kwargs", "processor", "run_config"}
 
 
-def _model_class(target: Any) -> type | None:
-    from src.models.vit_gpt2 import VitGpt2
+def _find_class(name: str, target: str) -> type | None:
+    """Return our model, or the data module of src/datamodule that a `_target_` names; None for anything else."""
+    if name == "model":
+        from src.models.vit_gpt2 import VitGpt2
 
-    return VitGpt2 if target in (None, MODEL_TARGET) else None
-
-
-def _find_class(target: str) -> type | None:
-    """Return the data module of src/datamodule that a `_target_` names, None for anything else."""
+        return VitGpt2 if target == MODEL_TARGET else None
     found = DATA_TARGET.fullmatch(target)
     if found is None or importlib.util.find_spec(found[1]) is None:
         return None
@@ -273,14 +269,8 @@ def _build_module(
     from src.models.vit_gpt2 import VitGpt2
 
     metadata = content[METADATA_KEY]
-    config = metadata["config"].get("model") or {}
-    if _model_class(config.get("_target_")) is None:
-        raise UserError(
-            f"checkpoint={str(file)!r} is of a {config['_target_']}; expected {MODEL_TARGET}; load it with the code "
-            "that wrote it"
-        )
-    taken = {key: value for key, value in config.items() if key not in ONLY_FOR_TRAINING}
-    settings = _known(_plain(taken, "model", file), VitGpt2, "model", file) | dict(replaced or {})
+    settings = _group_settings("model", metadata["config"].get("model") or {}, file) | dict(replaced or {})
+    del settings["_target_"]
     if not settings.get("from_encoder_decoder"):
         settings["checkpoint"] = base or _find_base(metadata, settings.get("checkpoint") or "", file)
     if not settings.get("max_length"):  # the data's, as in the run

@@ -65,8 +65,8 @@ class BeamCache(EncoderDecoderCache):
         rows = torch.arange(len(self.ancestors), device=self.ancestors.device)
         self.ancestors[rows, self.steps * self.beams + rows % self.beams] = True
         self.steps += 1
-        seen = self.ancestors[:, : self.steps * self.beams].view(self.images, 1, self.beams, -1)
-        return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
+        mask = self.ancestors[:, : self.steps * self.beams].view(self.images, 1, self.beams, -1)
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
 
 
 @torch.no_grad()

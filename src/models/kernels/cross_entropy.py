@@ -40,8 +40,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), CHUNK):
             chunk = slice(start, start + CHUNK)
             label = labels[chunk, None]
-            filler = -len(label) % ROW_MULTIPLE
-            logits = onednn_linear(nn.functional.pad(hidden[chunk], (0, 0, 0, filler)), packed.forward, bias)
+            padding = -len(label) % ROW_MULTIPLE
+            logits = onednn_linear(nn.functional.pad(hidden[chunk], (0, 0, 0, padding)), packed.forward, bias)
             probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
             # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
             log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()

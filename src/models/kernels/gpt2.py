@@ -1,7 +1,7 @@
-"""GPT-2's decoder over packed captions: transformers' weights and numbers, a faster forward for the CPU.
+"""GPT-2's decoder over packed captions: transformers' weights and results, a faster forward for the CPU.
 
-Frozen blocks get no weight gradients and no casts, padding and repeated beginnings are never computed, and
-the residual stream stays in fp32 while products run in the precision of autocast.
+Frozen blocks get no weight gradients and no casts, padding and repeated prefixes are never computed, and the residual
+stream stays in fp32 while matrix products run in the precision of autocast.
 
 R rows of captions, M tokens, N flat rows of a layout (see collate.py), P patches, D width.
 """
@@ -49,7 +49,7 @@ def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     body, device = decoder.transformer, states.device.type
     dtype = compute_dtype(decoder, device)
     with torch.autocast(device, enabled=False):
-        random_from = _first_random_block(decoder)
+        random_from = _first_random_block(body)
         layout = batch.tokens if random_from < 0 else batch.prefixes
         ids, positions = (grid.flatten()[layout.token] for grid in (batch.input_ids, batch.position_ids))
         x = body.drop(body.wte(ids) + body.wpe(positions))  # (N,D)
@@ -61,21 +61,12 @@ def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
         return norm(body.ln_f, x.index_select(0, layout.row_of_token), dtype)
 
 
-def _first_random_block(decoder: Any) -> int:
+def _first_random_block(body: Any) -> int:
     """The first block with active dropout, before which equal prefixes may be one row; -1 for the embeddings."""
-    if _drops(decoder.transformer.drop):
-        return -1
-    for number, block in enumerate(decoder.transformer.h):
-        attentions = block.attn, block.crossattention
-        rates = [_dropout_rate(attention) for attention in attentions]
-        drops = [block.mlp.dropout, *(attention.resid_dropout for attention in attentions)]
-        if any(rates) or any(map(_drops, drops)):
+    for number, module in enumerate((body.drop, *body.h), -1):
+        if any(m.training and m.p > 0 for m in module.modules() if isinstance(m, nn.Dropout)):
             return number
-    return len(decoder.transformer.h)
-
-
-def _drops(dropout: nn.Dropout) -> bool:
-    return dropout.training and dropout.p > 0
+    return len(body.h)
 
 
 def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: torch.dtype) -> Tensor:

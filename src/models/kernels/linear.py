@@ -3,9 +3,8 @@
 N rows, I features in, O features out.
 """
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,8 +22,8 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     torch sends fp32 products to MKL. With AVX-512 oneDNN is 5 to 15% faster; without, MKL is, but for a weight with
     a vocabulary's rows, where it reaches half to three quarters of oneDNN's speed.
     """
-    wanted = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
-    if wanted and has_onednn(x.dtype):
+    faster = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
+    if faster and has_onednn(x.dtype):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 
@@ -49,9 +48,8 @@ def _blocked(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-@dataclass(frozen=True)
-class PackedWeight:
-    """A weight in the precision of the products: (O,I) for x -> y, and its transpose for the gradient of y -> of x.
+class PackedWeight(NamedTuple):
+    """A weight (O,I) in the precision of matrix products, and its transpose for the gradient.
 
     On a CPU in bf16 both are copies in oneDNN's blocked layout, which saves the reordering in each call.
     """
@@ -60,40 +58,40 @@ class PackedWeight:
     backward: Tensor
 
 
-def pack(weight: Tensor, dtype: torch.dtype) -> PackedWeight:
-    """Pack a weight (O,I)."""
+# Not an attribute of the module: a copied or pickled model would take the packed copies along.
+_packed: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], PackedWeight]] = WeakKeyDictionary()
+
+
+def prepack(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> PackedWeight:
+    """Pack a module's weight (O,I) once, and again after it was written to, moved or needed in another precision.
+
+    A weight that trains is packed in each call: fused optimizers write to it without raising its version.
+    """
+    if weight.requires_grad:
+        return _pack(weight.detach(), dtype)
+    state = (dtype, weight.data_ptr(), weight._version, weight.device)
+    kept = _packed.get(module)
+    if kept is None or kept[0] != state:
+        with torch.inference_mode(False):  # what validation packs, training may use
+            kept = _packed[module] = (state, _pack(weight.detach(), dtype))
+        if weight.dtype != dtype:
+            page_out(weight)  # the copy is read instead
+    return kept[1]
+
+
+def _pack(weight: Tensor, dtype: torch.dtype) -> PackedWeight:
     forward = weight.to(dtype)
     if weight.device.type == "cpu" and dtype == torch.bfloat16 and has_onednn(dtype):
         return PackedWeight(_blocked(forward.contiguous()), _blocked(forward.t().contiguous()))
     return PackedWeight(forward, forward.t())
 
 
-_packed: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], PackedWeight]] = WeakKeyDictionary()
-
-
-def prepack(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> PackedWeight:
-    """Pack a module's weight (O,I) once, and again after it was written to, moved or wanted in another precision.
-
-    A weight that trains is packed in each call: fused optimizers write to it without raising its version.
-    """
-    if weight.requires_grad:
-        return pack(weight.detach(), dtype)
-    state = (dtype, weight.data_ptr(), weight._version, weight.device)
-    kept = _packed.get(module)
-    if kept is None or kept[0] != state:
-        with torch.inference_mode(False):  # what validation packs, training may use
-            kept = _packed[module] = (state, pack(weight.detach(), dtype))
-        if weight.dtype != dtype:
-            page_out(weight)  # the copy is read instead
-    return kept[1]
-
-
 def linear(x: Tensor, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O), the module's, in any precision."""
-    bias_now = None if bias is None else bias.to(x.dtype)
+    cast_bias = None if bias is None else bias.to(x.dtype)
     if weight.requires_grad and torch.is_grad_enabled():
-        return _TrainableLinear.apply(x, weight, bias_now)
-    return _FrozenLinear.apply(x, prepack(module, weight, x.dtype), bias_now)
+        return _TrainableLinear.apply(x, weight, cast_bias)
+    return _FrozenLinear.apply(x, prepack(module, weight, x.dtype), cast_bias)
 
 
 class _FrozenLinear(torch.autograd.Function):
@@ -113,21 +111,18 @@ class _FrozenLinear(torch.autograd.Function):
 class _TrainableLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        now = weight.to(x.dtype)
-        ctx.save_for_backward(x, now)
+        cast = weight.to(x.dtype)
+        ctx.save_for_backward(x, cast)
         ctx.dtype = weight.dtype
-        return onednn_linear(x, now, bias)
+        return onednn_linear(x, cast, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         dx = onednn_linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        dweight = None
-        if ctx.needs_input_grad[1] and weight.is_contiguous():
-            dweight = (grad.t() @ x).to(ctx.dtype)
-        elif ctx.needs_input_grad[1]:  # Conv1D keeps its weight as (I,O)
-            dweight = (x.t() @ grad).to(ctx.dtype).t()
+        transposed = not weight.is_contiguous()  # Conv1D keeps its weight as (I,O)
+        dweight = (x.t() @ grad).to(ctx.dtype).t() if transposed else (grad.t() @ x).to(ctx.dtype)
         dbias = grad.sum(0) if ctx.needs_input_grad[2] else None
         return dx, dweight, dbias
 
