@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, VisionEncoderDecoderModel
 
 from src.models.kernels.attention import eager_attention
@@ -26,7 +27,7 @@ MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, 
 class WordAttention:
     """A caption's words and the attention of each per patch.
 
-    heat: f32 (W,h,w) on the CPU, at most 1. region: the part of the image that resizing and cropping kept, as fractions
+    heat: f32 (W,h,w) on the CPU, at most 1. region: the crop of the image that resizing and cropping kept, as fractions
     of the image's sides (left, top, right, bottom).
     """
 
@@ -63,9 +64,9 @@ def grid_side(num_states: int) -> int | None:
 
     Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None.
     """
-    for special in range(MOST_SPECIAL_TOKENS + 1):
-        side = math.isqrt(max(0, num_states - special))
-        if side and side * side == num_states - special:
+    for special in range(min(num_states, MOST_SPECIAL_TOKENS + 1)):
+        side = math.isqrt(num_states - special)
+        if side * side == num_states - special:
             return side
     return None
 
@@ -87,15 +88,13 @@ def cross_attention(
     The position that generates c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
     behind a caption's end are meaningless.
     """
-    length = max(1, *(len(ids) for ids in tokens))
-    inputs = [[processor.start_id, *ids[:-1]] for ids in tokens]
-    padded = [ids + [processor.pad_id] * (length - len(ids)) for ids in inputs]
-    attended = [[1] * len(ids) + [0] * (length - len(ids)) for ids in inputs]
-    device = encoder_states.device
+    inputs = [torch.tensor([processor.start_id, *ids[:-1]]) for ids in tokens]
+    padded = pad_sequence(inputs, True, processor.pad_id)  # (B,T)
+    mask = pad_sequence([torch.ones_like(ids) for ids in inputs], True)
     with eager_attention(model.decoder):
         layers = model.decoder(
-            input_ids=torch.tensor(padded, device=device),  # (B,T)
-            attention_mask=torch.tensor(attended, device=device),
+            input_ids=padded.to(encoder_states.device),
+            attention_mask=mask.to(encoder_states.device),
             encoder_hidden_states=project_states(model, encoder_states),
             output_attentions=True,
             use_cache=False,
@@ -123,20 +122,18 @@ def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[
 
 
 def merge_words(processor: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:
-    """Merge the grids of a caption's tokens to one per word, their mean, scaled to a largest value of 1.
+    """Average the grids of each word's tokens and scale every word's to a largest value of 1.
 
     ids: n token ids; grids: f32 (n,h,w). A token belongs to the last word of the text up to it,
-    which holds for pieces with a mark at the word's start ("Ġdog") as for those inside one ("##dog").
+    which holds for tokens with a mark at the word's start ("Ġdog") as for those inside one ("##dog").
     """
     words = processor.decode(ids).split()
-    groups: list[list[int]] = [[] for _ in words]
+    groups: dict[int, list[int]] = {}  # token positions by word
     for position in range(len(ids)):
-        ended = len(processor.decode(ids[: position + 1]).split())
-        if words:
-            groups[min(max(ended, 1), len(words)) - 1].append(position)
-    kept = [(word, group) for word, group in zip(words, groups, strict=True) if group]
-    if not kept:
+        number = len(processor.decode(ids[: position + 1]).split())
+        groups.setdefault(min(max(number, 1), len(words)) - 1, []).append(position)
+    if not words:
         return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))
-    heat = torch.stack([grids[group].mean(dim=0) for _, group in kept])  # (W,h,w)
+    heat = torch.stack([grids[group].mean(dim=0) for group in groups.values()])  # (W,h,w)
     heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
-    return WordAttention([word for word, _ in kept], heat)
+    return WordAttention([words[number] for number in groups], heat)

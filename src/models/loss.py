@@ -56,7 +56,7 @@ def packing_mask(caption_index: Tensor) -> Tensor:
     """Block-diagonal causal mask of packed captions.
 
     caption_index: i64 (R,T), which caption a token belongs to, -1 on padding.
-    Returns: bool (R,1,T,T), True where the row's token may attend to the column's: same caption, not later.
+    Returns: bool (R,1,T,T), True where the row's token attends to the column's: same caption, not later.
     A padding token attends to itself alone, so that no row of the softmax is empty.
 
     Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
@@ -70,9 +70,9 @@ def packing_mask(caption_index: Tensor) -> Tensor:
 
 def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
-    visible = packing_mask(batch.caption_index)
+    allowed = packing_mask(batch.caption_index)
     lowest = torch.finfo(states.dtype).min
-    mask = torch.zeros_like(visible, dtype=states.dtype).masked_fill(~visible, lowest)  # added to the scores
+    mask = torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, lowest)  # added to the scores
     logits = decoder(
         input_ids=batch.input_ids,
         attention_mask=mask,
@@ -89,15 +89,12 @@ def row_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     row = (position == 0).cumsum(0) - 1  # a caption begins where positions do
     input_ids = batch.input_ids.new_zeros(batch.caption_shape)
     input_ids[row, position] = batch.input_ids.flatten()[batch.token_index]
-    source = torch.zeros_like(input_ids[:, 0])  # the row of captions that each caption was packed in
-    source[row] = batch.token_index // batch.input_ids.shape[1]
-    logits = decoder(
-        input_ids=input_ids,
-        attention_mask=torch.zeros_like(input_ids).index_put_((row, position), torch.ones_like(row)),
-        encoder_hidden_states=states[source],
-        use_cache=False,
-    ).logits
-    return logits[row, position]
+    mask = torch.zeros_like(input_ids).index_put_((row, position), torch.ones_like(row))
+    packed_row = torch.zeros_like(input_ids[:, 0])  # of each caption
+    packed_row[row] = batch.token_index // batch.input_ids.shape[1]
+    states = states[packed_row]
+    settings = {"attention_mask": mask, "encoder_hidden_states": states, "use_cache": False}
+    return decoder(input_ids=input_ids, **settings).logits[row, position]
 
 
 def position_offset(decoder: Any) -> int:

@@ -22,8 +22,7 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 # Buffers of old files: GPT-2's causal masks and positions.
-HARMLESS = ("attn.bias", "attn.masked_bias", "crossattention.bias", "crossattention.masked_bias",
-            "position_ids")  # fmt: skip
+HARMLESS = ("attention.bias", "attn.bias", ".masked_bias", "position_ids")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def load_captioner(
         processor: of the same checkpoint; None loads it.
 
     Raises:
-        UserError: nothing there, the hub unreachable, another architecture, a part missing or inconsistent,
+        UserError: nothing there, the hub unreachable, another architecture, something missing or inconsistent,
             weights that are not finite.
     """
     with silence_transformers(), torch.random.fork_rng(devices=[]):
@@ -113,7 +112,7 @@ def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
 
 
 def _load_weights(
-    part: str, kind: Any, source: str, revision: str | None, key: str, **settings: Any
+    name: str, kind: Any, source: str, revision: str | None, key: str, **settings: Any
 ) -> tuple[Any, list[str]]:
     """Load a model; also return the names of weights that the file lacks, without an unused pooler's.
 
@@ -121,19 +120,19 @@ def _load_weights(
         UserError: it cannot be loaded, or weights have other shapes or are not finite.
     """
     model, report = load_pretrained(
-        part, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
+        name, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **settings,
     )  # fmt: skip
-    for name, found, expected in sorted(report["mismatched_keys"]):
+    for weight, found, expected in sorted(report["mismatched_keys"]):
         raise UserError(
-            f"{key}={source!r}: {name} has the shape {tuple(found)}, its config has {tuple(expected)}; "
+            f"{key}={source!r}: {weight} has the shape {tuple(found)}, its config has {tuple(expected)}; "
             "expected weights and config of one model; fetch both again"
         )
     check_finite(model.named_parameters(), f"{key}={source!r}")
-    unused = sorted(name for name in report["unexpected_keys"] if not name.endswith(HARMLESS))
+    unused = sorted(weight for weight in report["unexpected_keys"] if not weight.endswith(HARMLESS))
     if unused:
-        log.info("%s of %s: %d weights are not used (%s, ...)", part, source, len(unused), unused[0])
-    return model, sorted(name for name in report["missing_keys"] if not is_pooler(name))
+        log.info("%s of %s: %d weights are not used (%s, ...)", name, source, len(unused), unused[0])
+    return model, sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
 
 
 def is_pooler(name: str) -> bool:
@@ -142,37 +141,35 @@ def is_pooler(name: str) -> bool:
 
 
 def _join(
-    parts: Mapping[str, str], revision: str | None
+    sources: Mapping[str, str], revision: str | None
 ) -> tuple[VisionEncoderDecoderModel, str, frozenset[str]]:
     """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights.
 
     Raises:
         UserError: one is missing or cannot be loaded, or the two cannot be joined.
     """
-    if set(parts) != {"encoder", "decoder"} or not all(parts.values()) or revision:
+    if set(sources) != {"encoder", "decoder"} or not all(sources.values()) or revision:
         raise UserError(
-            f"model.from_encoder_decoder={dict(parts)} with model.revision={revision}; expected an encoder, a decoder "
-            "and no revision; set model.from_encoder_decoder={encoder: ..., decoder: ...}"
+            f"model.from_encoder_decoder={dict(sources)} with model.revision={revision}; expected an encoder, a "
+            "decoder and no revision; set model.from_encoder_decoder={encoder: ..., decoder: ...}"
         )
-    keys = {name: f"model.from_encoder_decoder.{name}" for name in parts}
-    sources = {name: find_source(keys[name], parts[name]) for name in parts}
-    encoder, missing = _load_weights("encoder", AutoModel, sources["encoder"], None, keys["encoder"])
+    keys = [f"model.from_encoder_decoder.{name}" for name in ("encoder", "decoder")]
+    first, second = (find_source(key, sources[key.rpartition(".")[2]]) for key in keys)
+    encoder, missing = _load_weights("encoder", AutoModel, first, None, keys[0])
     if missing:
         raise UserError(
-            f"{keys['encoder']}={sources['encoder']!r} lacks {len(missing)} weights ({missing[0]}, ...); expected a "
-            "whole image encoder; choose another"
+            f"{keys[0]}={first!r} lacks {len(missing)} weights ({missing[0]}, ...); expected a whole image encoder; "
+            "choose another"
         )
-    config = load_pretrained("config", AutoConfig, sources["decoder"], None, keys["decoder"])
+    config = load_pretrained("config", AutoConfig, second, None, keys[1])
     config.is_decoder = config.add_cross_attention = True
-    decoder, new = _load_weights(
-        "decoder", AutoModelForCausalLM, sources["decoder"], None, keys["decoder"], config=config
-    )
+    decoder, new = _load_weights("decoder", AutoModelForCausalLM, second, None, keys[1], config=config)
     if not new:
         raise UserError(
-            f"{keys['decoder']}={sources['decoder']!r} takes no new cross-attention; expected a text decoder such as "
-            "gpt2 or bert-base-uncased; choose another"
+            f"{keys[1]}={second!r} takes no new cross-attention; expected a text decoder such as gpt2 or "
+            "bert-base-uncased; choose another"
         )
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
     names = {f"decoder.{name}" for name in new}
     names |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-    return model, f"{sources['encoder']} + {sources['decoder']}", frozenset(names)
+    return model, f"{first} + {second}", frozenset(names)

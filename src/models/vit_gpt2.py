@@ -141,12 +141,12 @@ class VitGpt2(LightningModule):
         """Log what trains."""
         weights = self.trained_weights()
         trained, encoder, decoder = (
-            sum(weight.numel() for name, weight in weights.items() if name.startswith(side))
+            f"{sum(weight.numel() for name, weight in weights.items() if name.startswith(side)):,}"
             for side in ("", "encoder", "decoder")
         )
+        total = f"{sum(weight.numel() for weight in self.model.parameters()):,}"
         log.info(
-            "training %s of %s weights (encoder %s, decoder %s), the others are frozen",
-            *(f"{n:,}" for n in (trained, sum(p.numel() for p in self.model.parameters()), encoder, decoder)),
+            f"training {trained} of {total} weights (encoder {encoder}, decoder {decoder}), others are frozen"
         )
         if not has_block_list(self.model.encoder):
             kind = type(self.model.encoder).__name__
@@ -249,10 +249,7 @@ class VitGpt2(LightningModule):
         optimizer = self.optimizer(parameter_groups(self.parameters()))
         if not self.lr_scheduler:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": make_scheduler(optimizer, self.lr_scheduler, self.trainer),
-        }
+        return [optimizer], [make_scheduler(optimizer, self.lr_scheduler, self.trainer)]
 
     # --- validation, test, prediction -----------------------------------------------------------------------
 

@@ -34,12 +34,10 @@ def encoder_config(kind: str, width: int = 32, **settings: Any) -> PreTrainedCon
         return SwinConfig(**(config | settings))
     shape = {"hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
     shape |= {"image_size": SIZE, "patch_size": 8}
-    if kind == "beit":
-        bias = {"use_relative_position_bias": True, "drop_path_rate": 0.0, "use_mean_pooling": False}
-        return BeitConfig(**(shape | bias | settings))
-    if kind == "beit_shared":
-        bias = {"use_shared_relative_position_bias": True, "drop_path_rate": 0.0, "use_mean_pooling": False}
-        return BeitConfig(**(shape | bias | settings))
+    if kind.startswith("beit"):
+        bias = f"use_{'shared_' if kind == 'beit_shared' else ''}relative_position_bias"
+        plain = {bias: True, "drop_path_rate": 0.0, "use_mean_pooling": False}
+        return BeitConfig(**(shape | plain | settings))
     return {"vit": ViTConfig, "deit": DeiTConfig}[kind](**(shape | settings))
 
 
@@ -52,7 +50,7 @@ def processor(kind: str, size: int = SIZE) -> Any:
     return made(size={"height": size, "width": size}, **settings)
 
 
-def tokenizer(kind: str, words: str = "a red blue square circle above below left right") -> Any:
+def tokenizer(kind: str, text: str = "a red blue square circle above below left right") -> Any:
     """Whole words, with the special tokens of GPT-2, BERT or RoBERTa."""
     special = {
         "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
@@ -60,7 +58,7 @@ def tokenizer(kind: str, words: str = "a red blue square circle above below left
         "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
                     "cls_token": "<s>", "sep_token": "</s>"},
     }[kind]  # fmt: skip
-    names = list(dict.fromkeys([*special.values(), *words.split()]))
+    names = list(dict.fromkeys([*special.values(), *text.split()]))
     core = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, special["unk_token"]))
     core.pre_tokenizer, core.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     return PreTrainedTokenizerFast(tokenizer_object=core, **special)
@@ -72,8 +70,8 @@ def ids(kind: str) -> dict[str, int]:
     return {"decoder_start_token_id": start, "pad_token_id": pad, "eos_token_id": end}
 
 
-def draw_zeros(model: torch.nn.Module) -> None:
-    """Give position biases and the like, which begin at zero, values that a wrong cut would show."""
+def randomize_zeros(model: torch.nn.Module) -> None:
+    """Give position biases and the like, which begin at zero, values that matter."""
     with torch.no_grad():
         for weight in model.parameters():
             if not weight.any() or (weight == 1).all():
@@ -91,7 +89,7 @@ def save_captioner(
     for name, value in ids(decoder).items():
         setattr(config, name, value)
     model = VisionEncoderDecoderModel(config)
-    draw_zeros(model)
+    randomize_zeros(model)
     model.save_pretrained(folder)
     save_inputs(folder, encoder, decoder)
     return folder
@@ -105,7 +103,7 @@ def save_inputs(folder: Path, encoder: str | None, decoder: str | None) -> None:
         tokenizer(decoder).save_pretrained(folder)
 
 
-def save_halves(folder: Path, encoder: str, decoder: str, width: int = 32) -> dict[str, str]:
+def save_encoder_and_decoder(folder: Path, encoder: str, decoder: str, width: int = 32) -> dict[str, str]:
     """A pretrained encoder and a pretrained decoder, each in a folder of its own."""
     torch.manual_seed(0)
     special = {name: value for name, value in ids(decoder).items() if name != "decoder_start_token_id"}

@@ -21,7 +21,7 @@ WIDTH, PATCHES, VOCABULARY, END = 32, 5, 60, 59
 
 
 def decoder_config(kind: str, width: int = WIDTH, **settings: object) -> PreTrainedConfig:
-    """GPT-2, BERT, RoBERTa or BART of three blocks, without dropout unless asked for."""
+    """GPT-2, BERT, RoBERTa or BART of three blocks, without dropout by default."""
     if kind == "gpt2":
         plain = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "initializer_range": 0.2}
         ids = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
@@ -39,14 +39,8 @@ def decoder_config(kind: str, width: int = WIDTH, **settings: object) -> PreTrai
 def captioner(kind: str = "gpt2", seed: int = 0, **settings: object) -> VisionEncoderDecoderModel:
     """A tiny ViT and a decoder of the given kind, in eval mode, nothing frozen."""
     torch.manual_seed(seed)
-    encoder = ViTConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        image_size=32,
-        patch_size=16,
-    )
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    encoder = ViTConfig(hidden_size=WIDTH, image_size=32, patch_size=16, **shape)
     decoder = decoder_config(kind, **settings)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     return VisionEncoderDecoderModel(config).eval()
@@ -61,7 +55,7 @@ def freeze_all_but(model: VisionEncoderDecoderModel, num_blocks: int) -> list[nn
 
 
 def random_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[list[list[int]]]:
-    """Captions of few different words, so that beginnings repeat; one of them is empty."""
+    """Captions of few different tokens, so that prefixes repeat; one of them is empty."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (images, captions), generator=generator)
     lengths[0, 0] = 0
@@ -81,17 +75,21 @@ def random_states(images: int = 3, seed: int = 0, width: int = WIDTH) -> Tensor:
     return torch.randn(images, PATCHES, width, generator=torch.Generator().manual_seed(seed))
 
 
-def separate_nats(
-    model: VisionEncoderDecoderModel, states: Tensor, rows: Sequence[Sequence[Sequence[int]]]
+def separate_nll(
+    model: VisionEncoderDecoderModel,
+    states: Tensor,
+    rows: Sequence[Sequence[Sequence[int]]],
+    start: int = END,
+    end: int = END,
 ) -> Tensor:
-    """The loss by hand: each caption alone through transformers' forward."""
-    nats = []
+    """The summed cross-entropy of each caption alone through transformers' forward."""
+    nll = []
     for state, captions in zip(states, rows, strict=True):
         for caption in captions:
-            ids, labels = torch.tensor([[END, *caption]]), torch.tensor([*caption, END])
+            ids, labels = torch.tensor([[start, *caption]]), torch.tensor([*caption, end])
             logits = model(encoder_outputs=(state[None],), decoder_input_ids=ids).logits[0]
-            nats.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
-    return torch.stack(nats).sum()
+            nll.append(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    return torch.stack(nll).sum()
 
 
 def unpack(batch: CaptionBatch) -> list[list[list[int]]]:

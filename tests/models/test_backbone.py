@@ -1,4 +1,4 @@
-"""The frozen backbone ends where training begins, and backbone and head together are the encoder."""
+"""Frozen backbone and trained head together are the encoder."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ from transformers import AutoModel
 
 from src.models.backbone import backbone_features, count_frozen_blocks, has_block_list, run_head
 from src.models.freezing import find_blocks
-from tests.models.folders import SIZE, draw_zeros, encoder_config
+from tests.models.folders import SIZE, encoder_config, randomize_zeros
 
 
 def encoder(kind, num_last, **settings):
     torch.manual_seed(0)
     made = AutoModel.from_config(encoder_config(kind, **settings)).eval().requires_grad_(False)
-    draw_zeros(made)
+    randomize_zeros(made)
     blocks = find_blocks(made)
     for block in blocks[len(blocks) - num_last :]:
         block.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Checkpoint files: what is refused, that nothing of it runs, and that a failed write damages nothing."""
+"""Checkpoint files: what is rejected, that nothing of it runs, and that a failed write damages nothing."""
 
 import os
 import pickle
@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, check_base, match_names, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, match_names, read_checkpoint
 from src.utils.errors import UserError
 
 CONTENT = {"format": 1, "base": "org/base", "base_sha256": "0" * 64, "config": {}}
@@ -26,18 +26,18 @@ def save(path, weights=None, **content):
     return path
 
 
-def refused(path, match):
+def assert_rejected(path, match):
     with pytest.raises(UserError, match=match) as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
+def test_code_in_a_checkpoint_is_rejected_and_does_not_run(tmp_path):
     target = tmp_path / "owned"
     torch.save({"state_dict": {}, METADATA_KEY: Attack(target)}, tmp_path / "bad.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Attack(target)))
     for name in ("bad.ckpt", "plain.ckpt"):
-        refused(tmp_path / name, r"not loaded|damaged")
+        assert_rejected(tmp_path / name, r"not loaded|damaged")
     assert not target.exists()
 
 
@@ -45,14 +45,14 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
     ("content", "message"),
     [(b"", "damaged"), (b"PK\x03\x04 cut", "damaged"), (None, "does not exist")],
 )
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content, message):
+def test_a_file_that_is_no_checkpoint_is_assert_rejected(tmp_path, content, message):
     if content is not None:
         (tmp_path / "x.ckpt").write_bytes(content)
-    refused(tmp_path / "x.ckpt", message)
+    assert_rejected(tmp_path / "x.ckpt", message)
 
 
 @pytest.mark.parametrize("change", ["a flipped bit", "a page of zeros", "a cut end"])
-def test_a_checkpoint_with_changed_bytes_is_refused(tmp_path, change):
+def test_a_checkpoint_with_changed_bytes_is_assert_rejected(tmp_path, change):
     path = save(tmp_path / "best.ckpt", {"w": torch.arange(1, 9999.0)})
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -63,24 +63,28 @@ def test_a_checkpoint_with_changed_bytes_is_refused(tmp_path, change):
     else:
         del data[-99:]
     path.write_bytes(data)
-    refused(path, r"is damaged \(.*; copy it again or train again")
+    assert_rejected(path, r"is damaged \(.*; copy it again or train again")
     save(tmp_path / "last.ckpt")
-    refused(path, "use another one of its folder, such as last.ckpt")
+    assert_rejected(path, "use another one of its folder, such as last.ckpt")
 
 
-def test_a_checkpoint_that_inflates_is_refused_by_its_stated_sizes(tmp_path):
+def test_a_checkpoint_that_inflates_is_rejected_by_its_stated_sizes(tmp_path):
     save(tmp_path / "plain.ckpt", {"w": torch.zeros(9_999_999)})
-    with zipfile.ZipFile(tmp_path / "plain.ckpt") as plain:
-        with zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as small:
-            for entry in plain.infolist():
-                small.writestr(entry.filename, plain.read(entry))
+    with (
+        zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
     assert (tmp_path / "x.ckpt").stat().st_size < 1e6
-    refused(tmp_path / "x.ckpt", r"file of 0 MB that unpacks to 40 MB; .* not loaded")
+    assert_rejected(tmp_path / "x.ckpt", r"file of 0 MB that unpacks to 40 MB; .* not loaded")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_not_finite_are_refused(tmp_path, value):
-    refused(save(tmp_path / "x.ckpt", {"w": torch.tensor([1.0, value])}), r"weights are not finite \(w\)")
+def test_weights_that_are_not_finite_are_assert_rejected(tmp_path, value):
+    assert_rejected(
+        save(tmp_path / "x.ckpt", {"w": torch.tensor([1.0, value])}), r"weights are not finite \(w\)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,17 +97,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
         ({"state_dict": {"w": 1}, METADATA_KEY: CONTENT}, "damaged \\(without weights"),
     ],
 )
-def test_another_content_is_refused(tmp_path, content, message):
+def test_another_content_is_assert_rejected(tmp_path, content, message):
     torch.save(content, tmp_path / "x.ckpt")
-    refused(tmp_path / "x.ckpt", message)
+    assert_rejected(tmp_path / "x.ckpt", message)
 
 
-def test_other_base_weights_are_refused():
+def test_other_base_weights_are_assert_rejected():
     with pytest.raises(UserError, match="was trained on a"):
         check_base({"base": "a", "base_sha256": "1" * 64}, "b", "2" * 64)
 
 
-def test_weights_of_another_name_or_shape_are_refused():
+def test_weights_of_another_name_or_shape_are_assert_rejected():
     for saved in ({"x": torch.zeros(1)}, {"z": torch.zeros(2)}):
         with pytest.raises(UserError, match="num_layers_to_train"):
             match_names(saved, {"y": "z"}, {"y": torch.zeros(1)})

@@ -1,4 +1,4 @@
-"""Encoders and decoders of many kinds make captioners that train, caption and come back like the default one."""
+"""Encoders and decoders of many kinds make captioners that train, generate and reload like the default one."""
 
 from functools import partial
 
@@ -10,7 +10,8 @@ from src.datamodule.flickr import FlickrDataModule
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.freezing import find_blocks
 from src.models.vit_gpt2 import VitGpt2
-from tests.models.folders import save_captioner, save_halves
+from tests.models.folders import save_captioner, save_encoder_and_decoder
+from tests.models.random_captioner import separate_nll
 
 PAIRS = [
     (encoder, decoder, width)
@@ -20,7 +21,7 @@ PAIRS = [
 
 
 def make(checkpoint, flickr_folder, **settings):
-    """A module, and a connected data module of eight images."""
+    """A module, and a data module of eight images."""
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
     module = VitGpt2(checkpoint, max_length=6, num_beams=2, optimizer=optimizer, **settings)
     data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
@@ -30,30 +31,29 @@ def make(checkpoint, flickr_folder, **settings):
 
 
 def fit(module, data, tmp_path):
+    """Train one step; returns the trainer and the names of the weights that it changed."""
+    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
         default_root_dir=tmp_path, max_steps=1, num_sanity_val_steps=0, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(module, data)
-    return trainer
+    after = module.model.named_parameters()
+    return trainer, {name for name, weight in after if not torch.equal(weight, before[name])}
 
 
-def separate_nats(module, batch):
-    """The loss by hand: each caption alone through transformers' forward, from pixels."""
-    processor, nats, count = module.processor, 0.0, 0
-    for pixels, captions in zip(batch.pixel_values, batch.references, strict=True):
-        for caption in captions:
-            tokens = [*processor.encode_caption(caption), processor.eos_id]
-            inputs = torch.tensor([[processor.start_id, *tokens[:-1]]])
-            logits = module.model(pixel_values=pixels[None], decoder_input_ids=inputs).logits[0]
-            nats += torch.nn.functional.cross_entropy(logits, torch.tensor(tokens), reduction="sum").item()
-            count += len(tokens)
-    return nats, count
+def reload(trainer, module, tmp_path):
+    """Save the trainer's model and load it into another module; returns the checkpoint."""
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"], strict=False)
+    return content
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "width"), PAIRS, ids=lambda value: str(value))
-def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_folder, tmp_path):
+def test_a_pair_trains_generates_and_reloads(encoder, decoder, width, flickr_folder, tmp_path):
     folder = save_captioner(tmp_path / "base", encoder, decoder, width)
     module, data = make(str(folder), flickr_folder)
     assert [len(find_blocks(side)) for side in (module.model.encoder, module.model.decoder)] == [3, 3]
@@ -64,29 +64,24 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
         torch.testing.assert_close(module.captioner.encode(batch), whole)
         assert module.captioner.depth == (0 if encoder == "swin" else 2)
 
-        nats, tokens = module.sum_nll_and_num_tokens(batch)
-        expected, count = separate_nats(module, batch)
-    assert tokens == count
-    assert nats.item() == pytest.approx(expected, rel=1e-4)
+        nll, tokens = module.sum_nll_and_num_tokens(batch)
+        processor = module.processor
+        rows = [[processor.encode_caption(text) for text in texts] for texts in batch.references]
+        expected = separate_nll(module.model, whole, rows, processor.start_id, processor.eos_id)
+    assert tokens == sum(len(caption) + 1 for row in rows for caption in row)
+    torch.testing.assert_close(nll, expected, rtol=1e-4, atol=0)
 
     # The same captions as transformers' own search from the same pixels.
     ids = module.model.generate(batch.pixel_values, max_length=6, num_beams=2, do_sample=False)
     assert module.generate(batch) == [module.processor.decode(row[1:]) for row in ids]
 
-    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
-    trainer = fit(module, data, tmp_path)
-    moved = {
-        name for name, weight in module.model.named_parameters() if not torch.equal(weight, before[name])
-    }
-    assert moved <= set(module.trained_weights())
-    assert {name.split(".")[0] for name in moved} >= {"encoder", "decoder"}
-    assert ("enc_to_dec_proj.weight" in moved) == (width != 32)
+    trainer, updated = fit(module, data, tmp_path)
+    assert updated <= set(module.trained_weights())
+    assert {name.split(".")[0] for name in updated} >= {"encoder", "decoder"}
+    assert ("enc_to_dec_proj.weight" in updated) == (width != 32)
 
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
     other, _ = make(str(folder), flickr_folder)
-    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
-    other.on_load_checkpoint(content)
-    other.load_state_dict(content["state_dict"], strict=False)
+    reload(trainer, other, tmp_path)
     with torch.no_grad():
         loss = module.eval().sum_nll_and_num_tokens(batch)[0]
         torch.testing.assert_close(other.eval().sum_nll_and_num_tokens(batch)[0], loss)
@@ -94,26 +89,20 @@ def test_a_pair_trains_captions_and_comes_back(encoder, decoder, width, flickr_f
 
 @pytest.mark.parametrize(("encoder", "decoder", "width"), [("vit", "gpt2", 16), ("swin", "bert", 32)])
 def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flickr_folder, tmp_path):
-    sources = save_halves(tmp_path, encoder, decoder, width)
+    sources = save_encoder_and_decoder(tmp_path, encoder, decoder, width)
     module, data = make(None, flickr_folder, from_encoder_decoder=sources)
     new = {name for name in module.trained_weights() if "cross" in name or name.startswith("enc_to_dec")}
     assert {name.split(".layer.")[-1].split(".h.")[-1][0] for name in new if "cross" in name} == set("012")
     assert ("enc_to_dec_proj.weight" in new) == (width != 32)
     before = {name: weight.detach().clone() for name, weight in module.trained_weights().items()}
-    trainer = fit(module, data, tmp_path)
-    moved = {
-        name for name, weight in module.trained_weights().items() if not torch.equal(weight, before[name])
-    }
-    assert {name for name in new if name.endswith("weight")} <= moved
+    trainer, updated = fit(module, data, tmp_path)
+    assert {name for name in new if name.endswith("weight")} <= updated
     assert module.generate(next(iter(data.val_dataloader())))
 
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
     torch.manual_seed(99)  # another process has other random numbers
     other, _ = make(None, flickr_folder, from_encoder_decoder=sources)
     assert other.base_sha256 == module.base_sha256
-    content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
-    other.on_load_checkpoint(content)
-    other.load_state_dict(content["state_dict"], strict=False)
+    reload(trainer, other, tmp_path)
     weights = dict(module.model.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
     with module.captioner.base_weights():

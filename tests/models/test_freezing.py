@@ -5,7 +5,15 @@ import re
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, SwinConfig, ViTConfig, ViTModel
+from transformers import (
+    AutoModel,
+    GPT2Config,
+    SwinConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTModel,
+)  # fmt: skip
 
 from src.models.freezing import choose_trainable, find_blocks
 from src.utils.errors import UserError
@@ -31,11 +39,6 @@ def test_blocks_of_flat_lists_and_of_stages_come_in_order():
 def test_a_stage_of_one_block_counts_as_its_block():
     swin = AutoModel.from_config(encoder_config("swin", depths=[1, 1]))
     assert [type(block).__name__ for block in find_blocks(swin)] == ["SwinLayer", "SwinLayer"]
-
-
-def test_a_module_without_blocks_is_told():
-    with pytest.raises(UserError, match="no list of transformer blocks"):
-        find_blocks(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "roberta", "bart"])
@@ -64,7 +67,7 @@ def test_a_projection_always_trains():
         assert {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"} <= trained(model)
 
 
-def test_fresh_weights_wake_their_whole_cross_attention():
+def test_newly_initialized_weights_train_their_whole_cross_attention():
     model = captioner("bert")
     new_weights = [name for name, _ in model.named_parameters() if "crossattention" in name]
     modules = choose_trainable(model, "last_blocks", 1, new_weights)
@@ -73,20 +76,23 @@ def test_fresh_weights_wake_their_whole_cross_attention():
     assert any(module is first for module in modules)
 
 
-@pytest.mark.parametrize("count", [-1, 3])
-def test_more_blocks_than_there_are(count):
-    with pytest.raises(
-        UserError, match=rf"num_layers_to_train={count}; expected 0 to 2, the blocks of the enc"
-    ):
-        choose_trainable(captioner(), "last_blocks", count)
+@pytest.mark.parametrize(
+    ("train", "count", "message"),
+    [
+        ("last_blocks", -1, "num_layers_to_train=-1; expected 0 to 2, the blocks of the enc"),
+        ("last_blocks", 3, "num_layers_to_train=3; expected 0 to 2, the blocks of the enc"),
+        ("last_blocks", 0, "num_layers_to_train=0 leaves nothing to train; expected 1 or more"),
+        ("head", 1, "expected one of last_blocks, cross_attention, lora, full"),
+    ],
+)
+def test_a_wrong_choice_is_one_line(train, count, message):
+    with pytest.raises(UserError, match=message):
+        choose_trainable(captioner(), train, count)
+    with pytest.raises(UserError, match="no list of transformer blocks"):
+        find_blocks(nn.Linear(2, 2))
 
 
-def test_an_unknown_way_is_told_with_the_known_ones():
-    with pytest.raises(UserError, match="expected one of last_blocks, cross_attention, lora, full"):
-        choose_trainable(captioner(), "head", 1)
-
-
-def test_a_decoder_without_a_known_cross_attention_is_told():
+def test_a_decoder_without_a_known_cross_attention_is_an_error():
     model = captioner()
     for block in model.decoder.transformer.h:
         block.look = block.crossattention
@@ -96,7 +102,10 @@ def test_a_decoder_without_a_known_cross_attention_is_told():
         choose_trainable(model, "cross_attention", 1)
 
 
-def test_the_choice_of_one_block_of_the_default_model_is_whole():
+def test_the_default_model_trains_16539648_weights():
     with torch.device("meta"):
-        encoder = ViTModel(ViTConfig())
-    assert sum(weight.numel() for weight in find_blocks(encoder)[-1].parameters()) == 7_087_872
+        config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), GPT2Config())
+        model = VisionEncoderDecoderModel(config)
+    blocks = choose_trainable(model, "last_blocks", 1)
+    assert [sum(w.numel() for w in block.parameters()) for block in blocks] == [7_087_872, 9_451_776]
+    assert sum(w.numel() for w in model.parameters() if w.requires_grad) == 16_539_648

@@ -15,7 +15,7 @@ from tests.models.random_captioner import (
     packed,
     random_captions,
     random_states,
-    separate_nats,
+    separate_nll,
 )
 
 
@@ -24,23 +24,23 @@ from tests.models.random_captioner import (
 def test_packed_captions_have_the_loss_of_separate_ones(kind, attention):
     model, rows, states = captioner(kind), random_captions(), random_states()
     model.set_attn_implementation(attention)
-    nats, tokens = packed_loss(model, states, packed(rows))
-    torch.testing.assert_close(nats, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
+    nll, tokens = packed_loss(model, states, packed(rows))
+    torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
     assert tokens == sum(len(caption) + 1 for row in rows for caption in row)
-    assert nats.dtype == torch.float32
+    assert nll.dtype == torch.float32
     assert tokens.dtype == torch.int64
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_states_of_another_width_go_through_the_projection_and_train_it(kind):
     model, rows, states = captioner(kind, width=16), random_captions(), random_states()
-    nats, _ = packed_loss(model, states, packed(rows))
-    torch.testing.assert_close(nats, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
-    nats.backward()
+    nll, _ = packed_loss(model, states, packed(rows))
+    torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
+    nll.backward()
     assert model.enc_to_dec_proj.weight.grad.abs().sum() > 0
 
 
-def test_a_wrapped_part_goes_through_transformers_own_forward():
+def test_a_wrapped_module_goes_through_transformers_own_forward():
     model, rows, states = captioner(), random_captions(), random_states()
     expected, _ = packed_loss(model, states, packed(rows))
 
@@ -55,7 +55,7 @@ def test_a_wrapped_part_goes_through_transformers_own_forward():
     model.decoder.transformer.h[1].mlp.c_fc = Wrapped(model.decoder.transformer.h[1].mlp.c_fc)
     assert not is_plain_gpt2(model.decoder)
     found, _ = packed_loss(model, states, packed(rows))
-    torch.testing.assert_close(found, separate_nats(model, states, rows), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
     assert not torch.isclose(found, expected)
 
 
@@ -92,11 +92,11 @@ def test_twenty_steps_give_the_losses_of_transformers_trainer(tmp_path):
     optimizer = torch.optim.AdamW(freeze_all_but(model, 1), lr=1e-3, weight_decay=0.0)
     ours = []
     for rows, states in batches:
-        nats, tokens = packed_loss(model, states, packed(rows))
-        (nats / tokens).backward()
+        nll, tokens = packed_loss(model, states, packed(rows))
+        (nll / tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
-        ours.append((nats / tokens).item())
+        ours.append((nll / tokens).item())
 
     freeze_all_but(twin, 1)
     theirs = []

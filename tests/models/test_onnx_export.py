@@ -58,13 +58,13 @@ def test_the_script_beside_the_graphs_captions_without_torch(run, exported, flic
     assert "torch" not in (exported / "onnx" / "caption.py").read_text().split('"""')[2]
 
 
-def test_graphs_of_another_model_are_refused(exported, tiny_checkpoint):
+def test_graphs_of_another_model_are_rejected(exported, tiny_checkpoint):
     other = open_captioner(tiny_checkpoint)
     with pytest.raises(UserError, match=r"logits differ by .*; expected at most 1e-03; set onnx=false"):
         check_graphs(other.model, other.processor, exported / "onnx", 12)
 
 
-def test_a_model_that_cannot_be_exported_is_refused_in_one_line(run, tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_exported_is_rejected_in_one_line(run, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no such operator\nmany lines")
 

@@ -1,4 +1,4 @@
-"""A checkpoint is loaded whole or refused in one line that names the setting and what is wrong."""
+"""A checkpoint is loaded whole or rejected in one line that names the setting and the error."""
 
 import json
 import shutil
@@ -10,12 +10,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from src.models.pretrained import load_captioner, load_image_processor
 from src.utils.errors import UserError
-from tests.models.folders import save_halves, save_inputs
+from tests.models.folders import save_encoder_and_decoder, save_inputs
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory):
-    return save_halves(tmp_path_factory.mktemp("halves"), "vit", "gpt2")
+def sources(tmp_path_factory):
+    return save_encoder_and_decoder(tmp_path_factory.mktemp("sources"), "vit", "gpt2")
 
 
 @pytest.fixture
@@ -29,45 +29,36 @@ def change_weights(folder, change):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def told(match, *args, **settings):
+def assert_rejected(match, *args, **settings):
     with pytest.raises(UserError, match=match) as caught:
         load_captioner(*args, **settings)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_folder_holds_is_what_is_loaded(tiny_checkpoint):
-    found = load_captioner(str(tiny_checkpoint), revision="v9")  # a folder has no revisions
+def test_a_folder_loads_its_weights_and_has_no_revisions(tiny_checkpoint):
+    found = load_captioner(str(tiny_checkpoint), revision="v9")
     assert (found.base_id, found.new_weights) == (str(tiny_checkpoint), frozenset())
     assert not found.model.training
     saved = load_file(tiny_checkpoint / "model.safetensors")
     assert torch.equal(found.model.decoder.transformer.wpe.weight, saved["decoder.transformer.wpe.weight"])
 
 
-def test_without_a_checkpoint_there_is_nothing_to_load():
-    told("model.checkpoint is empty; expected a hub id or a folder", None)
-    told("model.checkpoint is empty", "")
+def test_no_checkpoint_and_another_architecture_are_rejected(sources):
+    assert_rejected("model.checkpoint is empty; expected a hub id or a folder", None)
+    assert_rejected("is a 'gpt2' model; expected a VisionEncoderDecoderModel", sources["decoder"])
 
 
-def test_another_architecture_is_told(halves):
-    told(
-        r"is a 'gpt2' model; expected a VisionEncoderDecoderModel .*; set model.checkpoint=",
-        halves["decoder"],
-    )
-
-
-def test_weights_that_are_missing_are_told_and_a_pooler_may_be(folder):
+def test_missing_weights_are_rejected_and_a_pooler_may_be_missing(folder):
     change_weights(folder, lambda weights: [weights.pop(n) for n in list(weights) if "pooler" in n])
     load_captioner(str(folder))
     change_weights(folder, lambda weights: [weights.pop(n) for n in list(weights) if "h.1.mlp" in n])
-    told(r"lacks 4 weights of its config \(decoder\.transformer\.h\.1\.mlp", str(folder))
+    assert_rejected(r"lacks 4 weights of its config \(decoder\.transformer\.h\.1\.mlp", str(folder))
 
 
-def test_weights_of_another_shape_are_told(folder):
-    def cut(weights):
-        weights["encoder.layernorm.bias"] = weights["encoder.layernorm.bias"][:-1].clone()
-
-    change_weights(folder, cut)
-    told(r"encoder\.layernorm\.bias has the shape \(31,\), its config has \(32,\)", str(folder))
+def test_weights_of_another_shape_are_rejected(folder):
+    name = "encoder.layernorm.bias"
+    change_weights(folder, lambda weights: weights.update({name: weights[name][:-1].clone()}))
+    assert_rejected(r"encoder\.layernorm\.bias has the shape \(31,\), its config has \(32,\)", str(folder))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -75,10 +66,10 @@ def test_weights_that_are_not_finite_are_refused(folder, value):
     change_weights(
         folder, lambda weights: weights["decoder.transformer.wpe.weight"].view(-1)[7:8].fill_(value)
     )
-    told(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
+    assert_rejected(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
 
 
-def test_weights_without_a_place_are_noted(folder, caplog):
+def test_unused_weights_are_logged(folder, caplog):
     caplog.set_level("INFO")
     change_weights(folder, lambda weights: weights.update({"decoder.extra.weight": torch.zeros(2)}))
     load_captioner(str(folder))
@@ -86,61 +77,63 @@ def test_weights_without_a_place_are_noted(folder, caplog):
 
 
 @pytest.mark.parametrize(
-    ("names", "part"),
+    ("names", "what"),
     [(("tokenizer.json", "tokenizer_config.json"), "tokenizer"), (("preprocessor_config.json",), "image processor"),
      (("model.safetensors",), "model")],
 )  # fmt: skip
-def test_a_part_that_is_missing_is_named(folder, names, part):
+def test_a_missing_file_is_named(folder, names, what):
     for name in names:
         (folder / name).unlink()
-    told(f"its {part} cannot be loaded .*; expected a folder in save_pretrained's layout", str(folder))
+    assert_rejected(
+        f"its {what} cannot be loaded .*; expected a folder in save_pretrained's layout", str(folder)
+    )
 
 
-def test_halves_are_joined_by_new_weights_that_the_seed_decides(halves):
-    found = load_captioner(from_encoder_decoder=halves, seed=3)
-    assert found.base_id == f"{halves['encoder']} + {halves['decoder']}"
+def test_new_weights_of_a_joined_model_depend_on_the_seed(sources):
+    found = load_captioner(from_encoder_decoder=sources, seed=3)
+    assert found.base_id == f"{sources['encoder']} + {sources['decoder']}"
     assert found.new_weights
     assert all("cross" in name for name in found.new_weights)
-    again, other = (load_captioner(from_encoder_decoder=halves, seed=seed) for seed in (3, 4))
-    drawn = max(found.new_weights, key=lambda name: found.model.get_parameter(name).std())
-    assert torch.equal(found.model.get_parameter(drawn), again.model.get_parameter(drawn))
-    assert not torch.equal(found.model.get_parameter(drawn), other.model.get_parameter(drawn))
+    again, other = (load_captioner(from_encoder_decoder=sources, seed=seed) for seed in (3, 4))
+    random = max(found.new_weights, key=lambda name: found.model.get_parameter(name).std())
+    assert torch.equal(found.model.get_parameter(random), again.model.get_parameter(random))
+    assert not torch.equal(found.model.get_parameter(random), other.model.get_parameter(random))
 
 
-def test_halves_that_cannot_be_joined_are_told(halves, tmp_path):
-    told(
-        "expected an encoder, a decoder and no revision", from_encoder_decoder={"encoder": halves["encoder"]}
+def test_sources_that_cannot_be_joined_are_assert_rejected(sources, tmp_path):
+    assert_rejected(
+        "expected an encoder, a decoder and no revision", from_encoder_decoder={"encoder": sources["encoder"]}
     )
-    told("expected an encoder, a decoder and no revision", None, "v2", halves)
-    told("expected an encoder, a decoder", from_encoder_decoder=halves | {"decoder": ""})
-    gone = halves | {"decoder": str(tmp_path / "gone")}
-    told(r"model\.from_encoder_decoder\.decoder=.*does not exist", from_encoder_decoder=gone)
-    incomplete = shutil.copytree(halves["encoder"], tmp_path / "incomplete")
+    assert_rejected("expected an encoder, a decoder and no revision", None, "v2", sources)
+    assert_rejected("expected an encoder, a decoder", from_encoder_decoder=sources | {"decoder": ""})
+    gone = sources | {"decoder": str(tmp_path / "gone")}
+    assert_rejected(r"model\.from_encoder_decoder\.decoder=.*does not exist", from_encoder_decoder=gone)
+    incomplete = shutil.copytree(sources["encoder"], tmp_path / "incomplete")
     change_weights(incomplete, lambda weights: [weights.pop(n) for n in list(weights) if "layer.0" in n])
-    told(r"model\.from_encoder_decoder\.encoder=.* lacks \d+ weights .*; expected a whole image encoder",
-         from_encoder_decoder=halves | {"encoder": str(incomplete)})  # fmt: skip
+    assert_rejected(r"model\.from_encoder_decoder\.encoder=.* lacks \d+ weights .*; expected a whole image encoder",
+         from_encoder_decoder=sources | {"encoder": str(incomplete)})  # fmt: skip
 
 
-def test_a_decoder_that_has_a_cross_attention_is_told(halves, tmp_path):
+def test_a_decoder_that_has_a_cross_attention_is_assert_rejected(sources, tmp_path):
     """It would bring weights for another encoder, none of them new."""
-    joined = load_captioner(from_encoder_decoder=halves)
+    joined = load_captioner(from_encoder_decoder=sources)
     joined.model.decoder.save_pretrained(tmp_path)
     save_inputs(tmp_path, None, "gpt2")
     assert json.loads((tmp_path / "config.json").read_text())["add_cross_attention"]
-    told(r"takes no new cross-attention; expected a text decoder such as gpt2",
-         from_encoder_decoder=halves | {"decoder": str(tmp_path)})  # fmt: skip
+    assert_rejected(r"takes no new cross-attention; expected a text decoder such as gpt2",
+         from_encoder_decoder=sources | {"decoder": str(tmp_path)})  # fmt: skip
 
 
-def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_told(halves, tmp_path):
+def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_assert_rejected(sources, tmp_path):
     config = CLIPVisionConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
                               image_size=48, patch_size=8)  # fmt: skip
     CLIPVisionModel(config).save_pretrained(tmp_path)
     save_inputs(tmp_path, "vit", None)
-    told("the image processor gives 32 x 32 pixels and the encoder takes 48 x 48",
-         from_encoder_decoder=halves | {"encoder": str(tmp_path)})  # fmt: skip
+    assert_rejected("the image processor gives 32 x 32 pixels and the encoder takes 48 x 48",
+         from_encoder_decoder=sources | {"encoder": str(tmp_path)})  # fmt: skip
 
 
-def test_the_load_image_processor_a_folder_with_an_odd_name(tiny_checkpoint, tmp_path):
+def test_load_image_processor_takes_folders_with_special_characters(tiny_checkpoint, tmp_path):
     for name in ("a@b", "a + b"):
         folder = shutil.copytree(tiny_checkpoint, tmp_path / name)
         assert load_image_processor(str(folder)).size == {"height": 32, "width": 32}

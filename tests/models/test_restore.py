@@ -1,4 +1,4 @@
-"""A captioner is rebuilt from whatever it was saved as; a stranger's checkpoint chooses nothing but plain settings."""
+"""A captioner is rebuilt from any saved form; a foreign checkpoint chooses nothing but plain settings."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def rewrite(run: Path, target: Path, model: dict | None = None, **changes) -> Pa
     return target
 
 
-def refused(match, function, *args):
+def rejected(match, function, *args):
     with pytest.raises(UserError, match=match) as caught:
         function(*args)
     assert "\n" not in str(caught.value)
@@ -75,11 +75,11 @@ def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_
 def test_a_generation_config_out_of_range_or_of_another_type_is_one_line(tiny_checkpoint, tmp_path, values):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
     (folder / "generation_config.json").write_text(json.dumps(values))
-    refused("checkpoint=", open_captioner, folder)
+    rejected("checkpoint=", open_captioner, folder)
 
 
 def test_a_checkpoint_with_too_many_beams_is_one_line(run, tmp_path):
-    refused("num_beams=1000000000; expected", open_captioner,
+    rejected("num_beams=1000000000; expected", open_captioner,
             rewrite(run, tmp_path / "x.ckpt", {"num_beams": 10**9}))  # fmt: skip
 
 
@@ -94,18 +94,18 @@ def test_the_generation_length_of_the_data_is_kept(run, tmp_path):
 
 def test_a_checkpoint_cannot_choose_the_model_class_and_unknown_settings_are_named(run, tmp_path):
     changed = rewrite(run, tmp_path / "x.ckpt", {"_target_": "os.system"})
-    refused(r"model\._target_=os\.system; expected src\.models", open_captioner, changed)
+    rejected(r"model\._target_=os\.system; expected src\.models", open_captioner, changed)
     changed = rewrite(run, tmp_path / "x.ckpt", {"warp": 9, "renamed": None})
-    refused(r"model\.warp, which is not known here", open_captioner, changed)
+    rejected(r"model\.warp, which is not known here", open_captioner, changed)
 
 
 @pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a${now:}", {"x": {"_target_": "os.mkdir"}}, {"_args_": [1]},
                                    "???", [{"_target_": "os.mkdir"}], {1, 2}])  # fmt: skip
-def test_interpolations_and_classes_in_a_checkpoint_are_refused(value, monkeypatch):
+def test_interpolations_and_classes_in_a_checkpoint_are_rejected(value, monkeypatch):
     monkeypatch.setenv("SECRET", "hidden")
     data = {"_target_": FLICKR, "data_dir": value}
-    told = refused("nothing of it was built", rebuilt_settings, {"datamodule": data}, "x.ckpt")
-    assert "hidden" not in told
+    line = rejected("nothing of it was built", rebuilt_settings, {"datamodule": data}, "x.ckpt")
+    assert "hidden" not in line
 
 
 def test_a_checkpoint_can_neither_download_nor_write_nor_add_settings():
@@ -130,28 +130,28 @@ def test_a_checkpoint_can_neither_download_nor_write_nor_add_settings():
 @pytest.mark.parametrize(
     "target",
     ["os.system", "src.datamodule.images.decode.os.mkdir", "src.datamodule.nothing.FlickrDataModule",
-     "src.datamodule.flickr.Nothing", "tests.datamodule.tiny.DrawnDataModule", 7, None],
+     "src.datamodule.flickr.Nothing", "tests.datamodule.tiny.SyntheticDataModule", 7, None],
 )  # fmt: skip
 def test_only_our_data_modules_are_built_from_a_checkpoint(target):
     config = {"datamodule": {"_target_": target}}
-    refused("a data module of src/datamodule", rebuilt_settings, config, "x.ckpt")
+    rejected("a data module of src/datamodule", rebuilt_settings, config, "x.ckpt")
 
 
 def test_a_base_that_was_moved_is_named_and_can_be_given(tiny_checkpoint, tmp_path):
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     save_run(tmp_path / "run", base)
     moved = base.rename(tmp_path / "elsewhere")
-    refused(r"was trained on .*base, which does not exist; .* set base=", open_captioner, tmp_path / "run")
+    rejected(r"was trained on .*base, which does not exist; .* set base=", open_captioner, tmp_path / "run")
     assert open_captioner(tmp_path / "run", base=str(moved)).base == str(moved)
 
 
-def test_another_base_is_refused(run, tiny_checkpoint, tmp_path):
+def test_another_base_is_rejected(run, tiny_checkpoint, tmp_path):
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
     found = open_captioner(tiny_checkpoint)
     with torch.no_grad():
         found.model.decoder.transformer.wte.weight += 1
     found.model.save_pretrained(other)
-    refused(
+    rejected(
         r"trained on .*; expected the same base weights; set checkpoint=", open_captioner, run, str(other)
     )
 
@@ -180,16 +180,16 @@ def test_a_base_inside_the_project_is_found_by_the_projects_name(run, tiny_check
     [("nowhere.ckpt", "does not exist"), ("empty_run", "holds no checkpoints"), ("./nothing", "does not exist"),
      ("notes.txt", "is damaged")],
 )  # fmt: skip
-def test_what_is_no_captioner_is_refused_in_one_line(checkpoint, match, tmp_path, monkeypatch):
+def test_what_is_no_captioner_is_rejected_in_one_line(checkpoint, match, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty_run").mkdir()
     (tmp_path / "empty_run" / "run.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("no checkpoint")
-    assert "checkpoint=" in refused(match, open_captioner, checkpoint)
+    assert "checkpoint=" in rejected(match, open_captioner, checkpoint)
 
 
 def test_restore_needs_a_run(tiny_checkpoint):
-    refused("is not of a run", restore, tiny_checkpoint)
+    rejected("is not of a run", restore, tiny_checkpoint)
 
 
 def test_load_from_checkpoint_of_lightning_needs_the_file_alone(run):

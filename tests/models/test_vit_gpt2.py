@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -13,14 +12,13 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.flickr import FlickrDataModule
 from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, read_checkpoint
 from src.models.optimization import linear_with_warmup
-from src.models.token_mean import TokenMean
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 
 
 @pytest.fixture
 def make(tiny_checkpoint, flickr_folder):
-    """A module and a connected data module: `make(train="full")`."""
+    """A module and a data module: `make(train="full")`."""
 
     def build(data=None, **settings):
         settings = {
@@ -50,52 +48,17 @@ def weights(module):
     return {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
 
 
-def test_only_the_last_blocks_train_and_the_others_do_not_move(make, tmp_path):
+def test_only_the_last_blocks_train_and_the_others_stay_equal(make, tmp_path):
     module, data = make()
     before = weights(module)
     trainer(tmp_path).fit(module, data)
-    moved = {name for name, weight in weights(module).items() if not torch.equal(weight, before[name])}
-    assert moved
-    assert moved <= set(module.trained_weights())
-    assert all(".2." in name for name in moved)  # the third of three blocks
-    assert {name.split(".")[0] for name in moved} == {"encoder", "decoder"}
-    # Softmax does not change when all keys move alike: a key bias has no gradient but rounding.
-    assert len(moved) >= len(module.trained_weights()) - 1
-
-
-def test_the_default_model_trains_16539648_weights():
-    from transformers import GPT2Config, VisionEncoderDecoderConfig, ViTConfig
-
-    from src.models.freezing import choose_trainable
-
-    with torch.device("meta"):
-        model = VisionEncoderDecoderModel(
-            VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(), GPT2Config())
-        )
-    encoder, decoder = choose_trainable(model, "last_blocks", 1)
-    count = [sum(weight.numel() for weight in block.parameters()) for block in (encoder, decoder)]
-    assert count == [7_087_872, 9_451_776]
-    assert sum(w.numel() for w in model.parameters() if w.requires_grad) == 16_539_648
-
-
-def test_the_loss_is_that_of_transformers_over_single_captions(make):
-    module, data = make()
-    batch = next(iter(data.val_dataloader()))
-    with torch.no_grad():
-        nats, tokens = module.sum_nll_and_num_tokens(batch)
-        expected, count = 0.0, 0
-        processor = module.processor
-        for row, references in enumerate(batch.references):
-            for caption in references:
-                ids = [*processor.encode_caption(caption), processor.eos_id]
-                labels = torch.tensor([ids])
-                inputs = torch.tensor([[processor.start_id, *ids[:-1]]])
-                loss = module.model(
-                    pixel_values=batch.pixel_values[row : row + 1], decoder_input_ids=inputs, labels=labels
-                ).loss
-                expected, count = expected + loss.item() * len(ids), count + len(ids)
-    assert tokens.item() == count
-    assert nats.item() == pytest.approx(expected, rel=1e-5)
+    updated = {name for name, weight in weights(module).items() if not torch.equal(weight, before[name])}
+    assert updated
+    assert updated <= set(module.trained_weights())
+    assert all(".2." in name for name in updated)  # the third of three blocks
+    assert {name.split(".")[0] for name in updated} == {"encoder", "decoder"}
+    # Softmax does not change when all keys change alike: a key bias has no gradient but rounding.
+    assert len(updated) >= len(module.trained_weights()) - 1
 
 
 def test_one_batch_can_be_overfitted(make):
@@ -104,22 +67,13 @@ def test_one_batch_can_be_overfitted(make):
     assert len(batch) >= 6
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
-    for _ in range(150):
-        nats, tokens = module.sum_nll_and_num_tokens(batch)
+    for _ in range(100):
+        nll, tokens = module.sum_nll_and_num_tokens(batch)
         optimizer.zero_grad()
-        (nats / tokens).backward()
+        (nll / tokens).backward()
         optimizer.step()
-        losses.append((nats / tokens).item())
+        losses.append((nll / tokens).item())
     assert losses[-1] < 0.1 * losses[0]
-
-
-def test_same_seed_same_weights(make, tmp_path):
-    runs = []
-    for _ in range(2):
-        module, data = make()
-        trainer(tmp_path).fit(module, data)
-        runs.append(weights(module))
-    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
 def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(
@@ -150,7 +104,7 @@ def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads
 def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
     module, data = make()
     trainer(tmp_path, max_epochs=2).fit(module, data)
-    unbroken = weights(module)
+    uninterrupted = weights(module)
 
     first, data = make()
     interrupted = trainer(tmp_path, max_epochs=1)
@@ -160,7 +114,7 @@ def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
     trainer(tmp_path, max_epochs=2).fit(
         second, data, ckpt_path=tmp_path / "interrupted.ckpt", weights_only=True
     )
-    assert all(torch.equal(weight, unbroken[name]) for name, weight in weights(second).items())
+    assert all(torch.equal(weight, uninterrupted[name]) for name, weight in weights(second).items())
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer(make, tmp_path):
@@ -175,49 +129,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer(make, tmp_path):
     assert all(torch.equal(weight, before[name]) for name, weight in weights(module).items())
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"train": "all"}, "model.train='all'"),
-        ({"num_layers_to_train": 4}, "num_layers_to_train=4"),
-        ({"num_layers_to_train": 0}, "num_layers_to_train=0 leaves nothing to train; expected 1 or more"),
-        ({"max_length": 4000}, r"model\.max_length=4000; expected 2 to \d+ tokens"),
-    ],
-)
-def test_a_wrong_setting_is_one_line(make, settings, message):
-    with pytest.raises(UserError, match=message):
-        make(**settings)
-
-
-def test_training_needs_an_optimizer(make, tmp_path):
-    module, data = make(optimizer=None)
+def test_training_needs_an_optimizer_and_a_schedule_needs_an_end(make, tmp_path):
     with pytest.raises(UserError, match=r"model\.optimizer=null"):
-        trainer(tmp_path).fit(module, data)
-
-
-def test_a_schedule_needs_an_end(make, tmp_path):
+        trainer(tmp_path).fit(*make(optimizer=None))
     schedule = {"scheduler": linear_with_warmup, "interval": "step", "frequency": 1, "monitor": "val/loss"}
     module, data = make(lr_scheduler=schedule)
     with pytest.raises(UserError, match=r"trainer\.max_epochs=-1 with a schedule; expected an end"):
         trainer(tmp_path, max_epochs=-1).fit(module, data)
 
 
-def fitted_schedule(make, tmp_path, epochs, **schedule):
-    """Learning rates of the epochs' first steps."""
-    seen = []
-    module, data = make(
-        {"num_samples": 80}, lr_scheduler={"scheduler": partial(linear_with_warmup, warmup=0.0), **schedule}
-    )
-    module.on_train_epoch_start = lambda: seen.append(module.trainer.optimizers[0].param_groups[0]["lr"])
-    trainer(tmp_path, max_epochs=epochs).fit(module, data)
-    return seen
-
-
-def test_a_schedule_per_epoch_counts_epochs(make, tmp_path):
-    rates = fitted_schedule(make, tmp_path, 4, interval="epoch", frequency=1)
-    assert rates == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
-    rates = fitted_schedule(make, tmp_path, 4, interval="epoch", frequency=2)
-    assert rates == pytest.approx([1e-2, 1e-2, 0.5e-2, 0.5e-2])
+@pytest.mark.parametrize(
+    ("warmup", "frequency", "expected"),
+    [(0.0, 1, [1, 0.75, 0.5, 0.25]), (0.0, 2, [1, 1, 0.5, 0.5]), (0.5, 1, [0.5, 1, 1, 0.5])],
+)
+def test_a_schedule_per_epoch_counts_epochs_and_none_has_rate_0(make, tmp_path, warmup, frequency, expected):
+    found = []
+    schedule = {"scheduler": partial(linear_with_warmup, warmup=warmup), "interval": "epoch"}
+    module, data = make({"num_samples": 80}, lr_scheduler={**schedule, "frequency": frequency})
+    module.on_train_epoch_start = lambda: found.append(module.trainer.optimizers[0].param_groups[0]["lr"])
+    trainer(tmp_path, max_epochs=4).fit(module, data)
+    assert found == pytest.approx([1e-2 * factor for factor in expected])
 
 
 class Gradients(pl.Callback):
@@ -247,9 +178,9 @@ def fit_gradients(make, tmp_path, seen, data=None, optimizer=None, **settings):
     module, data = make(
         {"num_samples": 60, **(data or {})}, optimizer=optimizer or partial(torch.optim.SGD, lr=1.0)
     )
-    for part in module.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
     before = weights(module)
     settings = {"max_epochs": 1, "max_steps": 1, "limit_val_batches": 0, "log_every_n_steps": 1} | settings
     trainer(tmp_path, callbacks=[seen], **settings).fit(module, data)
@@ -280,8 +211,8 @@ def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
     norm = seen.before[0].norm().item() / scale
     assert norm > 0.5
     assert seen.logged[0] == pytest.approx(norm, rel=1e-4)
-    moved = [(weight - before[name]).flatten() for name, weight in weights(module).items()]
-    assert torch.cat(moved).norm().item() == pytest.approx(0.5, rel=1e-2)
+    updated = [(weight - before[name]).flatten() for name, weight in weights(module).items()]
+    assert torch.cat(updated).norm().item() == pytest.approx(0.5, rel=1e-2)
 
 
 def test_accumulated_batches_have_the_gradient_of_one_batch_of_all_their_images(make, tmp_path):
@@ -294,7 +225,7 @@ def test_accumulated_batches_have_the_gradient_of_one_batch_of_all_their_images(
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_gradient_that_is_not_finite_moves_no_weight(make, tmp_path, value):
+def test_a_gradient_that_is_not_finite_changes_no_weight(make, tmp_path, value):
     module, data = make(optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
     before = weights(module)
     with pytest.raises(
@@ -302,23 +233,6 @@ def test_a_gradient_that_is_not_finite_moves_no_weight(make, tmp_path, value):
     ):
         trainer(tmp_path, callbacks=[Gradients(value)], gradient_clip_val=1.0).fit(module, data)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(module).items())
-
-
-def test_a_mean_over_tokens_counts_each_token_once():
-    mean = TokenMean()
-    assert math.isnan(mean.compute(None))
-    mean.update(torch.tensor(6.0), torch.tensor(2))
-    mean.update(torch.tensor(4.0), torch.tensor(8))
-    assert mean.compute(None) == 1.0
-    for first, expected in (
-        (True, [3.0, 2.0]),
-        (False, [0.0, 0.0]),
-    ):  # sums of a checkpoint count in one process
-        mean.load([3.0, 2.0], SimpleNamespace(is_global_zero=first))
-        assert mean.sync(None) == expected
-    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda sums, reduce_op: sums * 2)
-    mean.load([3.0, 2.0], None)
-    assert mean.sync(SimpleNamespace(world_size=2, strategy=strategy)) == [6.0, 4.0]
 
 
 def test_a_test_leaves_a_caption_of_each_image(make, tmp_path):
