@@ -100,7 +100,7 @@ def test_new_weights_of_a_joined_model_depend_on_the_seed(sources):
     assert not torch.equal(found.model.get_parameter(random), other.model.get_parameter(random))
 
 
-def test_sources_that_cannot_be_joined_are_assert_rejected(sources, tmp_path):
+def test_sources_that_cannot_be_joined_are_rejected(sources, tmp_path):
     assert_rejected(
         "expected an encoder, a decoder and no revision", from_encoder_decoder={"encoder": sources["encoder"]}
     )
@@ -114,7 +114,7 @@ def test_sources_that_cannot_be_joined_are_assert_rejected(sources, tmp_path):
          from_encoder_decoder=sources | {"encoder": str(incomplete)})  # fmt: skip
 
 
-def test_a_decoder_that_has_a_cross_attention_is_assert_rejected(sources, tmp_path):
+def test_a_decoder_that_has_a_cross_attention_is_rejected(sources, tmp_path):
     """It would bring weights for another encoder, none of them new."""
     joined = load_captioner(from_encoder_decoder=sources)
     joined.model.decoder.save_pretrained(tmp_path)
@@ -124,7 +124,7 @@ def test_a_decoder_that_has_a_cross_attention_is_assert_rejected(sources, tmp_pa
          from_encoder_decoder=sources | {"decoder": str(tmp_path)})  # fmt: skip
 
 
-def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_assert_rejected(sources, tmp_path):
+def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_rejected(sources, tmp_path):
     config = CLIPVisionConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
                               image_size=48, patch_size=8)  # fmt: skip
     CLIPVisionModel(config).save_pretrained(tmp_path)
