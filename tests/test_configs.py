@@ -16,6 +16,7 @@ from tests.utils.composing import ROOT, composed, job
 
 CONFIGS = ROOT / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "local")
+COMPLETE = [file for file in FILES if file != Path("datamodule/base.yaml")]  # which has no class of its own
 ENTRIES = ("train", "eval")
 NEED_AN_ACCOUNT = ("wandb", "mlflow", "neptune", "comet", "aim")
 DOWNLOAD = ("datamodule.download=true",)
@@ -103,7 +104,7 @@ def groups() -> set[str]:
     return set(composed(full=True).hydra.runtime.choices)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize("file", COMPLETE, ids=str)
 def test_everything_named_can_be_made(file, make_once, groups):
     folder, build = make_once
     words = overrides_for(file)

@@ -108,7 +108,7 @@ def test_the_command_line_has_the_last_word(tmp_path, trained):
 def test_half_precision_of_a_gpu_is_left_there(tmp_path, trained):
     with job(tmp_path, name="eval") as config:
         merged = with_training_config(config, trained | {"trainer": {"precision": "16-mixed"}})
-    assert merged.trainer.precision == "auto"
+    assert merged.trainer.precision is None
 
 
 def test_a_predictions_file_is_scored_again_without_a_model(finished, tmp_path, monkeypatch):
