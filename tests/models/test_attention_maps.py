@@ -79,8 +79,8 @@ def test_a_longer_neighbour_changes_nothing():
     assert torch.allclose(alone.heat, beside.heat, atol=1e-6)
 
 
-def test_a_word_looks_where_its_tokens_attend():
-    """Patches that all hold one vector get equal attention; the one that matches every query takes it."""
+def test_the_map_of_a_word_is_where_its_tokens_attend():
+    """Patches that all hold one vector get equal attention; the one that matches every query gets all of it."""
     model = captioner()
     cross = model.decoder.transformer.h[-1].crossattention
     encoded = states(1)
@@ -104,13 +104,6 @@ def test_a_token_has_the_attention_of_the_position_that_generates_it():
         rows[0], first_alone[0], atol=1e-6
     )  # generated from the start token, not from itself
     assert torch.allclose(rows.sum(dim=-1), torch.ones(len(ids)))
-
-
-def test_the_attention_function_is_put_back():
-    model = captioner()
-    before = model.decoder.config._attn_implementation
-    word_attention(model, Pieces(), states(), ["a dog", "a"])
-    assert model.decoder.config._attn_implementation == before == "sdpa"
 
 
 def test_an_empty_caption_has_no_words():
@@ -166,12 +159,12 @@ def transform(resize, crop):
         ((100, 100), (200, 200), (100, 100), (0, 0, 1, 1)),
     ],
 )
-def test_what_the_encoder_saw_of_a_image(resize, crop, size, region):
+def test_the_visible_crop_of_an_image(resize, crop, size, region):
     assert visible_crop(transform(resize, crop), *size) == pytest.approx(region)
 
 
-def test_the_part_that_was_seen_is_the_part_that_was_kept():
-    """After the crop of an image with a bright left side the bright fraction is that of the region."""
+def test_the_visible_crop_is_what_the_transform_keeps():
+    """After the crop of an image with a bright left side the bright fraction is that of the crop."""
     image = torch.zeros(3, 100, 300, dtype=torch.uint8)
     image[:, :, :120] = 255
     seen = transform(100, (100, 100)).resize_and_crop(image)

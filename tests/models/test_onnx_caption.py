@@ -1,7 +1,6 @@
-"""The script exported with the graphs: the product's pixels, tokens until the end."""
+"""The script exported with the graphs reads images as this project does."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,44 +11,6 @@ from src.datamodule.images.decode import load_image
 from src.datamodule.images.transform import ImageTransform
 
 script = pytest.importorskip("src.models.onnx_caption", exc_type=ImportError)
-HEADS, PATCHES, WIDTH, VOCABULARY, END = 2, 5, 3, 12, 0
-
-
-class Encoder:
-    """Return keys and values of one block, the mean of the pixels in all of them."""
-
-    def run(self, names, inputs):
-        (pixels,) = inputs.values()
-        return [np.full((1, HEADS, PATCHES, WIDTH), pixels.mean(), np.float32)] * 2
-
-
-class Decoder:
-    """Generate given tokens in order, and check the inputs against the graph's form."""
-
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-    def get_inputs(self):
-        return [SimpleNamespace(name=n) for n in ("input_ids", "cross.0.key", "cross.0.value", "past.0.key",
-                                                  "past.0.value")]  # fmt: skip
-
-    def run(self, names, inputs):
-        past = inputs["past.0.key"]
-        steps = past.shape[2]
-        assert past.shape == inputs["past.0.value"].shape == (1, HEADS, steps, WIDTH)
-        assert inputs["cross.0.key"].shape == (1, HEADS, PATCHES, WIDTH)
-        assert inputs["input_ids"].tolist() == [[self.tokens[steps - 1] if steps else END]]
-        logits = np.zeros((1, VOCABULARY), np.float32)
-        logits[0, self.tokens[steps]] = 1
-        longer = np.concatenate([past, np.zeros((1, HEADS, 1, WIDTH), np.float32)], axis=2)
-        return [logits, longer, longer]
-
-
-@pytest.mark.parametrize(("most", "expected"), [(9, [5, 7, 3]), (4, [5, 7, 3]), (3, [5, 7])])
-def test_tokens_are_generated_until_the_end_or_the_limit(most, expected):
-    settings = {"decoder_start_token_id": END, "eos_token_id": END, "max_length": most}
-    pixels = np.zeros((1, 3, 8, 8), np.float32)
-    assert script.generate(pixels, Encoder(), Decoder([5, 7, 3, END, 9, 9, 9]), settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +39,7 @@ def test_pixels_are_those_of_the_model(processor, tmp_path):
 @pytest.mark.parametrize(
     "mode", ["RGB", "L", "RGBA", "LA", "P", "P with transparency", "I;16", "F", "CMYK", "1"]
 )
-def test_images_of_all_modes_are_read_as_the_product_reads_them(mode, orientation, tmp_path):
+def test_images_of_all_modes_are_read_as_in_training(mode, orientation, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (5, 7, 4), np.uint8)
     image = Image.fromarray(noise, "RGBA")
     if mode.startswith("P"):

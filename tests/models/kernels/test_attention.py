@@ -10,7 +10,6 @@ from transformers import ViTConfig, ViTModel
 from src.datamodule import collate
 from src.models.kernels.attention import (
     cross_attention,
-    math_attention,
     self_attention,
     softmax_backward,
     use_math_attention,
@@ -64,7 +63,7 @@ def test_self_attention_is_torchs(index, dtype):
     """bf16 goes through our products, fp32 through torch's attention; the second grid has no padding."""
     qkv = torch.randn(int((index >= 0).sum()), 3 * WIDTH, requires_grad=True)
     found = self_attention(qkv.to(dtype), layout_of(index), HEADS, 0.3)
-    q, k, v = (heads(part) for part in padded(qkv, index).chunk(3, -1))
+    q, k, v = (heads(x) for x in padded(qkv, index).chunk(3, -1))
     expected = scaled_dot_product_attention(q, k, v, packing_mask(index), scale=0.3)
     expected = expected.transpose(1, 2).flatten(2)[index >= 0]
     assert_near(with_gradients(found, qkv), with_gradients(expected, qkv), dtype)
@@ -76,7 +75,7 @@ def test_cross_attention_is_torchs(index, dtype):
     q = torch.randn(int((index >= 0).sum()), WIDTH, requires_grad=True)
     kv = torch.randn(len(index), 5, 2 * WIDTH, requires_grad=True)
     found = cross_attention(q.to(dtype), kv.to(dtype), layout_of(index), HEADS, 0.3)
-    k, v = (heads(part) for part in kv.chunk(2, -1))
+    k, v = (heads(x) for x in kv.chunk(2, -1))
     expected = scaled_dot_product_attention(heads(padded(q, index)), k, v, scale=0.3)
     expected = expected.transpose(1, 2).flatten(2)[index >= 0]
     assert_near(with_gradients(found, (q, kv)), with_gradients(expected, (q, kv)), dtype)
@@ -84,7 +83,7 @@ def test_cross_attention_is_torchs(index, dtype):
 
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_dropped_weights_keep_the_mean_and_their_gradient(kind):
-    """Attention is linear in the values: with the same draw, its gradient must give the output back."""
+    """Attention is linear in the values: with the same random numbers, its gradient must give the output back."""
     layout = layout_of(CAPTIONS)
     q, kv = torch.randn(11, WIDTH), torch.randn(2, 5, 2 * WIDTH, requires_grad=True)
     qkv = torch.randn(11, 3 * WIDTH, requires_grad=True)
@@ -95,9 +94,9 @@ def test_dropped_weights_keep_the_mean_and_their_gradient(kind):
         return cross_attention(q, kv, layout, HEADS, 0.3, rate), kv
 
     exact, _ = attend(0.0)
-    draws = torch.stack([attend(0.4)[0] for _ in range(3000)])
-    assert draws.std(0).max() > 0.1
-    torch.testing.assert_close(draws.mean(0), exact, atol=0.1, rtol=0)
+    samples = torch.stack([attend(0.4)[0] for _ in range(3000)])
+    assert samples.std(0).max() > 0.1
+    torch.testing.assert_close(samples.mean(0), exact, atol=0.1, rtol=0)
 
     dropped, source = attend(0.4)
     weighting = torch.randn_like(dropped)
@@ -108,14 +107,8 @@ def test_dropped_weights_keep_the_mean_and_their_gradient(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_encoders_attend_through_math_attention_with_the_same_numbers(dtype):
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=8,
-        patch_size=4,
-    )
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 8}
+    config = ViTConfig(hidden_size=16, patch_size=4, **shape)
     torch.manual_seed(0)
     encoder = ViTModel(config, add_pooling_layer=False)
     pixels = torch.randn(2, 3, 8, 8)
@@ -131,13 +124,6 @@ def test_encoders_attend_through_math_attention_with_the_same_numbers(dtype):
     assert encoder.config._attn_implementation == "math_attention"
     assert_near(run(), before, dtype)
     assert "math_attention" not in encoder.config.to_json_string()  # nothing that a saved folder would need
-
-
-def test_masked_attention_goes_to_transformers():
-    q, k, v = torch.randn(3, 2, HEADS, 4, 4)
-    mask = packing_mask(torch.tensor([[0, 0, 1, -1]] * 2))
-    mixed, _ = math_attention(torch.nn.Module(), q, k, v, mask)
-    torch.testing.assert_close(mixed, scaled_dot_product_attention(q, k, v, mask).transpose(1, 2))
 
 
 def test_the_softmax_gradient_needs_no_private_operator(monkeypatch):

@@ -1,4 +1,4 @@
-"""A step of the search gives the logits of the whole caption, whatever beams were copied on the way."""
+"""A step of the search gives the logits of the whole caption, whatever beams were copied."""
 
 import torch
 
@@ -21,13 +21,3 @@ def test_logits_of_copied_beams_are_those_of_their_whole_captions():
         chosen = torch.randint(0, beams, (2, beams), generator=generator) + torch.tensor([[0], [beams]])
         cache.reorder_cache(chosen.flatten())
         captions = captions[chosen.flatten()]
-
-
-def test_keys_and_values_of_patches_are_held_once_per_image():
-    model, states = captioner(), random_states(2)
-    cache = prefill(model.decoder, states, beams=4, max_length=6)
-    assert [patches.shape for patches in cache.patches] == [(2, 2 * 2, 5, 16)] * 3
-    before = [patches.data_ptr() for patches in cache.patches]
-    decode_step(model.decoder, torch.zeros(8, dtype=torch.int64), cache)
-    cache.reorder_cache(torch.zeros(8, dtype=torch.int64))
-    assert [patches.data_ptr() for patches in cache.patches] == before
