@@ -14,7 +14,7 @@ from src.models.freezing import find_blocks
 
 
 def count_frozen_blocks(encoder: nn.Module) -> int:
-    """How many blocks at the beginning are frozen; 0 where the embeddings, or what blocks share, train."""
+    """How many blocks at the beginning are frozen; 0 where the embeddings, or what all blocks use, train."""
     blocks = find_blocks(encoder)
     inside = {id(weight) for block in blocks for weight in block.parameters()}
     for name, weight in encoder.named_parameters():
@@ -53,7 +53,7 @@ def run_head(encoder: Any, features: Tensor, depth: int, image_size: tuple[int, 
 
 
 def _block_settings(encoder: Any, features: Tensor, image_size: tuple[int, int]) -> dict[str, Any]:
-    """What BEiT's blocks take beside features: the image's size and the position bias that they share."""
+    """What BEiT's blocks take beside features: the image's size and the position bias that all of them use."""
     if not hasattr(encoder, "shared_position_bias"):
         return {}
     bias, patch = encoder.shared_position_bias, encoder.config.patch_size

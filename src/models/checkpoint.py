@@ -102,7 +102,7 @@ def find_os_error(error: BaseException | None) -> OSError | None:
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint: tensors and plain values; anything else in it is refused and does not run.
+    """Read and check a checkpoint: tensors and plain values; anything else in it is rejected and does not run.
 
     Raises:
         UserError: no such file, damaged, larger inside than outside, holds code, has weights that are not finite,
@@ -196,13 +196,13 @@ def match_names(
     Raises:
         UserError: the file holds other weights than those that train here, or of other shapes.
     """
-    wanted = {names[name]: name for name in trained}
-    differing = sorted(set(wanted) ^ set(saved)) or sorted(
-        name for name, weight in saved.items() if weight.shape != trained[wanted[name]].shape
+    expected = {names[name]: name for name in trained}
+    differing = sorted(set(expected) ^ set(saved)) or sorted(
+        name for name, weight in saved.items() if weight.shape != trained[expected[name]].shape
     )
     if differing:
         raise UserError(
-            f"the checkpoint holds {len(saved)} weights and {len(wanted)} train here (first difference: "
+            f"the checkpoint holds {len(saved)} weights and {len(expected)} train here (first difference: "
             f"{differing[0]}); expected the run's own model.train and model.num_layers_to_train; set them"
         )
-    return {wanted[name]: weight for name, weight in saved.items()}
+    return {expected[name]: weight for name, weight in saved.items()}

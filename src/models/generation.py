@@ -125,7 +125,7 @@ def generate_ids(
 
 
 class _PackedDecoderModel(VisionEncoderDecoderModel):
-    """The model as transformers' search sees it, with the decoder step of `models/kernels`."""
+    """The model for transformers' search, with the decoder step of `models/kernels`."""
 
     def forward(
         self,

@@ -98,7 +98,7 @@ def row_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
 
 
 def position_offset(decoder: Any) -> int:
-    """The position id of a first token: RoBERTa and its kin begin after the padding id, the others at 0."""
+    """The position id of a first token: RoBERTa and the like begin after the padding id, the others at 0."""
     embeddings = getattr(decoder.base_model, "embeddings", None)
     if embeddings is not None and hasattr(embeddings, "create_position_ids_from_input_ids"):
         return embeddings.padding_idx + 1

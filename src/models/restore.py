@@ -154,7 +154,7 @@ def _group_settings(name: str, group: Mapping[str, Any], file: str | Path) -> di
     """Return the settings of `model` or `datamodule` that its class takes, `_target_` included.
 
     `_target_` calls whatever it names: it has to name our model or one of our data modules, and nothing within them is
-    built. Interpolations are refused, as they read the environment. Downloads are off.
+    built. Interpolations are rejected, as they read the environment. Downloads are off.
     """
     plain = _plain({key: value for key, value in group.items() if key not in ONLY_FOR_TRAINING}, name, file)
     target = plain.pop("_target_", MODEL_TARGET if name == "model" else None)
@@ -181,7 +181,7 @@ def _group_settings(name: str, group: Mapping[str, Any], file: str | Path) -> di
 
 
 def _plain(value: Any, name: str, file: str | Path) -> Any:
-    """Copy settings of plain values; the project's folder takes the place of its name.
+    """Copy settings of plain values; PROJECT becomes the project's folder.
 
     Raises:
         UserError: an interpolation, an object, or something to build inside of a setting.

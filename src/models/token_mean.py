@@ -21,7 +21,7 @@ class TokenMean:
         """Sum nats and tokens over all processes; every process has to call it."""
         if trainer is None or trainer.world_size == 1:
             return self.sums.tolist()
-        sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: it is reduced in place
+        sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: reduction overwrites it
         return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
 
     def compute(self, trainer: Trainer | None) -> float:

@@ -181,9 +181,9 @@ def test_an_item_without_an_image_only_adds_to_unreadable() -> None:
 def test_a_batch_moves_with_all_its_tensors() -> None:
     batch = batch_of([item("a", [[1]])])
     batch.features = torch.ones(1, 2, 3)
-    moved = batch.to("meta")
-    assert moved.image_ids == ["a"]
-    tensors = [moved.input_ids, moved.labels, moved.features, moved.tokens.mask, moved.prefixes.token]
+    copied = batch.to("meta")
+    assert copied.image_ids == ["a"]
+    tensors = [copied.input_ids, copied.labels, copied.features, copied.tokens.mask, copied.prefixes.token]
     assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
     assert batch.input_ids.device.type == "cpu"
 

@@ -27,7 +27,7 @@ GRID = 4
 
 @dataclass
 class Pieces:
-    """Stands in for Processor: ids are places in WORDS, a blank begins a word."""
+    """Stands in for Processor: ids are indices of WORDS, a blank begins a word."""
 
     start_id: int = 0
     eos_id: int = 0
@@ -84,15 +84,15 @@ def test_the_map_of_a_word_is_where_its_tokens_attend():
     model = captioner()
     cross = model.decoder.transformer.h[-1].crossattention
     encoded = states(1)
-    wanted = 6  # patch 5 of the grid, behind the class token
+    chosen = 6  # patch 5 of the grid, behind the class token
     with torch.no_grad():
         for block in model.decoder.transformer.h:
             block.crossattention.q_attn.weight.zero_()
             block.crossattention.q_attn.bias.fill_(1.0)
         encoded[:] = 0
-        encoded[0, wanted] = cross.c_attn.weight[:, :16].sum(dim=1) * 1e4  # along its keys' sum
+        encoded[0, chosen] = cross.c_attn.weight[:, :16].sum(dim=1) * 1e4  # along its keys' sum
     heat = word_attention(model, Pieces(), encoded, ["a dog"])[0].heat
-    assert heat.flatten(1).argmax(dim=1).tolist() == [wanted - 1, wanted - 1]
+    assert heat.flatten(1).argmax(dim=1).tolist() == [chosen - 1, chosen - 1]
 
 
 def test_a_token_has_the_attention_of_the_position_that_generates_it():
@@ -167,6 +167,6 @@ def test_the_visible_crop_is_what_the_transform_keeps():
     """After the crop of an image with a bright left side the bright fraction is that of the crop."""
     image = torch.zeros(3, 100, 300, dtype=torch.uint8)
     image[:, :, :120] = 255
-    seen = transform(100, (100, 100)).resize_and_crop(image)
+    kept = transform(100, (100, 100)).resize_and_crop(image)
     left, _, right, _ = visible_crop(transform(100, (100, 100)), 100, 300)
-    assert seen.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)
+    assert kept.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

@@ -140,9 +140,9 @@ def test_only_our_data_modules_are_built_from_a_checkpoint(target):
 def test_a_base_that_was_moved_is_named_and_can_be_given(tiny_checkpoint, tmp_path):
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     save_run(tmp_path / "run", base)
-    moved = base.rename(tmp_path / "elsewhere")
+    renamed = base.rename(tmp_path / "elsewhere")
     rejected(r"was trained on .*base, which does not exist; .* set base=", open_captioner, tmp_path / "run")
-    assert open_captioner(tmp_path / "run", base=str(moved)).base == str(moved)
+    assert open_captioner(tmp_path / "run", base=str(renamed)).base == str(renamed)
 
 
 def test_another_base_is_rejected(run, tiny_checkpoint, tmp_path):

@@ -173,7 +173,7 @@ def flat_gradients(module):
     return torch.cat([weight.grad.flatten().clone() for weight in module.trained_weights().values()])
 
 
-def fit_gradients(make, tmp_path, seen, data=None, optimizer=None, **settings):
+def fit_gradients(make, tmp_path, gradients, data=None, optimizer=None, **settings):
     """Train one step without dropout; the module and its trained weights before."""
     module, data = make(
         {"num_samples": 60, **(data or {})}, optimizer=optimizer or partial(torch.optim.SGD, lr=1.0)
@@ -183,19 +183,19 @@ def fit_gradients(make, tmp_path, seen, data=None, optimizer=None, **settings):
             layer.p = 0.0
     before = weights(module)
     settings = {"max_epochs": 1, "max_steps": 1, "limit_val_batches": 0, "log_every_n_steps": 1} | settings
-    trainer(tmp_path, callbacks=[seen], **settings).fit(module, data)
+    trainer(tmp_path, callbacks=[gradients], **settings).fit(module, data)
     return module, before
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_gradients_are_clipped_by_the_algorithm_that_is_set(make, tmp_path, algorithm):
-    seen = Gradients()
-    fit_gradients(make, tmp_path, seen, gradient_clip_val=0.01, gradient_clip_algorithm=algorithm)
-    raw, clipped = seen.before[0], seen.after[0]
+    gradients = Gradients()
+    fit_gradients(make, tmp_path, gradients, gradient_clip_val=0.01, gradient_clip_algorithm=algorithm)
+    raw, clipped = gradients.before[0], gradients.after[0]
     assert raw.abs().max() > 0.01
     expected = raw.clamp(-0.01, 0.01) if algorithm == "value" else raw * 0.01 / (raw.norm() + 1e-6)
     torch.testing.assert_close(clipped, expected)
-    assert seen.logged[0] == pytest.approx(raw.norm().item(), rel=1e-5)
+    assert gradients.logged[0] == pytest.approx(raw.norm().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -203,14 +203,14 @@ def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
     """Fused optimizers get scaled gradients, others unscaled ones; both step by the same limit."""
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     plugins = [AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
-    seen, optimizer = Gradients(), partial(torch.optim.SGD, lr=1.0, fused=fused)
+    gradients, optimizer = Gradients(), partial(torch.optim.SGD, lr=1.0, fused=fused)
     module, before = fit_gradients(
-        make, tmp_path, seen, optimizer=optimizer, gradient_clip_val=0.5, plugins=plugins
+        make, tmp_path, gradients, optimizer=optimizer, gradient_clip_val=0.5, plugins=plugins
     )
     scale = 1024.0 if fused else 1.0
-    norm = seen.before[0].norm().item() / scale
+    norm = gradients.before[0].norm().item() / scale
     assert norm > 0.5
-    assert seen.logged[0] == pytest.approx(norm, rel=1e-4)
+    assert gradients.logged[0] == pytest.approx(norm, rel=1e-4)
     updated = [(weight - before[name]).flatten() for name, weight in weights(module).items()]
     assert torch.cat(updated).norm().item() == pytest.approx(0.5, rel=1e-2)
 
