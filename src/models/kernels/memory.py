@@ -27,8 +27,8 @@ def tune_malloc() -> bool:
 def page_out(tensor: Tensor) -> None:
     """Page out a CPU tensor that will not be read for long; its values stay.
 
-    Weights are mapped from their file: those pages are freed at once, and read again if needed. The default model trains
-    in 3.6 GB instead of 4.2 GB by it (16 images, bf16): copies in the precision of matrix products are read instead.
+    Weights are mapped from their file: those pages are freed at once, and read again if needed. The default model
+    trains in 3.6 GB instead of 4.2 GB by it (16 images, bf16): copies in the precision of matrix products are read instead.
     """
     if sys.platform != "linux" or tensor.device.type != "cpu":
         return
