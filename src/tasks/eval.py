@@ -24,8 +24,7 @@ from src.tasks.train import datamodule_metrics, write_reports
 from src.utils.errors import UserError
 from src.utils.lightning_compat import all_processes_end
 from src.utils.logging import get_logger, rank
-from src.utils.resume import read_splits
-from src.utils.run_folder import find_checkpoint
+from src.utils.run_folder import find_checkpoint, read_splits
 
 log = get_logger(__name__)
 FROM_TRAINING = ("datamodule", "model", "seed")
@@ -77,7 +76,7 @@ def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: str) -> dict[str
     if seen:
         log.warning(
             "%d of %d test images have the names of images that the checkpoint was trained on (first: %s): the scores "
-            "do not tell how it does on new images; keep datamodule.split_seed and split_ratios of its run",
+            "do not measure it on new images; keep datamodule.split_seed and split_ratios of its run",
             len(seen), len(datamodule.splits["test"]), seen[0],
         )  # fmt: skip
     return {"data/test_images_trained_on": len(seen)} if before else {}

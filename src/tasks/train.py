@@ -32,8 +32,14 @@ from src.utils.csv_logger import CsvLogger
 from src.utils.files import atomic_write
 from src.utils.lightning_compat import all_processes_end
 from src.utils.logging import get_logger, rank
-from src.utils.resume import check_same_settings, check_same_splits, resumed_run
-from src.utils.run_folder import find_checkpoint, plain_config, write_json
+from src.utils.run_folder import (
+    check_same_settings,
+    check_same_splits,
+    find_checkpoint,
+    plain_config,
+    resumed_run,
+    write_json,
+)
 
 log = get_logger(__name__)
 

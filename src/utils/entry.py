@@ -69,7 +69,7 @@ def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | N
 
 
 def leave(error: BaseException, whole: bool = False) -> None:
-    """End the process with the error told, where an entry runs a single job; otherwise return.
+    """End the process with the error printed, where an entry runs a single job; otherwise return.
 
     Hydra would print a line of its own first. In a multirun its sweeper has to see that a job failed, and a
     caller from Python wants the exception. whole: end a multirun as well, since its other jobs would meet the

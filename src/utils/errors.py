@@ -1,4 +1,4 @@
-"""The one kind of error that a person can mend."""
+"""Errors that a user can mend, printed in one line."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Small services before a task: tags asked for, the config shown and saved, warnings quietened."""
+"""Request tags, print and save the config, hide warnings, before a task."""
 
 import sys
 import warnings
@@ -16,7 +16,7 @@ FIRST = ("datamodule", "model", "callbacks", "logger", "trainer", "paths", "extr
 
 
 def apply_extras(config: DictConfig, folder: Path) -> None:
-    """What `config.extras` asks for: `ignore_warnings`, `enforce_tags`, `print_config`.
+    """Apply `config.extras`: `ignore_warnings`, `enforce_tags`, `print_config`.
 
     Writes `tags.log` and `config_tree.log` into the run folder.
     """
@@ -32,9 +32,9 @@ def apply_extras(config: DictConfig, folder: Path) -> None:
 
 
 def enforce_tags(config: DictConfig, folder: Path) -> None:
-    """Ask for tags where the config has none and somebody is there to answer; else tag the run `dev`."""
+    """Ask for tags where the config has none and a terminal is there; else tag the run `dev`."""
     if not config.get("tags"):
-        answer = _ask() if _somebody_is_there() else ""
+        answer = _ask() if _is_interactive() else ""
         words = [word.strip() for word in answer.split(",") if word.strip()]
         if not words:
             log.warning("tags are empty; the run is tagged dev; set tags=[WORD,WORD]")
@@ -44,8 +44,8 @@ def enforce_tags(config: DictConfig, folder: Path) -> None:
         file.write("".join(f"{tag}\n" for tag in config.tags))
 
 
-def _somebody_is_there() -> bool:
-    """Whether a question would be seen and answered: a terminal, and not one of a multirun's jobs."""
+def _is_interactive() -> bool:
+    """Whether there is a terminal, outside of a multirun."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

@@ -1,4 +1,4 @@
-"""Logging that speaks once, however many processes run."""
+"""Log on rank 0 alone, each record as one line that is safe for a terminal."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ RANK_VARIABLES = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 
 
 def rank() -> int:
-    """This process's place among the processes of the run; 0 is the one that speaks and writes.
+    """Return this process's rank; rank 0 alone logs and writes files.
 
-    Where no launcher tells it, another number than 0 means no more than that this is another process: within a
+    Without a launcher's variable, another number than 0 means no more than that this is another process: within a
     SLURM job of one task the processes that Lightning starts all have SLURM_PROCID=0.
     """
     if os.environ.get("RANK", "").isdigit():
@@ -24,14 +24,14 @@ def rank() -> int:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with unsafe characters but those of `keep` spelled out, as \\x1b or \\n."""
+    """Escape unsafe characters, but those of `keep`, as \\x1b or \\n."""
     return UNSAFE.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
     )
 
 
 class OneLine(logging.Filter):
-    """Makes each record one line that does nothing to a terminal, whatever file names and captions it tells."""
+    """Escape control characters, so that each record is one line whatever file names and captions it holds."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Format the message and spell out what is unsafe; every record passes."""
@@ -53,7 +53,7 @@ class RankZeroLogger(logging.LoggerAdapter):
 
 
 def get_logger(name: str) -> RankZeroLogger:
-    """The project's logger for a module: `log = get_logger(__name__)`."""
+    """Return the project's logger of a module: `log = get_logger(__name__)`."""
     logger = logging.getLogger(name)
     logger.addFilter(ONE_LINE)  # which a logger takes once, however often it is asked for
     return RankZeroLogger(logger, {})

@@ -34,7 +34,7 @@ def run_root(log_dir: str) -> str:
 
 def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None) -> str:
     """Return the run folder of a training: that of the run which it resumes, else a new one."""
-    from src.utils.resume import resumed_run
+    from src.utils.run_folder import resumed_run
 
     resumed = resumed_run(ckpt_path, log_dir, task_name) if rank() == 0 else None
     return str(resumed or Path(run_root(log_dir)) / task_name / "runs" / run_stamp())

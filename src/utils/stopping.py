@@ -19,7 +19,7 @@ HEAD_START_SECONDS = 2.0
 
 
 class StopSignal(BaseException):
-    """A signal told the run to stop. No `except Exception` catches it, and Lightning does not exit on it."""
+    """A signal requested a stop. No `except Exception` catches it, and Lightning does not exit on it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -21,8 +21,15 @@ from src.utils.errors import UserError
 from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
-from src.utils.resume import check_same_settings, resumed_run
-from src.utils.run_folder import expand_home, plain_config, redact, redact_hydra_files, write_json
+from src.utils.run_folder import (
+    check_same_settings,
+    expand_home,
+    plain_config,
+    redact,
+    redact_hydra_files,
+    resumed_run,
+    write_json,
+)
 from src.utils.shortages import shortage, threads_report_full_disk
 from src.utils.stopping import (
     Stopped,

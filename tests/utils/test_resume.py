@@ -4,7 +4,7 @@ import pytest
 
 from src.utils.errors import UserError
 from src.utils.resolvers import run_folder
-from src.utils.resume import check_same_settings, check_same_splits, read_splits, resumed_run
+from src.utils.run_folder import check_same_settings, check_same_splits, read_splits, resumed_run
 
 
 @pytest.fixture
@@ -61,5 +61,5 @@ def test_other_images_or_another_split_are_refused(run):
     (run / "splits.csv").write_text("image_id,split\na.jpg,train\nb.jpg,test\n")
     check_same_splits(splits, checkpoint)
     for now in (splits | {"b.jpg": "train"}, splits | {"c.jpg": "train"}, {"a.jpg": "train"}):
-        with pytest.raises(UserError, match="1 of 2, first '[bc].jpg'"):
+        with pytest.raises(UserError, match=r"1 of 2, first '[bc]\.jpg'"):
             check_same_splits(now, checkpoint)
