@@ -28,7 +28,7 @@ def page_out(tensor: Tensor) -> None:
     """Page out a CPU tensor that will not be read for long; its values stay.
 
     Weights are mapped from their file: those pages are freed at once, and read again if needed. The default model
-    trains in 3.6 GB instead of 4.2 GB by it (16 images, bf16): copies in the precision of matrix products are read instead.
+    trains in 3.6 GB instead of 4.2 GB by it (16 images, bf16): copies in bf16 are read instead.
     """
     if sys.platform != "linux" or tensor.device.type != "cpu":
         return
