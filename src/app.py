@@ -234,7 +234,7 @@ class UploadQuota:
         self.pending = 0  # bytes of uploads in progress
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass a request on, or answer 411, 413 or 507."""
+        """Pass a request on, or respond with 411, 413 or 507."""
         from starlette.responses import PlainTextResponse
 
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -242,15 +242,15 @@ class UploadQuota:
         header = dict(scope["headers"]).get(b"content-length", b"")
         length = int(header) if header.isdigit() else 0
         upload = length if scope["path"].endswith("/upload") else 0
-        refusal = None
+        error = None
         if not header.isdigit():
-            refusal = PlainTextResponse("a content-length is needed", 411)
+            error = PlainTextResponse("a content-length is needed", 411)
         elif length > (self.max_bytes if upload else 0) + 2**16:
-            refusal = PlainTextResponse("the file is too large", 413)
+            error = PlainTextResponse("the file is too large", 413)
         elif upload and self.used() + self.pending + upload > self.max_total:
-            refusal = PlainTextResponse("too many uploads; try again in two minutes", 507)
-        if refusal:
-            return await refusal(scope, receive, send)
+            error = PlainTextResponse("too many uploads; try again in two minutes", 507)
+        if error:
+            return await error(scope, receive, send)
         self.pending += upload
         try:
             await self.app(scope, receive, send)

@@ -29,7 +29,6 @@ from src.app import (
     DEFAULTS,
     LONGEST_SIDE,
     UploadQuota,
-    __doc__,
     build_page,
     launch,
     main,
@@ -39,7 +38,6 @@ from src.app import (
 from src.captioner import Captioner
 from src.models.attention_maps import WordAttention
 from src.models.generation import Hypothesis
-from src.utils.command import run_command
 from src.utils.errors import UserError
 from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
 
@@ -113,12 +111,6 @@ def test_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_path):
         main(["checkpoint=x"])
 
 
-def test_help_names_every_argument(capsys):
-    run_command(main, ["--help"], __doc__)
-    printed = capsys.readouterr().out
-    assert all(f"\n{name}=" in printed for name in DEFAULTS)
-
-
 def test_uploads_of_a_killed_page_are_removed_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -135,7 +127,7 @@ def test_uploads_of_a_killed_page_are_removed_and_nothing_else(tmp_path, monkeyp
 
 
 def test_the_sum_of_uploads_is_limited(tmp_path):
-    """Statuses of requests: 200 passes to the page, others are refused."""
+    """Statuses of requests: 200 passes to the page, others are rejected."""
     (tmp_path / "a.jpg").write_bytes(bytes(900_000))
 
     async def page(scope, receive, send):

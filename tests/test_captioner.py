@@ -1,7 +1,6 @@
 """The three-line API: the captions are evaluation's, whatever form the images come in."""
 
 import copy
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,17 +36,13 @@ def test_captions_are_those_of_the_model(captioner, paths):
 
 def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     expected = captioner.caption(paths)
+    for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
+        assert captioner.caption(image) == expected[:1]
+    assert captioner.caption([]) == []
     assert captioner.caption(map(str, paths)) == expected
     assert captioner.caption([Image.open(path) for path in paths]) == expected
     assert captioner.caption([load_image(path) for path in paths]) == expected
     assert captioner.caption(torch.stack([load_image(path) for path in paths])) == expected
-
-
-def test_a_single_image_gives_a_list_of_one(captioner, paths):
-    expected = captioner.caption(paths)[:1]
-    for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
-        assert captioner.caption(image) == expected
-    assert captioner.caption([]) == []
 
 
 def test_nbest_begins_with_the_caption(captioner, paths):
@@ -103,15 +98,7 @@ def test_a_run_captions_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
     assert found.caption(paths) == module.captioner.generate(module.model.encoder(pixels).last_hidden_state)
 
 
-def test_last_is_the_newest_run_of_log_dir(tiny_checkpoint, tmp_path, monkeypatch):
-    run = tmp_path / "logs" / "train" / "runs" / "2026-01-01_00-00-00"
-    save_run(run, tiny_checkpoint)
-    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
-    monkeypatch.chdir(tmp_path / "logs")  # `last` means the same from any folder
-    assert Captioner.from_checkpoint("last", log_dir=tmp_path / "logs").num_beams == 3
-
-
-def test_weights_that_are_not_finite_are_refused(captioner):
+def test_weights_that_are_not_finite_are_rejected(captioner):
     model = copy.deepcopy(captioner.model)
     next(model.decoder.parameters()).data.view(-1)[0] = float("nan")
     with pytest.raises(UserError, match=r"weights are not finite \(decoder"):
@@ -153,7 +140,7 @@ def test_caption_raises_on_an_unreadable_image(captioner, paths, tmp_path):
         (5, "an image is a int"),
     ],
 )
-def test_what_is_no_image_is_refused(captioner, image, message):
+def test_what_is_no_image_is_rejected(captioner, image, message):
     with pytest.raises(UserError, match=message):
         captioner.caption([image])
 

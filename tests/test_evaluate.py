@@ -120,7 +120,7 @@ def test_a_file_of_another_program_may_hold_other_columns(tmp_path):
         (b"image_id,caption,reference_1\na,b,\n", "image 'a' has no list of references"),
     ],
 )
-def test_a_file_that_cannot_be_scored_is_refused_in_one_line(tmp_path, content, message):
+def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content, message):
     path = tmp_path / "x.csv"
     if content is not None:
         path.write_bytes(content)

@@ -69,7 +69,7 @@ def special_images(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_the_cards_code_captions_all_kinds_of_images_as_the_product_does(run, exported, tmp_path):
-    """In a process that has no part of this project on its path."""
+    """In a process without this project on its path."""
     write_scenes(tmp_path / "scenes", 40, "plain", seed=5, size=32)
     images = [*special_images(tmp_path / "special"), *sorted((tmp_path / "scenes" / "Images").iterdir())]
     expected = Captioner.from_checkpoint(run, precision="32").caption(images)
@@ -118,21 +118,21 @@ def test_exported_files_have_the_permissions_of_any_new_file(exported, tmp_path)
     assert exported.stat().st_mode == (tmp_path / "folder").stat().st_mode
 
 
-def test_adapters_become_part_of_the_weights(tiny_checkpoint, tmp_path, flickr_folder):
+def test_adapters_are_merged_into_the_weights(tiny_checkpoint, tmp_path, flickr_folder):
     module = save_run(tmp_path / "run", tiny_checkpoint, train="lora")
     export(tmp_path / "run", tmp_path / "out")
     names = open_captioner(tmp_path / "out").model.state_dict().keys()
     assert names == open_captioner(tiny_checkpoint).model.state_dict().keys()
-    pictures = sorted((flickr_folder / "Images").iterdir())[:5]
+    paths = sorted((flickr_folder / "Images").iterdir())[:5]
     captioner = Captioner.from_checkpoint(tmp_path / "out", precision="32")
-    pixels = torch.stack([captioner.processor.image(captioner.load(path)) for path in pictures])
+    pixels = torch.stack([captioner.processor.image(captioner.load(path)) for path in paths])
     with torch.no_grad():
         states = module.model.encoder(pixels).last_hidden_state
     assert torch.allclose(captioner.encode(pixels), states, atol=1e-5)
-    assert captioner.caption(pictures) == module.captioner.generate(states)
+    assert captioner.caption(paths) == module.captioner.generate(states)
 
 
-def test_half_precision_halves_the_file(run, exported, tmp_path):
+def test_half_precision_gives_a_smaller_file(run, exported, tmp_path):
     small = export(run, tmp_path / "small", dtype="float16")
     assert (small / "model.safetensors").stat().st_size < 0.6 * (
         exported / "model.safetensors"
@@ -140,7 +140,7 @@ def test_half_precision_halves_the_file(run, exported, tmp_path):
     assert "in float16" in (small / "README.md").read_text()
 
 
-def test_weights_beyond_the_range_of_half_precision_are_refused(tiny_checkpoint, tmp_path):
+def test_weights_beyond_the_range_of_half_precision_are_rejected(tiny_checkpoint, tmp_path):
     found = open_captioner(tiny_checkpoint)
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     torch.nn.init.constant_(found.model.encoder.layernorm.bias, 1e5)
@@ -237,7 +237,7 @@ class Hub:
         return f"https://hub/{repo_id}"
 
 
-def test_the_folder_goes_to_the_hub_private_unless_said(run, tmp_path, monkeypatch, capsys):
+def test_the_folder_goes_to_the_hub_private_by_default(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     main([f"checkpoint={run}", f"out={tmp_path / 'out'}", "push_to_hub=me/captioner"])
     assert Hub.calls[0] == ("me/captioner", True, True)

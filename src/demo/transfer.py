@@ -6,6 +6,7 @@ Absolute paths become relative to the project's folder; what only resuming needs
 """
 
 import csv
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ OUT = Path("src/demo/flickr")
 REQUIRED = ("config_resolved.yaml", "metrics.json", "run.json", "predictions.csv", "checkpoints/best.ckpt")
 OPTIONAL = ("splits.csv", "skipped.csv", "attention.json", "losses.png")
 WITH_PATHS = ("config_resolved.yaml", "run.json")
+DROPPED_TAGS = re.compile(r"^gradients/|^_hparams_|text_summary")
 PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder
 
 
@@ -90,16 +92,12 @@ def _copy_events(source: Path, out: Path) -> None:
         writer = RecordWriter(file)
         for path in sorted(source.glob("**/events.out.tfevents.*")):
             for event in LegacyEventFileLoader(str(path)).Load():
-                kept = [value for value in event.summary.value if not _dropped(value.tag)]
+                kept = [value for value in event.summary.value if not DROPPED_TAGS.search(value.tag)]
                 if event.HasField("summary"):
                     del event.summary.value[:]
                     event.summary.value.extend(kept)
                 writer.write(event.SerializeToString())
         writer.flush()
-
-
-def _dropped(tag: str) -> bool:
-    return tag.startswith(("gradients/", "_hparams_")) or "text_summary" in tag
 
 
 def _copy_weights(run: Path, folder: Path, target: Path) -> None:

@@ -94,7 +94,7 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
 
 
 def short_names(tags: Sequence[str]) -> list[str]:
-    """Drop the leading name components that all tags share.
+    """Drop the leading name components that all tags have in common.
 
     Example: weights/decoder/h.11.mlp.c_fc.weight and .../h.11.attn.c_attn.weight -> mlp.c_fc.weight, ...
     """

@@ -57,6 +57,7 @@ def render(run: RunFiles) -> str:
         "\n".join((FOLDER / f"{asset}.{kind}").read_text(encoding="utf-8") for asset in ASSETS)
         for kind in ("css", "js")
     )
+    versions = run.about.get("versions")
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_escape_controls,
@@ -68,7 +69,8 @@ def render(run: RunFiles) -> str:
         maps_json=script_json({index: _map(entry) for index, entry in maps.items()}),
         views=_views(metric, any(card["gain"] is not None for card in cards)),
         counts={view: sum(view in image.ranks for image in shown) for view in VIEWS},
-        ranked_by=METRICS[metric][0] if metric else None, facts=facts(run), versions=versions(run),
+        ranked_by=METRICS[metric][0] if metric else None, facts=facts(run),
+        versions=list(versions.items()) if isinstance(versions, dict) else [],
     )  # fmt: skip
 
 
@@ -162,9 +164,3 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Best validation loss", format_number(metrics["val/loss_best"]) if "val/loss_best" in metrics else ""),
     ]  # fmt: skip
     return [(name, str(value)) for name, value in found if value not in (None, "")]
-
-
-def versions(run: RunFiles) -> list[tuple[str, str]]:
-    """Return (package, version) as run.json has them."""
-    found = run.about.get("versions")
-    return [(str(name), str(version)) for name, version in found.items()] if isinstance(found, dict) else []

@@ -61,7 +61,7 @@ def model_card(found: Restored, dtype: str) -> str:
     """Return the card's text, from the checkpoint and its run folder where there is one.
 
     Scores are those of a run's best checkpoint alone, which is the one that was scored. Commands, folders and user
-    names of the machine are left out.
+    names of the machine are omitted.
     """
     config = {
         name: value if isinstance(value, int) else _group(value)

@@ -10,7 +10,7 @@
 
   // ---- views and search: images stay in the page and are hidden
   const textOf = (card) =>
-    [...card.querySelectorAll(".caption, .references li, .name")].map((part) => part.textContent).join("\n").toLowerCase();
+    [...card.querySelectorAll(".caption, .references li, .name")].map((element) => element.textContent).join("\n").toLowerCase();
   const texts = new Map(cards.map((card) => [card, textOf(card)]));
   const rank = (card) => Number(view === "all" ? card.dataset.index : card.dataset[view]);
 

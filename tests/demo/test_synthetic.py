@@ -4,7 +4,6 @@ import csv
 import json
 import random
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +20,9 @@ from src.demo.synthetic.datamodules import (
     write_scenes,
 )
 from src.demo.synthetic.medical_drawing import draw_figure
-from src.demo.synthetic.medical_findings import Subfigure, report, sample_figure
+from src.demo.synthetic.medical_findings import Subfigure, report
 from src.demo.synthetic.scene import KINDS, PEOPLE, PLACES, STYLES, TABLES, Scene, Thing, sample_scene
-from src.demo.synthetic.scene_captions import describe_scene, noun_phrase
+from src.demo.synthetic.scene_captions import describe_scene
 from src.demo.synthetic.scene_drawing import draw_scene
 from src.utils.errors import UserError
 
@@ -107,14 +106,9 @@ def test_a_larger_dataset_begins_with_the_smaller_and_another_seed_differs(tmp_p
 
 @pytest.mark.parametrize("write", [write_scenes, write_medical])
 @pytest.mark.parametrize("wrong", [{"num_images": 0}, {"num_images": 1, "size": 8}])
-def test_too_few_or_too_small_images_are_refused(tmp_path, write, wrong):
+def test_too_few_or_too_small_images_are_rejected(tmp_path, write, wrong):
     with pytest.raises(UserError, match=r"datamodule.num_images="):
         write(tmp_path, **wrong)
-
-
-def test_an_unknown_style_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"datamodule.style='oil'; expected plain or night"):
-        write_scenes(tmp_path, 1, "oil")
 
 
 def test_scenes_have_the_layout_and_punctuation_of_flickr8k(tmp_path):
@@ -185,21 +179,6 @@ def test_the_side_in_the_caption_is_the_side_in_the_image():
                 assert not any(f"to the {other} of" in caption for caption in captions)
 
 
-def test_noun_phrases_by_hand():
-    night = Scene("night", "field", (CAR, GIRL), None, "left")
-    rng = random.Random(0)
-    assert noun_phrase(CAR, night, rng) == "a large red car"
-    assert noun_phrase(GIRL, night, rng) == "a girl in a blue gown carrying a yellow umbrella"
-    two = Thing("woman", "green", 0.5, 0.9, 0.4, count=2)
-    assert noun_phrase(two, night, rng) == "two women in green gowns"
-
-
-@pytest.mark.parametrize("count", [0, 6])
-def test_one_to_five_captions_are_possible(count):
-    with pytest.raises(ValueError, match=f"count={count}; expected 1 to 5"):
-        describe_scene(Scene("plain", "field", (CAR,), None), random.Random(0), count)
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_colour_side_size_and_count_can_be_seen(style):
     palette = TABLES["looks"][style]["palette"]
@@ -214,13 +193,7 @@ def test_colour_side_size_and_count_can_be_seen(style):
     assert fraction_of(two, palette["brown"]) > 1.5 * fraction_of(one, palette["brown"])
 
 
-def test_evening_is_darker_and_night_darker_still():
-    man = Thing("man", "red", 0.5, 0.9, 0.4, pose="standing")
-    day, evening, night = pixels(man), pixels(man, evening=True), pixels(man, style="night")
-    assert day.mean() > evening.mean() > night.mean()
-
-
-def test_every_kind_is_drawn_and_every_place_differs():
+def test_every_kind_is_rendered_and_every_place_differs():
     empty = pixels(place="snow")
     for kind in KINDS:
         thing = Thing(
@@ -266,58 +239,9 @@ def test_findings_by_hand(figure, caption):
     assert report(tuple(figure), random.Random(0)).endswith(caption)
 
 
-def test_many_figures_are_described_in_whole_sentences():
-    captions = set()
-    for index in range(500):
-        rng = random.Random(index)
-        figure = sample_figure(rng)
-        assert len({(subfigure.kind, subfigure.modality) for subfigure in figure}) == 1
-        captions.add(report(figure, rng))
-    assert len(captions) > 300
-    assert all(text[0].isupper() and text.endswith(".") and "  " not in text for text in captions)
-
-
 @pytest.mark.parametrize(("finding", "sign"), [("bright", 1), ("dark", -1)])
 def test_the_patients_left_is_on_the_right_of_the_image(finding, sign):
     for side, columns in (("left", slice(56, 76)), ("right", slice(20, 40))):
         lesion = medical(head(finding, side))[30:66, columns].mean()
         other = medical(head(finding, "right" if side == "left" else "left"))[30:66, columns].mean()
         assert sign * (lesion - other) > 15
-
-
-def test_size_and_marker_of_a_lesion_can_be_seen():
-    large, small = (
-        (medical(head("bright", "left", s))[30:66, 50:80] > 180).mean() for s in ("large", "small")
-    )
-    assert large > 2 * small > 0
-    plain = (medical(head("dark", "left")) == 255).sum()
-    assert all(
-        (medical(head("dark", "left", marker=m)) == 255).sum() > plain + 8 for m in ("arrow", "asterisk")
-    )
-
-
-def test_two_subfigures_stand_side_by_side_with_their_letters():
-    figure = medical(Subfigure("chest", ""), Subfigure("chest", "heart"))
-    assert figure.shape == (SIZE, 2 * SIZE + SIZE // 32)
-    corners = [figure[2:16, start : start + 14] for start in (2, SIZE + SIZE // 32 + 2)]
-    assert all((corner > 240).any() for corner in corners)
-
-
-def test_other_findings_differ():
-    liver = Subfigure("abdomen", "dark", "", "liver", "", "large")
-    kidney = Subfigure("abdomen", "stone", "left", "kidney", "", "small")
-    cyst = Subfigure("ultrasound", "cyst", "", "liver", "", "large")
-    pairs = [
-        (Subfigure("chest", ""), Subfigure("chest", "nodule", "left", "lower", "", "large")),
-        (Subfigure("chest", ""), Subfigure("chest", "effusion", "right", "lower", "", "large")),
-        (liver, replace(liver, finding="bright", site="spleen")),
-        (kidney, replace(kidney, side="right", size="large")),
-        (cyst, replace(cyst, finding="mass")),
-        (replace(cyst, site="kidney"), Subfigure("ultrasound", "stones", "", "gallbladder")),
-        (
-            Subfigure("bone", "oblique", "", "femur", "distal"),
-            Subfigure("bone", "transverse", "", "tibia", "middle"),
-        ),
-    ]
-    for one, other in pairs:
-        assert np.abs(medical(one) - medical(other)).max() > 60

@@ -105,7 +105,7 @@ def entry(**changes):
         ([entry(heat=["%%%"])], "base64"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path, content, message):
+def test_a_damaged_file_is_rejected(tmp_path, content, message):
     path = tmp_path / "attention.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"(?i){message}"):

@@ -125,7 +125,7 @@ def test_readable_images_with_their_captions_as_text(run):
     figure.canvas.draw()
 
 
-def test_attention_is_drawn_word_by_word(run):
+def test_attention_is_plotted_word_by_word(run):
     rows = read_predictions(run / "predictions.csv")
     figure = draw_attention(run, rows[3].image_id)
     assert [axes.get_title() for axes in figure.axes if axes.has_data()] == rows[3].caption.split()

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from src.report.gallery import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, gain_of, thumbnail
+from src.report.gallery import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, thumbnail
 from src.report.run_files import Prediction
 
 
@@ -50,12 +50,6 @@ def test_the_random_view_does_not_depend_on_the_scores():
     assert metric is None
     assert {name for found in shown for name in found.ranks} == {"random"}
     assert choose_images([]) == ([], None)
-
-
-def test_a_gain_needs_both_scores():
-    assert gain_of(image(0, 2.0, 0.5), "cider_d") == 1.5
-    assert gain_of(image(0, 2.0), "cider_d") is None
-    assert gain_of(image(0, None, 2.0), "cider_d") is None
 
 
 def test_a_thumbnail_of_noise_stays_small():

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.report.html import facts, script_json, write_report
-from src.report.run_files import read_run
+from src.report.html import script_json, write_report
 from tests.report.fake_run import HOSTILE, make_run
 
 
@@ -160,14 +159,6 @@ def test_without_a_base_there_is_no_comparison(run):
     assert not [p for p in page.named("p") if p.get("class") == "caption base"]
     views = [button["data-view"] for button in page.named("button") if "data-view" in button]
     assert views == ["random", "best", "worst", "all"]
-
-
-def test_facts_name_changes_beyond_the_commit(run):
-    loaded = read_run(run)
-    for changed, text in ((0, "abc123"), (2, "abc123, 2 files changed")):
-        loaded.about |= {"commit": "abc123", "changed_files": changed}
-        assert ("Commit", text) in facts(loaded)
-    assert ("Training time", "62 s") in facts(loaded)
 
 
 def test_control_characters_and_bidirectional_overrides_are_escaped(run):

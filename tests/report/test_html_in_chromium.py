@@ -60,7 +60,7 @@ def test_it_opens_without_errors_fetches_nothing_and_keeps_text_as_text(page, re
     assert page.execute_script("return window.hacked") is None
 
 
-def test_curves_are_drawn_in_the_colours_of_the_page(browser, report):  # noqa: F811
+def test_curves_have_the_colours_of_the_page(browser, report):  # noqa: F811
     strokes = []
     for scheme in ("light", "dark"):
         look(browser, report.as_uri(), scheme=scheme)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from src.report.run_files import read_predictions
 from src.report.scores import find_score, format_number, other_scores, read_scores, score_rows
-from src.report.summary import caption_text, print_summary, score_table
+from src.report.summary import caption_text, print_summary
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -71,12 +71,6 @@ def test_the_summary_shows_scores_captions_and_paths(tmp_path):
     assert f"Report: {run / 'report.html'}" in text
     assert f"tensorboard --logdir {run / 'tensorboard'}" in text
     assert printed(folder=tmp_path) == f"Run folder: {tmp_path}\n"
-
-
-def test_columns_are_those_of_the_models_that_were_scored():
-    tuned_only = {key: value for key, value in METRICS.items() if not key.startswith("zero")}
-    assert [column.header for column in score_table(tuned_only).columns] == ["", "fine-tuned"]
-    assert " - " in printed(score_table({"test/cider_d": 1.0, "test/loss": 2.0, "zero_shot/test/loss": 3.0}))
 
 
 def test_captions_are_escaped_and_long_ones_are_cut(tmp_path):

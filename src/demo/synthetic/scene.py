@@ -1,4 +1,4 @@
-"""Sample the content of synthetic scenes before they are drawn or described: places, things, colours, sizes, poses.
+"""Sample the content of synthetic scenes before they are rendered or described: places, things, colours, sizes, poses.
 
 The tables are in `scenes.yaml`.
 """
