@@ -20,7 +20,9 @@ PRIVATE_ALLOWED = (
     "src/models/pretrained.py",
     "src/callbacks/checkpointing.py",
 )
-PRIVATE = re.compile(r"\b(?:trainer|torch|loop|fit_loop|epoch_loop|strategy|launcher)(?:\.\w+)*\._(?!_|target_)\w+")
+PRIVATE = re.compile(
+    r"\b(?:trainer|torch|loop|fit_loop|epoch_loop|strategy|launcher)(?:\.\w+)*\._(?!_|target_)\w+"
+)
 
 
 def imports(tree):

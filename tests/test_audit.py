@@ -22,7 +22,10 @@ def test_malicious_releases_of_lightning_are_named(audit):
 
 @pytest.mark.parametrize(
     ("returncode", "stdout", "stderr"),
-    [(1, "", "ConnectionError: no route"), (0, "torch could not be audited\n", "No known vulnerabilities found")],
+    [
+        (1, "", "ConnectionError: no route"),
+        (0, "torch could not be audited\n", "No known vulnerabilities found"),
+    ],
 )
 def test_an_audit_without_answers_fails_loudly(audit, monkeypatch, capsys, returncode, stdout, stderr):
     result = SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr)

@@ -80,9 +80,18 @@ class CaptionDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.reader, self.processor = reader, processor
-        self.num_samples, self.batch_size, self.captions_per_image = num_samples, batch_size, captions_per_image
+        self.num_samples, self.batch_size, self.captions_per_image = (
+            num_samples,
+            batch_size,
+            captions_per_image,
+        )
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.split_ratios, self.split_seed, self.fold, self.num_folds = split_ratios, split_seed, fold, num_folds
+        self.split_ratios, self.split_seed, self.fold, self.num_folds = (
+            split_ratios,
+            split_seed,
+            fold,
+            num_folds,
+        )
         self.max_skipped, self.check_images = max_skipped, check_images
         self.max_caption_tokens, self.generation_length = max_caption_tokens, generation_length
         self.augment, self.seed = augment, seed
@@ -184,7 +193,9 @@ class CaptionDataModule(LightningDataModule):
             sampler,
             processor,
             num_workers=choose_workers(self.num_workers, self.features is None, processes),
-            pin_memory=choose_pinning(self.pin_memory, None if trainer is None else trainer.strategy.root_device),
+            pin_memory=choose_pinning(
+                self.pin_memory, None if trainer is None else trainer.strategy.root_device
+            ),
             unreadable=self.unreadable,
             num_finished=self._num_finished if split == "train" else None,
         )

@@ -95,7 +95,9 @@ class CaptionTable:
         for image in self.images:
             if left <= 0:
                 break
-            images.append(image if len(image.captions) <= left else replace(image, captions=image.captions[:left]))
+            images.append(
+                image if len(image.captions) <= left else replace(image, captions=image.captions[:left])
+            )
             left -= len(image.captions)
         return replace(self, images=images)
 

@@ -49,9 +49,13 @@ def split_table(
     if fold is not None:
         _check_fold(fold, num_folds, len(sizes))
         required = list(SPLITS)
-        split_of = _by_fold({group: int(number * num_folds) for group, number in hashes.items()}, fold, num_folds)
+        split_of = _by_fold(
+            {group: int(number * num_folds) for group, number in hashes.items()}, fold, num_folds
+        )
         if len(set(split_of.values())) < len(required):
-            ranks = {group: rank % num_folds for rank, group in enumerate(sorted(sizes, key=hashes.__getitem__))}
+            ranks = {
+                group: rank % num_folds for rank, group in enumerate(sorted(sizes, key=hashes.__getitem__))
+            }
             split_of = _by_fold(ranks, fold, num_folds)
     elif any(image.split for image in table.images) and max(ratios) < 1:
         split_of = {image.group: image.split for image in table.images if image.split}

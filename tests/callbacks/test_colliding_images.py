@@ -22,7 +22,14 @@ def test_200_colliding_names_give_equal_losses_on_1_and_2_processes(tiny_checkpo
     write_images(tmp_path / "images", 200)
     expected = losses(str(tiny_checkpoint), tmp_path, views=0)
     for views in (0, 1, 4):
-        command = [sys.executable, "-m", "tests.callbacks.collisions", str(tiny_checkpoint), str(tmp_path), "200"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.callbacks.collisions",
+            str(tiny_checkpoint),
+            str(tmp_path),
+            "200",
+        ]
         done = subprocess.run(
             [*command, str(views), "2"], capture_output=True, text=True, check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

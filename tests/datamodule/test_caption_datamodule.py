@@ -214,7 +214,9 @@ def test_a_whole_folder_can_be_scored_as_test_split(pictures: list[CaptionedImag
 def test_the_config_names_every_setting_with_the_default_of_the_class() -> None:
     config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "datamodule" / "base.yaml").read_text())
     settings = inspect.signature(CaptionDataModule).parameters
-    defaults = {name: item.default for name, item in settings.items() if name not in ("reader", "processor", "seed")}
+    defaults = {
+        name: item.default for name, item in settings.items() if name not in ("reader", "processor", "seed")
+    }
     assert {name: value for name, value in config.items() if name != "seed"} == {
         name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
     }

@@ -81,7 +81,10 @@ def test_check_refuses_an_empty_table_and_invalid_fractions() -> None:
 
 def test_skipped_csv_holds_text_as_it_is(tmp_path: Path) -> None:
     table = make_table(1)
-    table.skipped = [SkippedRow(4, "=cmd()", "no image", "-dog.jpg"), SkippedRow(5, 'a,"b', "empty caption", "")]
+    table.skipped = [
+        SkippedRow(4, "=cmd()", "no image", "-dog.jpg"),
+        SkippedRow(5, 'a,"b', "empty caption", ""),
+    ]
     write_skipped(table, tmp_path / "skipped.csv")
     with open(tmp_path / "skipped.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [

@@ -137,7 +137,9 @@ def swap_keys(path):
     with safe_open(path, "pt") as file:
         index = json.loads(file.metadata()["index"])
     index["keys"][:2] = index["keys"][1::-1]
-    save_file({name: tensor.clone() for name, tensor in load_file(path).items()}, path, {"index": json.dumps(index)})
+    save_file(
+        {name: tensor.clone() for name, tensor in load_file(path).items()}, path, {"index": json.dumps(index)}
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,9 @@ def swap_keys(path):
         lambda path: save_file({"features": rows(4)}, path),
         lambda path: save_file({"features": rows(4)}, path, {"index": '{"keys": "no list", "checksum": 0}'}),
         lambda path: save_file({"features": rows(4)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
-        lambda path: save_file({"features": torch.zeros(1, 2)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}),
+        lambda path: save_file(
+            {"features": torch.zeros(1, 2)}, path, {"index": '{"keys": ["a"], "checksum": 0}'}
+        ),
     ],
     ids=["bit", "zeros", "swapped", "cut", "empty", "no_keys", "bad_keys", "fewer_keys", "shape"],
 )

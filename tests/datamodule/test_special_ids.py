@@ -25,9 +25,7 @@ class Configs:
     """The configs of a captioner without special ids."""
 
     def __init__(self, kind="bert", size=32):
-        self.config = Config(
-            decoder=decoder_config(kind, 32), encoder=encoder_config("vit", image_size=size)
-        )
+        self.config = Config(decoder=decoder_config(kind, 32), encoder=encoder_config("vit", image_size=size))
         self.generation = Config()
         for name in (*IDS, "bos_token_id"):
             setattr(self.config.decoder, name, None)

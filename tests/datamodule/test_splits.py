@@ -23,7 +23,9 @@ def ids(splits: dict[str, list[CaptionedImage]]) -> dict[str, set[str]]:
 
 
 def split_of(table: CaptionTable, **settings) -> dict[str, str]:
-    return {image.image_id: name for name, images in split_table(table, **settings).items() for image in images}
+    return {
+        image.image_id: name for name, images in split_table(table, **settings).items() for image in images
+    }
 
 
 def with_splits(table: CaptionTable, splits: Sequence[str | None]) -> CaptionTable:
@@ -48,7 +50,9 @@ def test_a_published_split_stays_the_same_over_releases() -> None:
     assert [image.image_id for image in splits["val"]] == ["1.jpg", "2.jpg", "18.jpg"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"ratios": (0.5, 0.3, 0.2)}, {"fold": 2}, {"fold": 0, "num_folds": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ratios": (0.5, 0.3, 0.2)}, {"fold": 2}, {"fold": 0, "num_folds": 3}]
+)
 def test_one_image_more_or_less_moves_no_other(settings: dict) -> None:
     table = make_table(300)
     before = split_of(table, **settings)
@@ -153,4 +157,6 @@ def test_splits_csv_holds_text_as_it_is(tmp_path: Path) -> None:
     with open(tmp_path / "splits.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["image_id"] for row in rows} == {image.image_id for image in table.images}
-    assert [row["split"] for row in rows] == sorted((row["split"] for row in rows), key=["train", "val", "test"].index)
+    assert [row["split"] for row in rows] == sorted(
+        (row["split"] for row in rows), key=["train", "val", "test"].index
+    )

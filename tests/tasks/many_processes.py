@@ -128,7 +128,7 @@ def main() -> None:
     launched = [*short, *TOGETHER, *ONE_NODE, *misfortune(0, "error")]
     told["launched"] = wait([case("launched").start(launched)])
     launched = [*short, *TOGETHER, *ONE_NODE, *misfortune(1, "error")]
-    told["launched, other fails"] = wait([case("launched, other fails").start(launched)])
+    told["launched other fails"] = wait([case("launched other fails").start(launched)])
     print(json.dumps(told))
 
 

@@ -11,7 +11,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
-from src.tasks.building import build_data, build_trainer, check_monitors, check_trainer, fit_to_data, silence_libraries
+from src.tasks.building import (
+    build_data,
+    build_trainer,
+    check_monitors,
+    check_trainer,
+    fit_to_data,
+    silence_libraries,
+)
 from src.utils.errors import UserError
 from tests.utils.composing import composed, job
 

@@ -134,7 +134,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
         ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
         (
             f"predictions={tmp_path}/none.csv",
-        ): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",  # noqa: E501
+        ): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",
         (): "ckpt_path is not set; expected a checkpoint to score",
         (f"ckpt_path={tmp_path}/notes.ckpt",): "is damaged|holds more than tensors",
         (f"predictions={tmp_path}/short.csv",): "has image_id, caption; expected the columns .*reference_1",

@@ -30,7 +30,10 @@ def test_defaults_are_right(name):
         ("datamodule.batch_size=eight", "datamodule.batch_size=eight; expected a whole number"),
         ("datamodule.num_workers=1.5", "datamodule.num_workers=1.5; expected a whole number, 0 threads"),
         ("datamodule.pin_memory=1", "datamodule.pin_memory=1; expected true or false or null"),
-        ("datamodule.num_samples=0", "datamodule.num_samples=0; expected a whole number, 1 image-caption pair"),
+        (
+            "datamodule.num_samples=0",
+            "datamodule.num_samples=0; expected a whole number, 1 image-caption pair",
+        ),
         ("datamodule.split_ratios=[0.8,0.1,0.2]", "sum to 1"),
         ("datamodule.split_ratios=[0.8,0.2]", "sum to 1"),
         ("datamodule.split_ratios=[a,0.1,0.1]", "sum to 1"),

@@ -1,6 +1,5 @@
 """bf16 where the hardware multiplies it, fp32 elsewhere."""
 
-
 import pytest
 import torch
 

@@ -37,7 +37,10 @@ BEFORE = {"datamodule": {"batch_size": 8, "data_dir": "a"}, "model": {"optimizer
 @pytest.mark.parametrize(
     ("now", "message"),
     [
-        ({"datamodule": {"batch_size": 4, "data_dir": "a"}}, "datamodule.batch_size=4; expected 8 as in there"),
+        (
+            {"datamodule": {"batch_size": 4, "data_dir": "a"}},
+            "datamodule.batch_size=4; expected 8 as in there",
+        ),
         ({"model": {"optimizer": {"lr": 0.2}}}, "model.optimizer.lr=0.2; expected 0.1"),
         ({"model": {"optimizer": None}}, "model.optimizer.lr=null; expected 0.1"),
         ({"seed": 2}, "seed=2; expected 1"),

@@ -17,7 +17,6 @@ from src.utils.stopping import (
     raise_stop,
 )
 
-
 NO_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="os.kill ends the process there")
 
 

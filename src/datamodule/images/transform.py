@@ -142,7 +142,9 @@ def _resize(image: Tensor, size: list[int], resample: InterpolationMode) -> Tens
         return image
     if resample not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
         return torchvision_functional.resize(image, size, interpolation=resample, antialias=True)
-    batch = image.movedim(0, -1)[None].movedim(-1, 1)  # so that torch sees whether channels are last in memory
+    batch = image.movedim(0, -1)[None].movedim(
+        -1, 1
+    )  # so that torch sees whether channels are last in memory
     return functional.interpolate(batch, size, mode=resample.value, antialias=True)[0]
 
 

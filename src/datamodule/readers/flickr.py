@@ -72,7 +72,9 @@ def read_flickr(
     root = find_folder("datamodule.data_dir", data_dir, LAYOUT)
     json_file = _find(root, "datamodule.karpathy_json", karpathy_json, KARPATHY_FILES)
     file = _find(root, "datamodule.captions_file", captions_file, CAPTIONS_FILES) or json_file
-    file = file or next(iter(sorted(root.glob("**/captions_*.json"))), None)  # COCO's: read_records says what it is
+    file = file or next(
+        iter(sorted(root.glob("**/captions_*.json"))), None
+    )  # COCO's: read_records says what it is
     if file is None:
         found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
         raise UserError(
@@ -136,7 +138,9 @@ def _group_by_image(records: Iterable[Record], folder: ImageFolder) -> CaptionTa
     return CaptionTable(images, skipped, rows_read)
 
 
-def _with_split(table: CaptionTable, records: Iterable[Record], folder: ImageFolder, source: str) -> CaptionTable:
+def _with_split(
+    table: CaptionTable, records: Iterable[Record], folder: ImageFolder, source: str
+) -> CaptionTable:
     """Set the official split; images that it does not name are excluded, as in published work.
 
     Raises:
@@ -157,7 +161,11 @@ def _with_split(table: CaptionTable, records: Iterable[Record], folder: ImageFol
             "set datamodule.karpathy_json=... or datamodule.official_split=false"
         )
     counts = Counter(image.split for image in kept)
-    log.info("official split of %s: %d train, %d val, %d test", source, *(counts[s] for s in ("train", "val", "test")))
+    log.info(
+        "official split of %s: %d train, %d val, %d test",
+        source,
+        *(counts[s] for s in ("train", "val", "test")),
+    )
     excluded = sum(len(image.captions) for image in images if not image.split)
     reasons = {f"not in {source}": excluded} if excluded else {}
     return replace(table, images=kept, excluded={**table.excluded, **reasons})

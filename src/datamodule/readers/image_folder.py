@@ -110,7 +110,9 @@ class ImageFolder:
         without_own = wanted.removeprefix(f"{self._own_name}/")
         for form in (wanted, without_own):
             whole = form if suffix else f"{form}."
-            matches = [path for path in same_stem if unicodedata.normalize("NFC", path).lower().startswith(whole)]
+            matches = [
+                path for path in same_stem if unicodedata.normalize("NFC", path).lower().startswith(whole)
+            ]
             if matches:
                 break
         else:

@@ -23,7 +23,9 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 TEXT_LIMIT = 2**20  # bytes of a caption member
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-EXPECTED = "expected uncompressed .tar files of images (jpg, png, webp) with .txt or .json members beside them"
+EXPECTED = (
+    "expected uncompressed .tar files of images (jpg, png, webp) with .txt or .json members beside them"
+)
 # Key and suffix as webdataset separates them: at the first dot of the base name.
 MEMBER = re.compile(r"((?:[^/]+/)*[^/.]+)\.([A-Za-z]+)")
 HIDDEN = re.compile(r"__[^/]*__/")
@@ -72,7 +74,9 @@ def read_shards(
                 skipped.append(SkippedRow(0, image_id, error, str(path)))
             else:
                 images.append(
-                    CaptionedImage(image_id, str(path.resolve()), captions, image_id, split=split, span=sample.span)
+                    CaptionedImage(
+                        image_id, str(path.resolve()), captions, image_id, split=split, span=sample.span
+                    )
                 )
         if num_apart:
             log.warning(

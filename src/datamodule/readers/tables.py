@@ -23,7 +23,9 @@ from src.utils.errors import UserError
 
 CSV_HEADER = re.compile(r'\s*"?image"?\s*,\s*"?caption"?\s*', re.IGNORECASE)
 PIPE_HEADER = re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE)
-PIPE_ROW = re.compile(r"([^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*$))(.*)")  # one known row lacks its 2nd "|"
+PIPE_ROW = re.compile(
+    r"([^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*$))(.*)"
+)  # one known row lacks its 2nd "|"
 TOKEN_ROW = re.compile(r"([^\t]+)#\d+ *\t(.*)")
 CSV_ROW = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*)),(.*)', re.DOTALL)
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -63,7 +65,9 @@ def read_records(path: Path) -> list[Record]:
         lines = read_lines(path)
         first = next((number for number, line in enumerate(lines) if line.strip("\x00 \t")), None)
         if first is None:
-            raise UserError(f"{str(path)!r} is empty; {EXPECTED}; download it again or name another captions file")
+            raise UserError(
+                f"{str(path)!r} is empty; {EXPECTED}; download it again or name another captions file"
+            )
         if CSV_HEADER.fullmatch(lines[first]):
             records = list(_csv_records(lines, first + 1))
         elif PIPE_HEADER.fullmatch(lines[first]):
@@ -144,7 +148,9 @@ def _json_records(path: Path) -> Iterator[Record]:
     try:
         content = json.loads("\n".join(read_lines(path)))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} is no json ({error}); expected {KARPATHY}; download it again") from error
+        raise UserError(
+            f"{str(path)!r} is no json ({error}); expected {KARPATHY}; download it again"
+        ) from error
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list) and isinstance(content.get("annotations"), list):
         raise UserError(

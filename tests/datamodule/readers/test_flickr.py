@@ -193,7 +193,10 @@ def test_images_that_are_links_into_a_store_are_read(tmp_path: Path) -> None:
     (tmp_path / "stored.jpg").touch()
     (root / "Images" / "link.jpg").symlink_to(tmp_path / "stored.jpg")
     table = read_flickr(root)
-    assert [(image.image_id, image.path) for image in table.images][1] == ("link.jpg", str(tmp_path / "stored.jpg"))
+    assert [(image.image_id, image.path) for image in table.images][1] == (
+        "link.jpg",
+        str(tmp_path / "stored.jpg"),
+    )
     assert table.skipped == []
 
 
@@ -223,7 +226,9 @@ def test_a_bare_name_of_two_files_names_both(tmp_path: Path) -> None:
 
 def test_official_splits_are_looked_up_by_the_image_not_by_its_spelling(tmp_path: Path) -> None:
     root = folder(tmp_path, "image,caption\n./a.jpg,One\nb.jpg,Two\nc.jpg,Three\n")
-    (root / "dataset_flickr8k.json").write_text(karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"}))
+    (root / "dataset_flickr8k.json").write_text(
+        karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"})
+    )
     assert [image.split for image in read_flickr(root).images] == ["train", "val", "test"]
 
 

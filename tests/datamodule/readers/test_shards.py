@@ -86,7 +86,9 @@ def test_members_that_do_not_stand_together_are_joined_and_reported(tmp_path: Pa
     write_tar(tmp_path / "b.tar", samples(range(3, 6)))
     table = read_shards(tmp_path)
     assert len(table.images) == 6
-    assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == ["a.tar: members of 3 samples"]
+    assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == [
+        "a.tar: members of 3 samples"
+    ]
 
 
 def test_a_compressed_archive_is_named(tmp_path: Path) -> None:
@@ -100,7 +102,9 @@ def test_a_compressed_archive_is_named(tmp_path: Path) -> None:
 
 def test_folders_and_patterns_give_the_official_split(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "validation", "test")):
-        write_tar(tmp_path / "folders" / split / "0.tar", samples(range(number * 10, number * 10 + 2 + number)))
+        write_tar(
+            tmp_path / "folders" / split / "0.tar", samples(range(number * 10, number * 10 + 2 + number))
+        )
         write_tar(tmp_path / "flat" / f"{split}-0.tar", samples(range(2)))
     data = WebDatasetDataModule(tmp_path / "folders")
     data.setup()
