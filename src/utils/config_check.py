@@ -51,7 +51,10 @@ def check_config(config: DictConfig) -> None:
 
 
 def find_problems(config: DictConfig) -> list[str]:
-    """Return one line for each mistake: key=found; expected; what to do."""
+    """Return one line for each mistake: key=found; expected; what to do.
+
+    Ranges, conflicts and paths come first; names and types of all other settings once these are right.
+    """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     problems: list[str] = []
     values = dict(_plain_values(own, "", problems))
@@ -59,10 +62,11 @@ def find_problems(config: DictConfig) -> list[str]:
         rule = find_rule(key)
         if rule and not fits(value, rule.annotation):
             problems.append(f"{key}={_shown(value)}; expected {rule.expected}; set {key}")
-    for key, node in _target_nodes(own, ""):
-        problems += _check_target(key, node, values)
     problems += find_conflicts(values)
     problems += _check_paths(values)
+    if not problems:  # importing the classes takes seconds, which a mistake found without them need not wait for
+        for key, node in _target_nodes(own, ""):
+            problems += _check_target(key, node, values)
     return list(dict.fromkeys(problems))
 
 
