@@ -154,7 +154,7 @@ class FeatureCache(Callback):
         """
         dtype, size = self._dtype(trainer), 0
         if missing:
-            image = data.processor.image
+            image = data.image_transform
             module.to(trainer.strategy.root_device)
             size = estimate_bytes(backbone_shape(module, image.height, image.width), dtype, len(missing))
             store.create()
@@ -216,7 +216,7 @@ class FeatureCache(Callback):
             record_unreadable(unreadable, data.unreadable)
             if pixels:
                 with context():
-                    inputs = data.processor.image.normalize(pixels).to(module.device)
+                    inputs = data.image_transform.normalize(pixels).to(module.device)
                     computed.append(module.captioner.backbone_features(inputs).to("cpu", dtype))
                 keys += batch_keys
         return keys, torch.cat(computed) if computed else torch.empty(0)
@@ -234,7 +234,7 @@ def load_views(
         try:
             content = read_image_bytes(image)
             crop = view_crop(data.seed, view, image)
-            pixels.append(decode_resized(image, content, data.processor.image, crop))
+            pixels.append(decode_resized(image, content, data.image_transform, crop))
             keys.append(feature_key(content_digest(content), image, view, data.seed))
         except UnreadableImage as error:
             unreadable[image.image_id] = str(error)

@@ -11,7 +11,7 @@ from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens, Featur
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, write_skipped
 from src.datamodule.images.decode import check_images as find_unreadable
 from src.datamodule.loader import CaptionLoader, choose_pinning, choose_workers
-from src.datamodule.processor import Processor
+from src.datamodule.processor import ImageTransform, Processor
 from src.datamodule.sampler import LengthGroupedSampler
 from src.datamodule.splits import split_table, write_splits
 from src.utils.errors import UserError
@@ -212,6 +212,11 @@ class CaptionDataModule(LightningDataModule):
                 )  # fmt: skip
             self._tokens[split], self.captions_cut[split] = tokens, tokens.num_cut
         return self._tokens[split]
+
+    @property
+    def image_transform(self) -> ImageTransform:
+        """The image transform of the checkpoint."""
+        return self._processor().image
 
     def _processor(self) -> Processor:
         if self.processor is None:

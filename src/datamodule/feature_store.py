@@ -214,7 +214,7 @@ class ShardedFeatures:
                 continue
             if live:
                 self.write_shard([shard.keys[row] for row in live], shard.features[live])
-            total -= shard.size * (1 - len(live) / len(shard.keys))
+            total -= round(shard.size * (1 - len(live) / len(shard.keys)))
             self._remove(shard)
         self.read_shards()
 
@@ -233,7 +233,7 @@ def estimate_bytes(shape: tuple[int, int], dtype: torch.dtype, count: int) -> in
 
 
 def _checksum(keys: Sequence[str], features: Tensor) -> int:
-    return zlib.crc32(features.view(torch.uint8).numpy(), zlib.crc32("".join(map(str, keys)).encode()))
+    return zlib.crc32(features.view(torch.uint8).numpy().data, zlib.crc32("".join(map(str, keys)).encode()))
 
 
 def _used_at(path: Path) -> float:

@@ -67,10 +67,10 @@ def tiny_config(vocabulary: int, end: int) -> VisionEncoderDecoderConfig:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    sizes = {"vocab_size": vocabulary, "n_positions": MAX_POSITIONS, "n_embd": WIDTH, "n_layer": BLOCKS}
+    dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    sizes: Any = {"vocab_size": vocabulary, "n_positions": MAX_POSITIONS, "n_embd": WIDTH, "n_layer": BLOCKS}
     decoder = GPT2Config(**sizes, n_head=HEADS, **dropout, bos_token_id=end, eos_token_id=end)
-    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
     return config
 

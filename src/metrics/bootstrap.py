@@ -5,7 +5,7 @@ costs one row of a matrix product. N images, R resamples, K statistics.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ class MetricResult(NamedTuple):
     statistics: dict[str, SufficientStatistic]
 
     def __or__(self, other: "MetricResult") -> "MetricResult":  # type: ignore[override]
-        return MetricResult(*(mine | theirs for mine, theirs in zip(self, other, strict=True)))
+        pairs: Any = zip(self, other, strict=True)
+        return MetricResult(*(mine | theirs for mine, theirs in pairs))
 
 
 def mean(per_image: Floats) -> SufficientStatistic:

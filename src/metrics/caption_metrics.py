@@ -21,7 +21,7 @@ class CaptionMetrics(evaluate.Metric):
     def __init__(self, tokenizer: str = "ptb", **settings: Any) -> None:
         own = inspect.signature(CaptionScorer).parameters & settings.keys()
         self.scorer = CaptionScorer(tokenizer, **{name: settings.pop(name) for name in own})
-        self.tokenizer, self.texts, self.lists = tokenizer, [], []
+        self.tokenizer, self.texts, self.lists = tokenizer, list[Any](), list[Any]()
         super().__init__(**settings | {"keep_in_memory": True})
 
     def _info(self) -> evaluate.MetricInfo:

@@ -5,6 +5,7 @@ pixels -> embeddings -> blocks[:depth] -> features (cached) -> blocks[depth:] ->
 B images, P patches + class token, D width.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def run_head(encoder: Any, features: Tensor, depth: int, image_size: tuple[int, 
     return encoder.layernorm(features)
 
 
-def _block_settings(encoder: Any, features: Tensor, image_size: tuple[int, int]) -> dict[str, Any]:
+def _block_settings(encoder: Any, features: Tensor, image_size: Sequence[int]) -> dict[str, Any]:
     """What BEiT's blocks take beside features: the image's size and the position bias that all of them use."""
     if not hasattr(encoder, "shared_position_bias"):
         return {}

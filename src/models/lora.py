@@ -60,13 +60,14 @@ def add_lora(
     from peft import inject_adapter_in_model
 
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    config.target_modules = set(_find_targets(model, config, new_weights))
+    targets = sorted(set(_find_targets(model, config, new_weights)))
+    config.target_modules = targets
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")  # Conv1D and Linear stand in one model
         inject_adapter_in_model(config, model)
     for name in trained:
         model.get_parameter(name).requires_grad_(True)
-    layers = [model.get_submodule(name) for name in sorted(config.target_modules)]
+    layers: list[Any] = [model.get_submodule(name) for name in targets]
     return [module for layer in layers for module in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
 
 

@@ -124,7 +124,7 @@ def _checked(entry: Any) -> dict[str, Any]:
     """
     try:
         height, width = int(entry["height"]), int(entry["width"])
-        checked = {
+        checked: dict[str, Any] = {
             "image_id": str(entry["image_id"]),
             "words": [str(word) for word in entry["words"]],
             "height": height,

@@ -64,7 +64,9 @@ def find_problems(config: DictConfig) -> list[str]:
             problems.append(f"{key}={_shown(value)}; expected {rule.expected}; set {key}")
     problems += find_conflicts(values)
     problems += _check_paths(values)
-    if not problems:  # importing the classes takes seconds, which a mistake found without them need not wait for
+    if (
+        not problems
+    ):  # importing the classes takes seconds, which a mistake found without them need not wait for
         for key, node in _target_nodes(own, ""):
             problems += _check_target(key, node, values)
     return list(dict.fromkeys(problems))

@@ -219,7 +219,7 @@ def _rescale_setting(settings: dict[str, Any]) -> float:
 def _channel_setting(settings: dict[str, Any], key: str, default: float) -> tuple[float, float, float]:
     if not settings.get("do_normalize", True):
         return (default,) * 3
-    values = settings.get(key)
+    values: Any = settings.get(key)
     numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
     if not numbers or len(values) != 3:
         raise _invalid(key, values, "three numbers, one for each color channel")

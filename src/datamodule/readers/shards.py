@@ -107,6 +107,7 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
     """The tar files with their official split, in order of their names."""
     given = {split: pattern for split, pattern in patterns.items() if pattern}
     folders = {name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    found: list[tuple[Path, str | None]]
     if given:
         found = [(path, split) for split, pattern in given.items() for path in sorted(root.glob(pattern))]
         for split, pattern in given.items():
@@ -115,7 +116,7 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
                     f"datamodule.{split}_shards={pattern!r} matches no file in {printable(str(root))!r}; expected a "
                     f"pattern such as '{split}-*.tar'; set datamodule.{split}_shards"
                 )
-        return found  # type: ignore[return-value]
+        return found
     for path in sorted(root.rglob("*")):
         if path.name.lower().endswith(COMPRESSED):
             raise UserError(

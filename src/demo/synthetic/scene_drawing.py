@@ -162,7 +162,10 @@ class Pen:
 
     def shape(self, form: str, colour: str, *numbers: float) -> None:
         """Draw one row of the table of shapes in `scenes.yaml`."""
-        outline = {"outline": self.edge, "width": max(self.pixels // 190, 1) if self.edge else 0}
+        outline: dict[str, Any] = {
+            "outline": self.edge,
+            "width": max(self.pixels // 190, 1) if self.edge else 0,
+        }
         scale, fill = self.thing.height * self.pixels, self.fill(colour)
         if form == "ellipse":
             (x, y), rx, ry = self.at(*numbers[:2]), numbers[2] * scale, numbers[3] * scale

@@ -34,7 +34,8 @@ def self_attention(
     qkv: (N,3D), queries, keys and values side by side. dropout: probability of dropping an attention weight.
     Returns: (N,D).
     """
-    return _attend(*_to_heads(pad(qkv, layout), 3, heads), layout, layout.mask, scale, dropout)
+    q, k, v = _to_heads(pad(qkv, layout), 3, heads)
+    return _attend(q, k, v, layout, layout.mask, scale, dropout)
 
 
 def cross_attention(
@@ -45,7 +46,8 @@ def cross_attention(
     q: (N,D). kv: (R,P,2D), keys and values side by side. Returns: (N,D).
     """
     (queries,) = _to_heads(pad(q, layout), 1, heads)
-    return _attend(queries, *_to_heads(kv, 2, heads), layout, None, scale, dropout)
+    keys, values = _to_heads(kv, 2, heads)
+    return _attend(queries, keys, values, layout, None, scale, dropout)
 
 
 def _to_heads(grid: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
