@@ -91,7 +91,8 @@ def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictCon
 
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     keys = {override.split("=", 1)[0].lstrip("+") for override in overrides}
-    merged: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    merged: Any = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
     with open_dict(merged):
         for name in FROM_TRAINING:
             if name not in keys and name in trained:

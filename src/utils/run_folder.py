@@ -151,8 +151,9 @@ OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the resolved config as plain values, without the loggers and without anything named like a secret."""
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    return _without_secrets({key: value for key, value in values.items() if key not in ("logger", "hydra")})
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    values: Any = OmegaConf.to_container(own, resolve=True)
+    return _without_secrets({key: value for key, value in values.items() if key != "logger"})
 
 
 def _without_secrets(value: Any) -> Any:

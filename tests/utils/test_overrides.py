@@ -1,9 +1,16 @@
 """A wrong command line is explained whole."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
+from src.utils.entry import normalize_override, optimized_value
+from src.utils.errors import UserError
 from src.utils.overrides import explain, find_faults, flat_keys, nearest
+from src.utils.run_folder import expand_home
 
 DOWNLOAD = "datamodule.download=true"
 
@@ -84,3 +91,54 @@ def test_nearest(key, near):
 
 def test_flat_keys():
     assert list(flat_keys({"a": {"b": 1}, "c": [1]})) == ["a", "a.b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("override", "character", "quoted"),
+    [
+        ("datamodule.data_dir=/a/x=1", "'='", "\"datamodule.data_dir='/a/x=1'\""),
+        ("datamodule.data_dir=/a/(2024)", "'('", "\"datamodule.data_dir='/a/(2024)'\""),
+        ("datamodule.data_dir=/a/[1]", "'['", "\"datamodule.data_dir='/a/[1]'\""),
+        ("datamodule.data_dir=~/photos", "'~'", f"\"datamodule.data_dir='{Path.home()}/photos'\""),
+    ],
+)
+def test_a_value_that_needs_quotes_names_the_character_and_shows_quoting_that_works(
+    override, character, quoted
+):
+    (line,) = find_faults([override], "train")  # and no second error about the default folder
+    assert f"because of the character {character}" in line
+    assert line.endswith(f"write {quoted}")
+    (argument,) = shlex.split(quoted)
+    assert not [fault for fault in find_faults([argument], "train") if "cannot be read" in fault]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("+trainer.gradient_clip_val=0.5", "++trainer.gradient_clip_val=0.5"),
+        ("+new=1", "+new=1"),
+        ("++trainer.max_epochs=1", "++trainer.max_epochs=1"),
+        ("logger=null", "logger=none"),
+        ("callbacks=null", "callbacks=none"),
+        ("+callbacks=null", "callbacks=none"),
+    ],
+)
+def test_clear_overrides_that_hydra_refuses_are_rewritten(argument, expected):
+    assert normalize_override(argument) == expected
+    assert find_faults([DOWNLOAD, expected], "train") == []
+
+
+def test_a_search_for_a_metric_that_no_run_has_is_refused():
+    assert optimized_value({"val/loss_best": 0.5}, "val/loss_best") == 0.5
+    assert optimized_value({"val/loss_best": 0.5}, None) is None
+    with pytest.raises(UserError, match="set optimized_metric=val/loss_best"):
+        optimized_value({"val/loss_best": 0.5, "test/cider_d": 1.0}, "val/los_best")
+
+
+def test_home_is_expanded_in_every_path_of_a_config(tmp_path):
+    config = OmegaConf.create(
+        {"paths": {"data": "~/data", "log": "${paths.data}/logs"}, "names": ["~/a", "~b"]}
+    )
+    expand_home(config)
+    assert config.paths.log == f"{Path.home()}/data/logs"
+    assert list(config.names) == [f"{Path.home()}/a", "~b"]
