@@ -62,6 +62,9 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
         expand_home(config)
+        data_dir = OmegaConf.select(config, "datamodule.data_dir")
+        if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
+            OmegaConf.update(config, "datamodule.data_dir", str(Path(data_dir).absolute()))
         if rank() == 0:
             redact_hydra_files(folder)
         check_config(config)

@@ -11,6 +11,8 @@ from src.utils.entry import normalize_override, optimized_value
 from src.utils.errors import UserError
 from src.utils.overrides import explain, find_faults, flat_keys, nearest
 from src.utils.run_folder import expand_home
+from src.utils.task_run import task_run
+from tests.utils.composing import job
 
 DOWNLOAD = "datamodule.download=true"
 
@@ -142,3 +144,13 @@ def test_home_is_expanded_in_every_path_of_a_config(tmp_path):
     expand_home(config)
     assert config.paths.log == f"{Path.home()}/data/logs"
     assert list(config.names) == [f"{Path.home()}/a", "~b"]
+
+
+def test_a_relative_data_dir_is_stored_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    overrides = ("datamodule.data_dir=images", "extras.print_config=false")
+    with job(tmp_path / "run", *overrides) as config, task_run(config):
+        pass
+    stored = OmegaConf.load(tmp_path / "run" / "config_resolved.yaml")
+    assert stored.datamodule.data_dir == str(tmp_path / "images")
