@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 
 from src.callbacks.caption_samples import LOGGED, CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
@@ -156,6 +156,11 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
     without += [Checkpoint] if settings.get("enable_checkpointing") is False else []
     callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(without))]
     check_monitors(callbacks)
+    for callback in callbacks:
+        several = isinstance(callback, ModelCheckpoint) and callback.save_top_k not in (0, 1)
+        if several and callback.filename and "{" not in callback.filename:
+            # each file would overwrite the one before
+            callback.filename += "-{epoch}-{step}"
     trainer: pl.Trainer = instantiate(
         settings,
         precision=precision,

@@ -170,6 +170,8 @@ def test_settings_that_a_resumed_run_would_ignore_are_refused(
 @pytest.mark.parametrize(
     "settings",
     [
+        ("callbacks.model_checkpoint.save_top_k=3",),
+        ("callbacks.model_checkpoint.save_top_k=-1",),
         ("callbacks.model_checkpoint.save_top_k=3", "callbacks.model_checkpoint.filename='{epoch}'"),
         ("callbacks.model_checkpoint.dirpath=ELSEWHERE",),
     ],
