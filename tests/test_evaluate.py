@@ -1,6 +1,9 @@
 """Predictions as a file: captions and references come back from it, with the same scores."""
 
 import csv
+import errno
+import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,3 +176,18 @@ def test_the_byte_range_of_an_image_within_a_tar_is_kept(tmp_path):
     scores = SCORER.score(["a.tar/1"], ["a dog"], [["a dog"]])
     write_predictions(tmp_path / "predictions.csv", [image], {"a.tar/1": "a dog"}, scores)
     assert read_predictions(tmp_path / "predictions.csv")[0].span == (512, 99)
+
+
+def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, monkeypatch, caplog):
+    def fail(*_, **__):
+        assert (tmp_path / "metrics.json").is_file()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.evaluate._test", lambda *_: ({"test/loss": 1.5}, CAPTIONS))
+    monkeypatch.setattr("src.evaluate.write_cross_attention_maps", fail)
+    data = SimpleNamespace(splits={"test": images()}, all_unreadable=dict)
+    trainer = SimpleNamespace(is_global_zero=True)
+    evaluate(None, data, trainer, tmp_path, SCORER, zero_shot=False)
+    assert json.loads((tmp_path / "metrics.json").read_text())["test/loss"] == 1.5
+    assert (tmp_path / "predictions.csv").is_file()
+    assert "attention.json cannot be written" in caplog.text

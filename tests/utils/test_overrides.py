@@ -45,6 +45,11 @@ def test_right_overrides_have_no_fault():
     assert find_faults(words, "train") == []
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "fsdp"])
+def test_the_strategy_is_a_setting_that_exists(strategy):
+    assert find_faults([DOWNLOAD, f"trainer.strategy={strategy}"], "train") == []
+
+
 def test_each_value_of_a_sweep_is_tried():
     (line,) = find_faults(
         ["-m", DOWNLOAD, "trainer=cpu,gpuu", "seed=1,2", "model.optimizer.lr=interval(0,1)"], "train"
