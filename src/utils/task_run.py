@@ -21,6 +21,7 @@ from src.utils.errors import UserError
 from src.utils.extras import apply_extras
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger, rank
+from src.utils.resource_errors import resource_error, threads_report_full_disk
 from src.utils.run_folder import (
     check_same_settings,
     expand_home,
@@ -30,7 +31,6 @@ from src.utils.run_folder import (
     resumed_run,
     write_json,
 )
-from src.utils.shortages import shortage, threads_report_full_disk
 from src.utils.stopping import (
     Stopped,
     StopSignal,
@@ -86,7 +86,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
         _write_traceback(error, folder)
         let_rank_0_exit_first(error)
-        reported = shortage(error, config)
+        reported = resource_error(error, config)
         leave(reported or error, whole=status == "stopped")
         if reported:
             raise reported from error

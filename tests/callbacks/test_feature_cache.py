@@ -167,21 +167,21 @@ def full(*args):
 
 
 @pytest.mark.parametrize(
-    ("shortage", "line"),
+    ("resource_error", "line"),
     [("disk", "the feature cache needs 0.00 GB and .* has 0.00 free"), ("limit", "over size_limit_gb=1e-09"),
      ("late", r"the feature cache cannot be written \(No space left on device\)")],
 )  # fmt: skip
 def test_without_room_pixels_are_read_and_one_line_says_so(
-    run, tmp_path, monkeypatch, caplog, shortage, line
+    run, tmp_path, monkeypatch, caplog, resource_error, line
 ):
     _, pixels = run(enabled=False)
     caplog.clear()
     usage = namedtuple("usage", "total used free")
-    if shortage == "disk":
+    if resource_error == "disk":
         monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage(10, 0, 10))
-    if shortage == "late":
+    if resource_error == "late":
         monkeypatch.setattr(feature_cache.ShardedFeatures, "write_shard", full)
-    data, metrics = run(size_limit_gb=1e-9 if shortage == "limit" else 100)
+    data, metrics = run(size_limit_gb=1e-9 if resource_error == "limit" else 100)
     assert data.features is None
     assert metrics == pixels
     assert len(told(caplog)) == 1

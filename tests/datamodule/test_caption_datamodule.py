@@ -220,3 +220,20 @@ def test_the_config_names_every_setting_with_the_default_of_the_class() -> None:
     assert {name: value for name, value in config.items() if name != "seed"} == {
         name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()
     }
+
+
+def test_captions_are_tokenized_once_however_often_loaders_are_made(pictures, monkeypatch) -> None:
+    data = connected(pictures)
+    data.setup()
+    tokenized: list[str] = []
+    original = type(data.processor).tokenize
+
+    def tokenize(self, texts):
+        tokenized.extend(texts)
+        return original(self, texts)
+
+    monkeypatch.setattr(type(data.processor), "tokenize", tokenize)
+    data.train_dataloader()
+    count = len(tokenized)
+    data.train_dataloader()
+    assert count == len(tokenized) > 0

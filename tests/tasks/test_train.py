@@ -28,6 +28,7 @@ from tests.tasks.running import (
     saved_weights,
     validations,
 )
+from tests.utils.composing import composed
 
 LAST_BLOCKS = ("encoder.encoder.layer.2.", "decoder.transformer.h.2.")
 
@@ -256,3 +257,22 @@ def test_a_report_that_finds_no_room_does_not_cost_the_numbers(tmp_path, caplog)
     write_reports(tmp_path, {"test/loss": 1.5})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}
     assert "the report cannot be written" in caplog.text
+
+
+def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
+    tiny_checkpoint, flickr_folder, tmp_path
+):
+    run = tmp_path / "run"
+    run_train(run, tiny_checkpoint, flickr_folder, "trainer.fast_dev_run=true")  # what debug=fdr sets
+    assert not list(run.rglob("*.ckpt"))
+    assert not list(run.rglob("events.out.tfevents*"))
+    logging_config = composed("debug=fdr", "datamodule.download=true", full=True).hydra.job_logging
+    assert logging_config.root.level == "DEBUG"
+    assert logging_config.loggers.matplotlib.level == "INFO"
+
+
+def test_resuming_prints_no_warning_of_a_changed_folder(tiny_checkpoint, flickr_folder, tmp_path, recwarn):
+    first = tmp_path / "logs" / "train" / "runs" / "one"
+    run_train(first, tiny_checkpoint, flickr_folder)
+    run_train(tmp_path / "two", tiny_checkpoint, flickr_folder, f"ckpt_path={first}/checkpoints/best.ckpt")
+    assert not [warning for warning in recwarn if "dirpath has changed" in str(warning.message)]

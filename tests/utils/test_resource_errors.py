@@ -1,4 +1,4 @@
-"""A shortage is told with the settings that help; other errors are left as they are."""
+"""A resource_error is told with the settings that help; other errors are left as they are."""
 
 import errno
 import threading
@@ -7,9 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from src.utils import shortages
+from src.utils import resource_errors
 from src.utils.errors import UserError
-from src.utils.shortages import shortage, threads_report_full_disk
+from src.utils.resource_errors import resource_error, threads_report_full_disk
 
 CONFIG = OmegaConf.create(
     {
@@ -44,8 +44,8 @@ def really_too_much():
     ],
 )
 def test_memory_names_settings_with_their_values(error, monkeypatch):
-    monkeypatch.setattr(shortages, "has_native_bf16", lambda _: True)
-    text = str(shortage(error, CONFIG))
+    monkeypatch.setattr(resource_errors, "has_native_bf16", lambda _: True)
+    text = str(resource_error(error, CONFIG))
     assert text.startswith("out of memory at datamodule.batch_size=16 (")
     assert "datamodule.batch_size=8 trainer.accumulate_grad_batches=2" in text
     for setting in ("captions_per_image=1", "max_caption_tokens=64", "num_beams=1", "precision=bf16-mixed"):
@@ -54,18 +54,18 @@ def test_memory_names_settings_with_their_values(error, monkeypatch):
 
 
 def test_bf16_is_not_advised_where_it_is_slow(monkeypatch):
-    monkeypatch.setattr(shortages, "has_native_bf16", lambda _: False)
-    assert "bf16" not in str(shortage(MemoryError(), CONFIG))
+    monkeypatch.setattr(resource_errors, "has_native_bf16", lambda _: False)
+    assert "bf16" not in str(resource_error(MemoryError(), CONFIG))
 
 
 def test_what_torch_raises_here_is_known():
     with pytest.raises(RuntimeError) as caught:
         really_too_much()
-    assert "out of memory at" in str(shortage(caught.value, CONFIG))
+    assert "out of memory at" in str(resource_error(caught.value, CONFIG))
 
 
 def test_what_is_as_small_as_it_gets_is_not_advised():
-    text = str(shortage(MemoryError(), SMALL))
+    text = str(resource_error(MemoryError(), SMALL))
     assert text.endswith("set a smaller model.checkpoint")
 
 
@@ -74,7 +74,7 @@ def test_a_full_disk_is_told_with_its_place(number):
     cause = OSError(number, "No room", "/data/x")
     error = RuntimeError("tensorboard's thread died")
     error.__cause__ = cause
-    text = str(shortage(error, CONFIG))
+    text = str(resource_error(error, CONFIG))
     assert "the disk is full at /data/x (No room)" in text
     assert "paths.log_dir" in text
 
@@ -83,8 +83,8 @@ def test_a_full_disk_is_told_with_its_place(number):
     "error",
     [ValueError("out of memory"), OSError(errno.ENOENT, "no such file"), RuntimeError("x"), UserError("y")],
 )
-def test_other_errors_are_not_shortages(error):
-    assert shortage(error, CONFIG) is None
+def test_other_errors_are_not_resource_errors(error):
+    assert resource_error(error, CONFIG) is None
 
 
 def fail_in_a_thread(error):

@@ -18,7 +18,7 @@ MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def shortage(error: BaseException, config: DictConfig) -> UserError | None:
+def resource_error(error: BaseException, config: DictConfig) -> UserError | None:
     """Return a one-line error with advice where memory or disk ran out, None for any other error."""
     for cause in _causes(error):
         if isinstance(cause, UserError):
