@@ -143,6 +143,8 @@ class LastCheckpoint(Checkpoint):
             raise Stopped(signal, text, everywhere=True)
 
     def _save(self, trainer: Trainer) -> None:
+        if getattr(trainer, "fast_dev_run", False):  # a trial run, in which Lightning writes no checkpoint either
+            return
         for logger in trainer.loggers:
             logger.save()  # what is logged before this state is on disk with it
         trainer.save_checkpoint(self.path, weights_only=False)
