@@ -143,7 +143,7 @@ class LastCheckpoint(Checkpoint):
             raise Stopped(signal, text, everywhere=True)
 
     def _save(self, trainer: Trainer) -> None:
-        if getattr(trainer, "fast_dev_run", False):  # a trial run, in which Lightning writes no checkpoint either
+        if getattr(trainer, "fast_dev_run", False):  # Lightning writes no checkpoint there either
             return
         for logger in trainer.loggers:
             logger.save()  # what is logged before this state is on disk with it
