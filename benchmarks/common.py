@@ -32,7 +32,7 @@ from src.datamodule.collate import CaptionBatch
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.building import build_data, build_model, build_trainer
 from src.utils.hardware import has_native_bf16
-from src.utils.resolvers import register_resolvers
+from src.utils.run_folder import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "src" / "demo" / "vit_gpt2_tiny"

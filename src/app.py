@@ -32,7 +32,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.logging import visible
 

@@ -19,9 +19,8 @@ from src.models.vit_gpt2 import VitGpt2
 from src.report.cross_attention_maps import write_cross_attention_maps
 from src.report.run_files import read_box, read_span
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
+from src.utils.files import atomic_write, write_json
 from src.utils.logging import get_logger
-from src.utils.run_folder import write_json
 
 log = get_logger(__name__)
 MAX_ATTENTION_MAPS = 60  # images of the report with cross-attention maps

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import visible

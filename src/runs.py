@@ -15,7 +15,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger

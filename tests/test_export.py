@@ -180,7 +180,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, set
 FULL_DISK = """
 import resource, signal, sys
 from src.export import main
-from src.utils.command import run_command
+from src.utils.entry import run_command
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 run_command(main, sys.argv[2:])

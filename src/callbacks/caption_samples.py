@@ -6,7 +6,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images.decode import UnreadableImage, load_image
 from src.metrics.scorer import CaptionScorer
 from src.models.vit_gpt2 import VitGpt2
@@ -26,20 +25,13 @@ class CaptionSamples(Callback):
     def __init__(self, max_images: int = 200, every_n_epochs: int = 1, num_shown: int = 4) -> None:
         self.max_images, self.every_n_epochs, self.num_shown = max_images, every_n_epochs, num_shown
         self.scorer = CaptionScorer(bootstrap_samples=0)
-        self._found: dict[str, tuple[str, list[str]]] = {}
+        self._found: dict[str, tuple[str, list[str]]] = {}  # image_id -> caption and references
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the captions of the last validation."""
         self._found = {}
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Caption the images of the batch while there are fewer than `max_images`."""
         limit = -(-self.max_images // trainer.world_size)
@@ -48,16 +40,12 @@ class CaptionSamples(Callback):
         assert isinstance(pl_module, VitGpt2)
         with trainer.precision_plugin.val_step_context():
             captions = pl_module.generate(batch)
-        self._found |= {
-            name: (caption, references)
-            for name, caption, references in zip(batch.image_ids, captions, batch.references, strict=True)
-        }
+        references = zip(captions, batch.references, strict=True)
+        self._found |= dict(zip(batch.image_ids, references, strict=True))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores and show images."""
-        if self._is_off(trainer):
-            return
-        found = self._gather(trainer)
+        found = {} if self._is_off(trainer) else self._gather(trainer)
         if not found:
             return
         captions, references = zip(*found.values(), strict=True)
@@ -80,21 +68,15 @@ class CaptionSamples(Callback):
 
     def _show(self, trainer: Trainer, found: dict[str, tuple[str, list[str]]]) -> None:
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        images: dict[str, CaptionedImage] = {
-            image.image_id: image
-            for image in trainer.datamodule.splits["val"]  # type: ignore[attr-defined]
-            if image.image_id in found
-        }
-        if not writers:
-            return
-        for name in list(images)[: self.num_shown]:
-            caption, references = found[name]
+        images = [image for image in trainer.datamodule.splits["val"] if image.image_id in found]  # type: ignore[attr-defined]
+        for image in images[: self.num_shown] if writers else ():
             try:
-                pixels = load_image(images[name].path, images[name].box, images[name].span)
+                pixels = load_image(image.path, image.box, image.span)
             except UnreadableImage as error:
                 log.warning("%s", error)
                 continue
-            text = "\n\n".join([f"**{caption}**", *references])
+            caption, references = found[image.image_id]
             for writer in writers:
-                writer.add_image(f"val/{name}", pixels, trainer.current_epoch)
-                writer.add_text(f"val/{name}", text, trainer.current_epoch)
+                writer.add_image(f"val/{image.image_id}", pixels, trainer.current_epoch)
+                text = "\n\n".join([f"**{caption}**", *references])
+                writer.add_text(f"val/{image.image_id}", text, trainer.current_epoch)

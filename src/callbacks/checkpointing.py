@@ -10,9 +10,9 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
-from src.utils.lightning_compat import end_restart
+from src.utils.errors import Stopped, handle_signals
+from src.utils.lightning_compat import CsvLogger, end_restart
 from src.utils.logging import get_logger
-from src.utils.stopping import Stopped, handle_signals
 
 log = get_logger(__name__)
 STATE = "last_checkpoint"  # key in a checkpoint
@@ -27,8 +27,8 @@ class LastCheckpoint(Checkpoint):
     dirpath: folder of the file. every_n_minutes: minutes between files within an epoch; None for none.
     every_n_steps: the same in optimizer steps.
 
-    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step; a second signal ends it at once. With several
-    processes a signal to one of them stops all after the same step.
+    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step (`Stopped`); a second signal ends it at once. With
+    several processes a signal to one of them stops all after the same step.
     """
 
     def __init__(
@@ -44,8 +44,7 @@ class LastCheckpoint(Checkpoint):
         self._epoch_ended = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the path of rank 0: a run has one file."""
-        self.path = trainer.strategy.broadcast(self.path)
+        self.path = trainer.strategy.broadcast(self.path)  # a run has one file
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle signals from here on, and do what Lightning leaves out when it resumes."""
@@ -53,46 +52,32 @@ class LastCheckpoint(Checkpoint):
         self._saved, self._step = time.monotonic(), trainer.global_step
         if self.resumed.get("epoch_ended"):
             _step_plateau_schedulers(trainer, self.resumed["metrics"])
-        stopping = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
-        if any(callback.wait_count >= callback.patience for callback in stopping):
-            log.info("early stopping had ended this run; train further with ~callbacks.early_stopping")
-            trainer.should_stop = True
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                log.info("early stopping had ended this run; train further with ~callbacks.early_stopping")
+                trainer.should_stop = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimizer step when it is time, when a validation is one step away, and on a signal.
-
-        Raises:
-            Stopped: a signal arrived.
-        """
+        """Save after an optimizer step when it is time, when a validation is one step away, and on a signal."""
         if trainer.global_step == self._step:  # accumulating gradients, which no file holds
             return
         self._step = trainer.global_step
         minutes = (time.monotonic() - self._saved) / 60
         signal, due = self._agree(trainer, bool(self.every_n_minutes and minutes >= self.every_n_minutes))
+        due = due or bool(signal or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0))
         left = _batches_before_validation(trainer, batch_idx)
-        if left:
-            due = due or left <= trainer.accumulate_grad_batches
-            if due or signal or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
-                self._save(trainer)
+        if left and (due or left <= trainer.accumulate_grad_batches):
+            self._save(trainer)
         self._stop(signal)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Leave a validation within training at once. Of several processes one alone must not leave.
-
-        Raises:
-            Stopped: a signal arrived.
-        """
+        """Leave a validation within training at once. Of several processes one alone must not leave."""
         if trainer.world_size == 1 and not trainer.sanity_checking:
             self._stop(self.signal)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the end of the epoch.
-
-        Raises:
-            Stopped: a signal arrived.
-        """
         end_restart(trainer)
         signal, _ = self._agree(trainer)
         self._epoch_ended = True
@@ -101,29 +86,28 @@ class LastCheckpoint(Checkpoint):
         self._stop(signal)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the signal handlers."""
         self._handlers.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Restore the signal handlers."""
         self._handlers.close()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Any) -> None:
         """Add the metrics logged last, and whether the epoch has ended."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         checkpoint[STATE] = {"epoch_ended": self._epoch_ended, "metrics": metrics}
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Keep what was added; let the best checkpoints of a run folder that was moved be found where they are."""
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Any) -> None:
+        """Keep what was added; let ModelCheckpoint find its files in a run folder that was moved."""
         self.resumed = checkpoint.get(STATE, {})
-        if Path(str(trainer.ckpt_path)).resolve() == self.path.resolve():
-            for state in checkpoint["callbacks"].values():
-                if "best_k_models" in state and Path(state["dirpath"]).name == self.path.parent.name:
-                    _move_paths(state, str(self.path.parent))
+        if Path(str(trainer.ckpt_path)).resolve() != self.path.resolve():
+            return
+        for state in checkpoint["callbacks"].values():
+            old, new = str(state.get("dirpath")), str(self.path.parent)
+            if "best_k_models" in state and Path(old).name == self.path.parent.name:
+                paths = {path.replace(old, new, 1): score for path, score in state["best_k_models"].items()}
+                names = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
+                state |= {name: state[name].replace(old, new, 1) for name in names}
+                state["best_k_models"] = paths
 
     def _on_signal(self, number: int) -> None:
         self.signal = number
@@ -145,8 +129,8 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False):  # Lightning writes no checkpoint there either
             return
-        for logger in trainer.loggers:
-            logger.save()  # what is logged before this state is on disk with it
+        for logger in trainer.loggers:  # what is logged before this state is on disk with it
+            logger.write() if isinstance(logger, CsvLogger) else logger.save()
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
 
@@ -167,8 +151,8 @@ def _batches_before_validation(trainer: Trainer, batch_idx: int) -> float:
     left = float(trainer.num_training_batches) - batch_idx - 1
     every = trainer.val_check_batch
     if every and math.isfinite(every):
-        total = trainer.check_val_every_n_epoch is None  # then batches of all epochs count
-        done = (trainer.fit_loop.total_batch_idx if total else batch_idx) + 1
+        over_epochs = trainer.check_val_every_n_epoch is None
+        done = (trainer.fit_loop.total_batch_idx if over_epochs else batch_idx) + 1
         left = min(left, -done % every)
     return left
 
@@ -179,15 +163,3 @@ def _step_plateau_schedulers(trainer: Trainer, metrics: dict[str, float]) -> Non
         due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
         if config.reduce_on_plateau and due and config.monitor in metrics:
             config.scheduler.step(metrics[config.monitor])  # type: ignore[arg-type]
-
-
-def _move_paths(state: dict[str, Any], folder: str) -> None:
-    """Rename the folder in the state of a ModelCheckpoint."""
-
-    def moved(path: str) -> str:
-        return str(Path(folder) / Path(path).name) if path else path
-
-    state["dirpath"] = folder
-    state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
-    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-        state[name] = moved(state[name])

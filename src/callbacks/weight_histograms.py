@@ -17,26 +17,20 @@ class WeightHistograms(Callback):
         self.every = gradients_every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the weights that training starts from."""
         self._log("weights", trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the weights after the epoch."""
         self._log("weights", trainer, pl_module, trainer.current_epoch + 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Log the gradients every so many steps."""
         if self.every and trainer.global_step % self.every == 0:
             self._log("gradients", trainer, pl_module, trainer.global_step)
 
     def _log(self, kind: str, trainer: Trainer, pl_module: Any, step: int) -> None:
-        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not writers or not trainer.is_global_zero:
-            return
-        for name, weight in pl_module.trained_weights().items():
-            value = weight if kind == "weights" else weight.grad
-            if value is None:
-                continue
-            tag = f"{kind}/{name.replace('.', '/', 1)}"
-            for writer in writers:
-                writer.add_histogram(tag, value.detach().float().cpu(), step)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, TensorBoardLogger):
+                for name, weight in pl_module.trained_weights().items():
+                    value = weight if kind == "weights" else weight.grad
+                    if value is not None:
+                        tag = f"{kind}/{name.replace('.', '/', 1)}"
+                        logger.experiment.add_histogram(tag, value.detach().float().cpu(), step)

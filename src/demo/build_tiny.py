@@ -24,7 +24,7 @@ from transformers import (
 from src.demo.synthetic.medical_findings import report, sample_figure
 from src.demo.synthetic.scene import STYLES, sample_scene
 from src.demo.synthetic.scene_captions import describe_scene
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "vit_gpt2_tiny"

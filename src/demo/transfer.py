@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from src.report.cross_attention_maps import read_attention
 from src.report.curves import SOFT, TUNED, draw_losses, save_png
 from src.report.run_files import Prediction, read_history, read_predictions
-from src.utils.command import parse_command, run_command
+from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.logging import visible
 

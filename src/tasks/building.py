@@ -5,7 +5,6 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -37,12 +36,9 @@ VERBOSE_LOGGERS = (
     "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
 )  # fmt: skip
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
-UNSUPPORTED = {
-    "GradientAccumulationScheduler": "the schedule counts equal steps; set trainer.accumulate_grad_batches",
-    "WeightAveraging": "a checkpoint holds the trained weights alone",
-    "EMAWeightAveraging": "a checkpoint holds the trained weights alone",
-    "StochasticWeightAveraging": "a checkpoint holds the trained weights alone",
-}
+UNSUPPORTED = {  # a checkpoint holds the trained weights alone, and a step divides by the tokens of equal windows
+    "GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging",
+}  # fmt: skip
 METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/grad_norm")
 
 
@@ -66,16 +62,10 @@ def check_trainer(config: DictConfig) -> None:
     """
     trainer, problems = config.trainer, []
     accelerator, strategy = str(trainer.accelerator), trainer.get("strategy") or "auto"
-    precision = choose_precision(trainer.precision, accelerator)
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    present = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
-    if not present.get(accelerator, True):
+    if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
         problems.append(
             f"trainer.accelerator={accelerator}; expected such a device, and there is none here; set trainer=auto"
-        )
-    if accelerator == "cpu" and str(precision) in ("16", "16-mixed", "16-true"):
-        problems.append(
-            f"trainer.precision={precision} on a CPU; expected bf16-mixed or 32-true; set trainer.precision=auto"
         )
     if strategy not in STRATEGIES:
         problems.append(
@@ -87,12 +77,8 @@ def check_trainer(config: DictConfig) -> None:
             "job remain for the next; set trainer=default, or start each job by a command of its own"
         )
     launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    if (
-        launched > 1
-        and strategy == "auto"
-        and trainer.get("devices") == 1
-        and trainer.get("num_nodes", 1) == 1
-    ):
+    alone = strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1
+    if launched > 1 and alone:
         problems.append(
             f"{launched} processes were launched and trainer.devices=1 without a strategy would train as many equal "
             f"runs; expected one run; set trainer=ddp trainer.devices={os.environ.get('LOCAL_WORLD_SIZE') or launched}"
@@ -104,7 +90,7 @@ def check_trainer(config: DictConfig) -> None:
     for name, node in (config.get("callbacks") or {}).items():
         kind = str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
         if kind in UNSUPPORTED:
-            problems.append(f"callbacks.{name}={kind}; {UNSUPPORTED[kind]}; set ~callbacks.{name}")
+            problems.append(f"callbacks.{name}={kind} has no effect here; remove it: ~callbacks.{name}")
     if problems:
         raise ConfigErrors(problems)
 
@@ -114,6 +100,16 @@ def _is_sequential_multirun() -> bool:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
     return str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")
+
+
+def build_scorer_and_data(config: DictConfig) -> tuple[Any, CaptionDataModule, dict[str, float]]:
+    """Seed all generators; return the scorer, the data, and how many images each split has and rows were skipped."""
+    if config.get("seed") is not None:
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+    scorer, datamodule = instantiate(config.metrics), build_data(config)
+    metrics = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    metrics["data/skipped_rows"] = len(datamodule.table.skipped) if datamodule.table else 0
+    return scorer, datamodule, dict[str, float](metrics)
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:
@@ -144,7 +140,7 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
     resume_step: optimizer steps of the checkpoint from which training resumes in its own folder.
 
     Raises:
-        UserError: a callback monitors a metric that is never logged, or a logger's package is missing.
+        UserError: a callback monitors a metric that is never logged.
     """
     settings = config.trainer
     precision = choose_precision(settings.precision, settings.accelerator)
@@ -159,8 +155,7 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
     for callback in callbacks:
         several = isinstance(callback, ModelCheckpoint) and callback.save_top_k not in (0, 1)
         if several and callback.filename and "{" not in callback.filename:
-            # each file would overwrite the one before
-            callback.filename += "-{epoch}-{step}"
+            callback.filename += "-{epoch}-{step}"  # else each file would overwrite the one before
     trainer: pl.Trainer = instantiate(
         settings,
         precision=precision,
@@ -173,6 +168,17 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
     return trainer
 
 
+def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
+    """Instantiate every object of a config group, in the order of its keys."""
+    objects = []
+    for node in (group or {}).values():
+        if isinstance(node, DictConfig) and "_target_" in node:
+            # TensorBoard hides what was logged after the step from which a run resumes
+            purge = resume_step is not None and str(node["_target_"]).endswith(".TensorBoardLogger")
+            objects.append(instantiate(node, **({"purge_step": resume_step} if purge else {})))
+    return objects
+
+
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
     """Refuse a `monitor` that nothing logs; Lightning finds it after the first epoch.
 
@@ -182,11 +188,8 @@ def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
     names = [*METRICS]
     if any(isinstance(callback, CaptionSamples) for callback in callbacks):
         names += [f"val/{name}" for name in LOGGED]
-    if any(
-        type(callback).__module__.split(".")[0] not in ("src", "pytorch_lightning") for callback in callbacks
-    ):
-        return
-    for callback in callbacks:
+    packages = {type(callback).__module__.split(".")[0] for callback in callbacks}
+    for callback in callbacks if packages <= {"src", "pytorch_lightning"} else ():
         monitor = getattr(callback, "monitor", None)
         if monitor and monitor not in names:
             near = difflib.get_close_matches(monitor, names, n=1, cutoff=0.4) or ["val/loss"]
@@ -203,14 +206,14 @@ def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bo
         UserError: no train image, fewer images of a split than processes, or a validation that is never reached.
     """
     counts = {split: len(images) for split, images in datamodule.splits.items()}
-    used = ("train", "val", "test") if training else ("test",)
     if training and not counts["train"]:
         raise UserError("no image to train on; expected some; set datamodule.split_ratios=[0.8,0.1,0.1]")
-    for split in used:
-        size = datamodule.batch_size * trainer.world_size
-        batches, limit = -(-counts[split] // size), getattr(trainer, f"limit_{split}_batches")
+    for split in ("train", "val", "test") if training else ("test",):
+        batches = -(-counts[split] // (datamodule.batch_size * trainer.world_size))
+        limit = getattr(trainer, f"limit_{split}_batches")
         if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
-            setattr(trainer, f"limit_{split}_batches", 1)
+            limit = 1
+            setattr(trainer, f"limit_{split}_batches", limit)
         if limit and 0 < counts[split] < trainer.world_size:
             raise UserError(
                 f"the {split} split has {counts[split]} images for {trainer.world_size} processes; expected one "
@@ -229,33 +232,3 @@ def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bo
 def can_test(trainer: pl.Trainer, datamodule: CaptionDataModule) -> bool:
     """Whether there is a test image and a batch of them."""
     return bool(datamodule.splits["test"]) and bool(trainer.limit_test_batches)
-
-
-def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
-    """Instantiate every object of a config group, in the order of its keys.
-
-    Raises:
-        UserError: a logger's package is not installed.
-    """
-    objects = []
-    for name, node in (group or {}).items():
-        if not isinstance(node, DictConfig) or "_target_" not in node:
-            continue
-        # TensorBoard hides what was logged after the step from which a run resumes
-        purge = resume_step is not None and str(node["_target_"]).endswith(".TensorBoardLogger")
-        try:
-            objects.append(instantiate(node, **({"purge_step": resume_step} if purge else {})))
-        except Exception as error:
-            missing = error.__cause__
-            if isinstance(missing, ModuleNotFoundError):
-                raise UserError(
-                    f"{name!s} needs the package {missing.name}, which is not installed; expected it beside torch; "
-                    f"pip install {missing.name}"
-                ) from error
-            raise
-    return objects
-
-
-def run_dir(config: DictConfig) -> Path:
-    """Return the folder of this run."""
-    return Path(config.paths.output_dir)

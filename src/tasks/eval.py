@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -11,20 +11,19 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
 from src.tasks.building import (
-    build_data,
     build_model,
+    build_scorer_and_data,
     build_trainer,
     can_test,
     check_trainer,
     fit_to_data,
-    run_dir,
     silence_libraries,
 )
-from src.tasks.train import datamodule_metrics, write_reports
+from src.tasks.train import write_reports
 from src.utils.errors import UserError
 from src.utils.lightning_compat import all_processes_end
-from src.utils.logging import get_logger, rank
-from src.utils.run_folder import find_checkpoint, read_splits
+from src.utils.logging import get_logger
+from src.utils.run_folder import checkpoint_file, read_splits
 
 log = get_logger(__name__)
 FROM_TRAINING = ("datamodule", "model", "seed")
@@ -37,22 +36,18 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         UserError: a mistake in either.
     """
     silence_libraries(config)
-    folder = run_dir(config)
+    folder = Path(config.paths.output_dir)
     if config.get("predictions"):
         metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
         write_reports(folder, metrics)
         return metrics
-    ckpt_path = find_checkpoint(config.ckpt_path, config.paths.log_dir, saved=True)
-    settings = scoring_settings(config.ckpt_path, Path(ckpt_path) if ckpt_path else None)
-    config = with_training_config(config, settings)
+    ckpt_path = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path")
+    config = with_training_config(config, scoring_settings(config.ckpt_path, ckpt_path))
     check_trainer(config)
-    if config.get("seed") is not None:
-        pl.seed_everything(config.seed, workers=True, verbose=False)
-    scorer = instantiate(config.metrics)
-    datamodule = build_data(config)
-    metrics = datamodule_metrics(datamodule) | (_seen_in_training(datamodule, ckpt_path) if ckpt_path else {})
-    if rank() == 0:
-        datamodule.write_files(folder)
+    scorer, datamodule, metrics = build_scorer_and_data(config)
+    if ckpt_path:
+        metrics |= _seen_in_training(datamodule, ckpt_path)
+    datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config)
     fit_to_data(trainer, datamodule, training=False)
@@ -62,14 +57,15 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
             "trainer.limit_test_batches=1.0"
         )
     zero_shot = config.zero_shot and ckpt_path is not None  # a saved folder does not hold its base
+    file = str(ckpt_path) if ckpt_path else None
     with all_processes_end(trainer):
-        metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, zero_shot, metrics)
+        metrics |= evaluate(model, datamodule, trainer, folder, scorer, file, zero_shot, metrics)
     if trainer.is_global_zero:
         write_reports(folder, metrics)
     return metrics
 
 
-def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: str) -> dict[str, float]:
+def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: Path) -> dict[str, float]:
     """Count the test images that the checkpoint's run trained on, by its `splits.csv`; warn of any."""
     before = read_splits(ckpt_path)
     seen = [image.image_id for image in datamodule.splits["test"] if before.get(image.image_id) == "train"]
@@ -87,8 +83,6 @@ def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictCon
 
     fp16 stays with the GPU that it was chosen for.
     """
-    from hydra.core.hydra_config import HydraConfig
-
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     keys = {override.split("=", 1)[0].lstrip("+") for override in overrides}
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

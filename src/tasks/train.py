@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -19,26 +18,23 @@ from src.report.curves import write_losses
 from src.report.html import write_report
 from src.report.summary import print_summary
 from src.tasks.building import (
-    build_data,
     build_model,
+    build_scorer_and_data,
     build_trainer,
     can_test,
     check_trainer,
     fit_to_data,
-    run_dir,
     silence_libraries,
 )
-from src.utils.csv_logger import CsvLogger
-from src.utils.files import atomic_write
-from src.utils.lightning_compat import all_processes_end
-from src.utils.logging import get_logger, rank
+from src.utils.files import atomic_write, write_json
+from src.utils.lightning_compat import CsvLogger, all_processes_end
+from src.utils.logging import get_logger
 from src.utils.run_folder import (
     check_same_settings,
     check_same_splits,
-    find_checkpoint,
+    checkpoint_file,
     plain_config,
     resumed_run,
-    write_json,
 )
 
 log = get_logger(__name__)
@@ -52,17 +48,13 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     silence_libraries(config)
     check_trainer(config)
-    folder = run_dir(config)
+    folder = Path(config.paths.output_dir)
     ckpt_path, resume_step = _checkpoint_to_resume(config)
-    if config.get("seed") is not None:
-        pl.seed_everything(config.seed, workers=True, verbose=False)
-    scorer = instantiate(config.metrics)
-    datamodule = build_data(config)
+    scorer, datamodule, metrics = build_scorer_and_data(config)
     if ckpt_path:
         splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
         check_same_splits(splits, ckpt_path)
-    if rank() == 0:
-        datamodule.write_files(folder)
+    datamodule.write_files(folder)
     model = build_model(config, datamodule)
     trainer = build_trainer(config, resume_step)
     fit_to_data(trainer, datamodule, config.train)
@@ -70,8 +62,6 @@ def train(config: DictConfig) -> dict[str, float]:
         if isinstance(logger, CsvLogger) and resume_step is not None:
             logger.resume_at(resume_step)
         logger.log_hyperparams(plain_config(config))
-
-    metrics = datamodule_metrics(datamodule)
     with all_processes_end(trainer):
         if config.train:
             ckpt_path, fitted = _fit(model, datamodule, trainer, ckpt_path)
@@ -85,9 +75,7 @@ def train(config: DictConfig) -> dict[str, float]:
                 model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics
             )
         elif config.test:
-            log.info(
-                "no test images (datamodule.split_ratios, trainer.limit_test_batches): the test is skipped"
-            )
+            log.info("no test images (datamodule.split_ratios, limit_test_batches): the test is skipped")
     if trainer.is_global_zero:
         write_reports(folder, metrics)
     return metrics
@@ -95,13 +83,14 @@ def train(config: DictConfig) -> dict[str, float]:
 
 def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:
     """Return the checkpoint and, where training continues in its run folder, the optimizer step to continue at."""
-    ckpt_path = find_checkpoint(config.get("ckpt_path"), config.paths.log_dir, config.task_name, which="last")
-    if ckpt_path is None:
+    if not config.get("ckpt_path"):
         return None, None
+    where = (config.paths.log_dir, "ckpt_path", config.task_name, "last")
+    ckpt_path = str(checkpoint_file(config.ckpt_path, *where, saved=False))
     content = read_checkpoint(ckpt_path)
     check_same_settings(plain_config(config), content[METADATA_KEY].get("config") or {}, ckpt_path)
-    run = resumed_run(ckpt_path, config.paths.log_dir, config.task_name)
     log.info("resuming from step %d of %s", content["global_step"], ckpt_path)
+    run = resumed_run(ckpt_path, config.paths.log_dir, config.task_name)
     return ckpt_path, content["global_step"] if run else None
 
 
@@ -143,9 +132,3 @@ def write_reports(folder: Path, metrics: dict[str, float]) -> None:
     except OSError as error:  # the numbers are written already
         log.warning("the report cannot be written (%s); free some space", error.strerror or error)
     print_summary(folder, metrics)
-
-
-def datamodule_metrics(datamodule: CaptionDataModule) -> dict[str, float]:
-    """Return how many images each split has and how many rows were skipped."""
-    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
-    return {**counts, "data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}

@@ -1,41 +1,80 @@
-"""Check a composed config against the signatures that its `_target_`s name, and report all mistakes at once.
+"""Check a composed config and report all mistakes at once, each as `key=found; expected; do this`.
 
-Names are bound with `inspect.signature`, values are validated by pydantic in strict mode, both for this project's
-classes and for those of libraries. What a signature cannot say stands in `config_rules.py`.
+Names are bound with `inspect.signature` to what the `_target_`s name, values are validated by pydantic in strict mode.
+What a signature cannot say, ranges and conflicts, stands in `RULES` and `find_conflicts`.
 """
 
 import difflib
 import importlib
 import inspect
+import json
+import re
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
-from src.utils.config_rules import find_conflicts, find_rule, fits
 from src.utils.errors import ConfigErrors, UserError
-from src.utils.run_folder import find_checkpoint
+from src.utils.run_folder import checkpoint_file, shown
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
-PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
-NEPTUNE_IS_GONE = (
-    "logger=neptune; expected a service that exists, Neptune closed and Lightning 2.6 dropped its logger; "
-    "set logger=tensorboard"
-)
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}  # imported when used
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Parameters of a callable, each with its annotation; open: it also takes names that are not listed."""
+def _sum_to_one(ratios: list[float]) -> list[float]:
+    if len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
+        raise ValueError("three fractions for train, val and test that sum to 1")
+    return ratios
 
-    parameters: Mapping[str, Any]
-    open: bool
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+OrMinusOne = Annotated[int, Field(ge=-1)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+RULES: dict[str, Any] = {
+    "datamodule.batch_size": Count,
+    "datamodule.num_samples": Count | None,
+    "datamodule.captions_per_image": Count | None,
+    "datamodule.max_caption_tokens": Count | None,
+    "datamodule.num_workers": Whole | None,
+    "datamodule.split_ratios": Annotated[list[float], AfterValidator(_sum_to_one)],
+    "datamodule.num_folds": Annotated[int, Field(ge=3)],
+    "datamodule.fold": Whole | None,
+    "datamodule.max_skipped": Fraction,
+    "model.train": Literal["last_blocks", "cross_attention", "lora", "full"],
+    "model.num_beams": Annotated[int, Field(ge=1, le=1000)],
+    "model.max_length": Annotated[int, Field(ge=2)] | None,
+    "model.num_layers_to_train": Whole,
+    "model.optimizer.lr": Number,
+    "model.optimizer.weight_decay": Number,
+    "model.lr_scheduler.interval": Literal["step", "epoch"],
+    "model.lr_scheduler.frequency": Count,
+    "model.lr_scheduler.scheduler.warmup": Fraction,
+    "trainer.accelerator": Literal["cpu", "gpu", "cuda", "mps", "auto"],
+    "trainer.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
+                                 "32", "16", "bf16", "64", 32, 16, 64, None],
+    "trainer.max_epochs": OrMinusOne | None,
+    "trainer.max_steps": OrMinusOne,
+    "trainer.accumulate_grad_batches": Count,
+    "trainer.gradient_clip_val": Number | None,
+    "trainer.num_nodes": Count,
+    "trainer.log_every_n_steps": Count | None,
+    "trainer.limit_*_batches": Whole | Fraction | None,
+    "callbacks.*.mode": Literal["min", "max"],
+    "callbacks.*.patience": Whole,
+    "callbacks.*.save_top_k": OrMinusOne,
+    "seed": Annotated[int, Field(ge=0, le=2**32 - 1)] | None,  # NumPy takes no larger one
+    "train": bool,
+    "test": bool,
+    "zero_shot": bool,
+}  # fmt: skip
 
 
 def check_config(config: DictConfig) -> None:
@@ -51,25 +90,94 @@ def check_config(config: DictConfig) -> None:
 
 
 def find_problems(config: DictConfig) -> list[str]:
-    """Return one line for each mistake: key=found; expected; what to do.
+    """Return one line for each mistake.
 
-    Ranges, conflicts and paths come first; names and types of all other settings once these are right.
+    Ranges, conflicts and paths come first; names and types of all other settings once these are right, since importing
+    the classes takes seconds.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     problems: list[str] = []
     values = dict(_plain_values(own, "", problems))
     for key, value in values.items():
         rule = find_rule(key)
-        if rule and not fits(value, rule.annotation):
-            problems.append(f"{key}={_shown(value)}; expected {rule.expected}; set {key}")
-    problems += find_conflicts(values)
-    problems += _check_paths(values)
-    if (
-        not problems
-    ):  # importing the classes takes seconds, which a mistake found without them need not wait for
-        for key, node in _target_nodes(own, ""):
-            problems += _check_target(key, node, values)
+        if rule is not None and (expected := type_error(value, rule)):
+            problems.append(f"{key}={shown(value)}; expected {expected}; set {key}")
+    problems += [*find_conflicts(values), *_check_paths(values)]
+    if not problems:
+        for key in [key.removesuffix("._target_") for key in values if key.endswith("._target_")]:
+            problems += _check_target(key, values)
     return list(dict.fromkeys(problems))
+
+
+def find_rule(key: str) -> Any:
+    """Return the annotation that `RULES` has for a dotted key, None without one."""
+    return next((rule for pattern, rule in RULES.items() if fnmatchcase(key, pattern)), None)
+
+
+def type_error(value: Any, annotation: Any) -> str:
+    """Return what an annotation expects, "" where a plain value fits or the type is unknown to pydantic.
+
+    Strict, as JSON: text is no number and a number is no boolean, but a list also stands for a tuple.
+    """
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except (PydanticUserError, NameError, TypeError):
+        return ""
+    except ValidationError as error:
+        messages = [re.sub("^Input should be |^Value error, ", "", found["msg"]) for found in error.errors()]
+        return " or ".join(dict.fromkeys(re.sub("^(greater|less)", r"a value \1", text) for text in messages))
+    return ""
+
+
+def find_conflicts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for each pair of settings that contradict each other; `values` maps dotted keys to values."""
+    get = values.get
+    for key, value in values.items():
+        monitor = get(key.rpartition(".")[0] + ".monitor")
+        if fnmatchcase(key, "callbacks.*.mode") and value == "max" and "loss" in str(monitor):
+            yield f"{key}=max with monitor={monitor}; expected min, a lower loss is better; set {key}=min"
+    precision = get("trainer.precision")
+    if get("trainer.accelerator") == "cpu" and str(precision) in ("16", "16-mixed", "16-true"):
+        found = f"trainer.precision={precision} with trainer.accelerator=cpu"
+        yield f"{found}; expected bf16-mixed or 32-true, a CPU has no fp16; set trainer.precision=null"
+    fold, folds = get("datamodule.fold"), get("datamodule.num_folds")
+    if isinstance(fold, int) and isinstance(folds, int) and fold >= folds > 2:
+        yield f"datamodule.fold={fold}; expected 0 to {folds - 1}; set it below datamodule.num_folds={folds}"
+    if [get(f"trainer.{name}", "absent") for name in ("max_epochs", "max_steps", "max_time")] == [
+        -1,
+        -1,
+        None,
+    ]:
+        yield "trainer.max_epochs=-1 and max_steps=-1; expected a limit; set one of them, or trainer.max_time"
+    if get("train") is False and get("test") is False:
+        yield "train=false and test=false; expected something to do; set train=true or test=true"
+
+
+def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for each folder or checkpoint that does not exist."""
+    folder, ckpt_path = values.get("datamodule.data_dir"), values.get("ckpt_path")
+    if "train" not in values:  # eval.py takes the data from the checkpoint's config
+        if "predictions" in values and ckpt_path is None and values["predictions"] is None:
+            yield (
+                "ckpt_path is not set; expected a checkpoint to score; set ckpt_path=<run>/checkpoints/best.ckpt, "
+                "ckpt_path=last or predictions=<csv>"
+            )
+        return
+    given = not values.get("datamodule.download") and isinstance(folder, str)
+    if given and str(values.get("datamodule._target_")).startswith("src.datamodule."):
+        path = Path(str(folder)).expanduser().absolute()
+        if not path.is_dir():
+            siblings = [entry for entry in path.parent.glob("*") if entry.is_dir()]
+            near = difflib.get_close_matches(path.name, [entry.name for entry in siblings], n=1)
+            hint = f"did you mean datamodule.data_dir={path.parent / near[0]}?" if near else "set it"
+            yield f"datamodule.data_dir={folder} does not exist; expected captions and images; {hint}"
+    if ckpt_path is not None and "paths.log_dir" in values:
+        try:
+            task = values.get("task_name")
+            checkpoint_file(str(ckpt_path), values["paths.log_dir"], "ckpt_path", task, "last", saved=False)
+        except UserError as error:
+            yield str(error)
 
 
 def _plain_values(node: Any, prefix: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
@@ -94,51 +202,39 @@ def _plain_values(node: Any, prefix: str, problems: list[str]) -> Iterator[tuple
             yield key, plain
 
 
-def _target_nodes(node: Any, prefix: str) -> Iterator[tuple[str, DictConfig]]:
-    """Yield every node with a `_target_`, with its dotted key."""
-    if node._is_none():
-        return
-    if "_target_" in node:
-        yield prefix, node
-    for name in node:
-        unknown = OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name)
-        child = None if unknown else node[name]
-        if isinstance(child, DictConfig):
-            yield from _target_nodes(child, f"{prefix}.{name}" if prefix else str(name))
-
-
-def _check_target(key: str, node: Any, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each argument that the target does not take or that has the wrong type."""
-    path = str(node["_target_"])
-    if path.endswith(".NeptuneLogger"):
-        yield NEPTUNE_IS_GONE
-        return
-    package = PACKAGES.get(path.rpartition(".")[2])
+def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for each argument that the target of `key` does not take or that has the wrong type."""
+    path = str(values[f"{key}._target_"])
+    kind = path.rpartition(".")[2]
     try:
-        if package:
-            importlib.import_module(package)
-        signature = read_signature(path)
+        if kind in PACKAGES:
+            importlib.import_module(PACKAGES[kind])
+        parameters, is_open = read_signature(path)
     except (ImportError, AttributeError) as error:
-        yield _missing_target(key, path, error.name if isinstance(error, ImportError) else None)
+        missing = str(error.name).partition(".")[0] if isinstance(error, ImportError) else "src"
+        if missing == "src":
+            yield f"{key}._target_={path}; expected a class or function that exists; correct the name"
+        else:
+            chosen = "=".join(key.rsplit(".", 1))
+            yield f"{chosen} needs the package {missing}; expected it to be installed; pip install {missing}"
         return
-    for name in (str(name) for name in node if name not in FOR_HYDRA and f"{key}.{name}" in values):
-        value, setting = values[f"{key}.{name}"], f"{key}.{name}"
-        if name not in signature.parameters:
-            if not signature.open:
-                yield _unknown_setting(setting, name, value, path, signature)
-        # An object's type is not known here, and an interpolation is reported where it points to.
-        elif (
-            not find_rule(setting)
-            and not _is_object(node, name)
-            and not OmegaConf.is_interpolation(node, name)
-        ):
-            annotation = signature.parameters[name]
-            if not fits(value, annotation):
-                yield f"{setting}={_shown(value)}; expected {describe_type(annotation)}; set {setting}"
+    for setting, value in values.items():
+        name = setting.removeprefix(f"{key}.")
+        if name == setting or "." in name or name in FOR_HYDRA or f"{setting}._target_" in values:
+            continue
+        if name not in parameters:
+            near = difflib.get_close_matches(name, list(parameters), n=1)
+            hint = f"did you mean {key}.{near[0]}?" if near else f"remove {setting}"
+            if not is_open:
+                yield f"{setting}={shown(value)}; expected a setting of {kind} ({', '.join(parameters)}); {hint}"
+        elif find_rule(setting) is None and (expected := type_error(value, parameters[name])):
+            yield f"{setting}={shown(value)}; expected {expected}; set {setting}"
 
 
-def read_signature(path: str) -> Signature:
-    """Import a dotted path and return its signature; `**kwargs` of our classes are those of their parent classes.
+def read_signature(path: str) -> tuple[dict[str, Any], bool]:
+    """Import a dotted path; return its parameters' annotations and whether it takes other names as well.
+
+    `**kwargs` of our classes are those of their parent classes.
 
     Raises:
         ImportError, AttributeError: there is no such module or name.
@@ -152,109 +248,16 @@ def read_signature(path: str) -> Signature:
         try:
             listed = inspect.signature(function).parameters.values()
         except ValueError:  # a builtin without a signature
-            return Signature({}, True)
-        hints = _type_hints(function)
-        kinds = {parameter.kind for parameter in listed}
-        for parameter in listed:
-            if (
-                parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-                and parameter.name != "self"
-            ):
-                parameters.setdefault(parameter.name, hints.get(parameter.name, Any))
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            return Signature(parameters, False)
-    return Signature(parameters, True)
-
-
-def _type_hints(function: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(
-            function.__init__ if inspect.isclass(function) else function, include_extras=True
-        )
-    except (NameError, TypeError, AttributeError):  # names that exist for a type checker alone
-        return {}
-
-
-def describe_type(annotation: Any) -> str:
-    """Return what an annotation accepts, in words: `int | None` is "a whole number or null"."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(describe_type(choice) for choice in get_args(annotation)))
-    if origin is Literal:
-        return " or ".join(map(str, get_args(annotation)))
-    if annotation is type(None):
-        return "null"
-    kind = origin or annotation
-    if kind in TYPE_NAMES:
-        return TYPE_NAMES[kind]
-    if inspect.isclass(kind) and issubclass(kind, Mapping):
-        return "a mapping {key: value}"
-    if inspect.isclass(kind) and issubclass(kind, (Sequence, Set, Collection)):
-        return "a list [a,b]"
-    return getattr(kind, "__name__", str(kind))
-
-
-def _is_object(node: DictConfig, name: Any) -> bool:
-    """Whether the value is itself something to instantiate."""
-    child = node._get_node(name)
-    return isinstance(child, DictConfig) and not child._is_none() and "_target_" in child
-
-
-def _missing_target(key: str, path: str, module: str | None) -> str:
-    """Return the line about a target that cannot be imported: a package that is missing, or a wrong name."""
-    package = PACKAGES.get(path.rpartition(".")[2]) or str(module or path).partition(".")[0]
-    if package == "src" or (module is None and not PACKAGES.get(path.rpartition(".")[2])):
-        return f"{key}._target_={path}; expected a class or function that exists; correct the name"
-    group, _, name = key.rpartition(".")
-    chosen = f"{group}={name}" if group else f"{key}._target_={path}"
-    return f"{chosen} needs the package {package}; expected it to be installed; pip install {package}"
-
-
-def _unknown_setting(setting: str, name: str, value: Any, path: str, signature: Signature) -> str:
-    near = difflib.get_close_matches(name, list(signature.parameters), n=1)
-    kind = path.rpartition(".")[2]
-    if near:
-        hint = f"did you mean {setting.rpartition('.')[0]}.{near[0]}?"
-        return f"{setting}={_shown(value)}; expected a setting of {kind}; {hint}"
-    names = ", ".join(signature.parameters) or "nothing"
-    return f"{setting}={_shown(value)}; expected one of {kind}'s settings, {names}; remove {setting}"
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each folder or checkpoint that does not exist."""
-    folder = values.get("datamodule.data_dir")
-    # eval.py has no `train`: it takes the data from the checkpoint's config
-    reads = "train" in values and str(values.get("datamodule._target_")).startswith("src.datamodule.")
-    given = reads and not values.get("datamodule.download")
-    if given and isinstance(folder, str) and not Path(folder).expanduser().is_dir():
-        expected = "expected a folder with a captions file and images"
-        yield f"datamodule.data_dir={folder} does not exist; {expected}; {_nearest_folder(folder)}"
-    if "predictions" in values and values.get("ckpt_path") is None and values["predictions"] is None:
-        yield (
-            "ckpt_path is not set; expected a checkpoint to score; set ckpt_path=<run>/checkpoints/best.ckpt, "
-            "ckpt_path=last or predictions=<csv>"
-        )
-    if "train" in values and values.get("ckpt_path") is not None and "paths.log_dir" in values:
+            return {}, True
         try:
-            find_checkpoint(
-                str(values["ckpt_path"]), values["paths.log_dir"], values.get("task_name"), which="last"
+            hints = typing.get_type_hints(
+                function.__init__ if inspect.isclass(function) else function, include_extras=True
             )
-        except UserError as error:
-            yield str(error)
-
-
-def _nearest_folder(folder: str) -> str:
-    """Suggest the folder with the closest name in the nearest parent that exists."""
-    path = Path(folder).expanduser().absolute()
-    for parent, child in zip(path.parents, [path, *path.parents], strict=False):
-        if parent.is_dir():
-            names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-            near = difflib.get_close_matches(child.name, names, n=1, cutoff=0.6)
-            if near:
-                return f"did you mean datamodule.data_dir={parent / near[0]}?"
-            break
-    return "set datamodule.data_dir=FOLDER"
+        except (NameError, TypeError, AttributeError):  # names that exist for a type checker alone
+            hints = {}
+        for one in listed:
+            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name != "self":
+                parameters.setdefault(one.name, hints.get(one.name, Any))
+        if not any(one.kind == one.VAR_KEYWORD for one in listed):
+            return parameters, False
+    return parameters, True

@@ -1,17 +1,24 @@
-"""Run an entry point: a user's mistake ends in one line, the traceback of a fault goes to a file."""
+"""Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
+import contextlib
 import difflib
+import glob
 import os
 import re
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from src.utils.errors import UserError
+from src.utils.errors import ConfigErrors, UserError, causes
 from src.utils.logging import rank, visible
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
-OURS = "CAPTIONER_ENTRY"  # set while the switch is on by our doing, so that child processes know
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a number"}
+TRACEBACK = "CAPTIONER_TRACEBACK"  # what the user set it to, also for child processes
 
 _running = False
 
@@ -22,22 +29,18 @@ def run_entry(main: Callable[[], object]) -> None:
     Tracebacks stand in the run folder; HYDRA_FULL_ERROR=1 shows them.
     """
     global _running
-    sys.argv[1:] = [normalize_override(word) for word in sys.argv[1:]]
-    wanted, inherited = os.environ.get(FULL_ERROR), os.environ.get(OURS)
-    os.environ.update({FULL_ERROR: "1", OURS: inherited or ("traceback" if wanted == "1" else "line")})
+    sys.argv[1:] = [normalize_override(argument) for argument in sys.argv[1:]]
+    os.environ.setdefault(TRACEBACK, os.environ.get(FULL_ERROR, "0"))
+    os.environ[FULL_ERROR] = "1"
     _running = True
     try:
         if "--resolve" in sys.argv and not {"--cfg", "-c", "--help"} & set(sys.argv):
             raise UserError("--resolve without --cfg; expected both; add --cfg job")
         main()
-    except KeyboardInterrupt as error:
-        sys.exit(report(error))
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         sys.exit(report(error))
     finally:
         _running = False
-        for name, value in ((FULL_ERROR, wanted), (OURS, inherited)):
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def normalize_override(argument: str) -> str:
@@ -72,8 +75,7 @@ def leave(error: BaseException, whole: bool = False) -> None:
     """End the process with the error printed, where an entry runs a single job; otherwise return.
 
     Hydra would print a line of its own first. In a multirun its sweeper has to see that a job failed, and a
-    caller from Python wants the exception. whole: end a multirun as well, since its other jobs would meet the
-    same error.
+    caller from Python wants the exception. whole: end a multirun as well: its other jobs would meet the same error.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -84,46 +86,229 @@ def leave(error: BaseException, whole: bool = False) -> None:
 
 def report(error: BaseException) -> int:
     """Print the error on standard error, on rank 0 alone where all processes have the same; return the exit status."""
-    if os.environ.get(OURS) == "traceback":
+    if os.environ.get(TRACEBACK) == "1":
         traceback.print_exception(error)
-    if not (rank() and any(getattr(cause, "everywhere", False) for cause in _causes(error))):
-        _print(message(error) or "".join(traceback.format_exception(error)).rstrip())
-    status = 130 if isinstance(error, KeyboardInterrupt) else 1
-    return next((cause.exit_status for cause in _causes(error) if hasattr(cause, "exit_status")), status)
+    mistake = next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
+    if not (rank() and getattr(mistake, "everywhere", False)):
+        where = f"[rank {rank()}] " if rank() else ""
+        text = f"{mistake.label}{mistake}" if mistake else message(error)
+        print(visible(f"{where}{text}", keep="\n\t"), file=sys.stderr, flush=True)
+    return mistake.exit_status if mistake else 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
-def message(error: BaseException) -> str | None:
-    """Return the lines to print, or None where a traceback is needed."""
-    for cause in _causes(error):
-        if isinstance(cause, UserError):
-            return f"{cause.label}{cause}"
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped"
+def message(error: BaseException) -> str:
+    """Return the lines to print about what is no `UserError`: a traceback only where no file has it."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, InstantiationException):
-        pass  # what a `_target_` names failed for a reason of its own: a fault to see
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        from src.utils.overrides import explain
-
-        return f"error: {explain(error, sys.argv[1:])}"
     notes = getattr(error, "__notes__", [])
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(
+        error, InstantiationException
+    ):
+        return f"error: {explain(error, sys.argv[1:])}"
     if isinstance(error, OSError) and error.filename and not notes:  # Hydra could not create the run folder
         return (
             f"error: {error.filename} cannot be written ({error.strerror}); expected a folder with room; "
             "set paths.log_dir=FOLDER"
         )
-    kind = type(error).__name__
-    return "\n".join([f"error: {kind}: {error}", *notes]) if notes else None
+    if notes:
+        return "\n".join([f"error: {type(error).__name__}: {error}", *notes])
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+def explain(error: BaseException, arguments: Sequence[str], config_name: str | None = None) -> str:
+    """Return what Hydra could not compose, with every other mistake of the command line.
+
+    arguments: those after the script's name. config_name: the script's name when None.
+    """
+    try:
+        problems = find_faults(arguments, config_name or Path(sys.argv[0]).stem)
+    except Exception:  # the base config itself does not compose: Hydra's own text has to do
+        problems = []
+    return str(ConfigErrors(problems or [_one_line(error)]))
 
 
-def _print(text: str) -> None:
-    where = f"[rank {rank()}] " if rank() else ""
-    print(visible(f"{where}{text}", keep="\n\t"), file=sys.stderr, flush=True)
+def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
+    """Return one line for each override that does not parse, names no key or option, or has a wrong value.
+
+    Overrides are tried one after the other, groups first, on top of those that compose.
+
+    Raises:
+        HydraException: the config does not compose without any override.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from src.utils.config_check import find_problems
+
+    args, _ = get_args_parser().parse_known_args(list(arguments))
+    good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    parsed, problems, unread = [], [], ["\0"]
+
+    def compose_with(overrides: list[str]) -> Any:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose(args.config_name or config_name, overrides, return_hydra_config=True)
+
+    config = compose_with(good)
+    for argument in args.overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([argument])
+        except HydraException:
+            unread.append(argument.partition("=")[0].lstrip("+~"))
+            problems.append(quoting_hint(argument))
+    for override in sorted(parsed, key=lambda one: "." in one.key_or_group):
+        for argument in _without_sweep(override):
+            try:
+                config = compose_with([*good, argument])
+                good.append(argument)
+            except Exception as error:
+                unread.append(str(override.key_or_group).replace("/", "."))
+                problems.append(_describe(override, argument, error, config))
+    # The value that an override would have replaced may be wrong as well, which is only a consequence.
+    return problems + [line for line in find_problems(config) if not line.startswith(tuple(unread))]
+
+
+def _describe(override: Any, argument: str, error: Exception, config: Any) -> str:
+    """Return the line about an override that does not compose."""
+    from hydra.errors import MissingConfigException
+    from omegaconf import OmegaConf
+
+    key = override.key_or_group
+    if isinstance(error, MissingConfigException) and error.options:
+        near = difflib.get_close_matches(argument.partition("=")[2], error.options, n=1)
+        hint = f"did you mean {key}={near[0]}?" if near else f"set {key} to one of them"
+        return f"{argument}; expected one of {', '.join(error.options)}; {hint}"
+    keys = list(flat_keys(OmegaConf.to_container(config, resolve=False)))
+    if override.is_add() or override.is_delete() or key in keys:
+        return f"{argument}; {_one_line(error)}"
+    groups = [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
+    hint = f"did you mean {near_key}? " if (near_key := nearest(key, keys + groups)) else ""
+    return f"{argument}; expected a key of the config; {hint}+{argument} adds a new one, --cfg job shows all"
+
+
+def _without_sweep(override: Any) -> list[str]:
+    """Return the override without a sweep: `seed=1,2` gives two, an interval none."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    prefix, discrete = override.input_line.partition("=")[0], override.is_discrete_sweep()
+    return [f"{prefix}={value}" for value in override.sweep_string_iterator()] if discrete else []
+
+
+def quoting_hint(argument: str) -> str:
+    """Return the line about an override that Hydra cannot parse: the character, and the quoting that works."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument} cannot be read; expected key=value; write {argument}=VALUE, or ~{argument} to remove it"
+    special = next((char for char in value if char in " ,=()[]{}:~$\"'\\#&;<>!^`"), None)
+    value = str(Path(value).expanduser()) if value.startswith("~/") else value
+    inside = f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    outside = shlex.quote(inside) if set(inside) & set('"$`!\\') else f'"{inside}"'
+    found = f"the character {special!r}" if special else "the value"
+    return f"{argument} cannot be read because of {found}; expected a quoted value; write {outside}"
+
+
+def nearest(key: str, known: Sequence[str]) -> str | None:
+    """Return the known key closest to `key`: the same last name first, then the closest spelling."""
+    name = key.rpartition(".")[2]
+    by_name = {other.rpartition(".")[2]: other for other in reversed(known)}
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    near = difflib.get_close_matches(key, same or known, n=1, cutoff=0 if same else 0.6)
+    near = near or [
+        by_name[found] for found in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.75)
+    ]
+    return near[0] if near else None
+
+
+def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every key of nested dictionaries, dotted."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{error} {error.__cause__ or ''}".split())
+
+
+def parse_command(
+    arguments: Sequence[str], defaults: Mapping[str, Any], positional: str = ""
+) -> dict[str, Any]:
+    """Parse `key=value` arguments over `defaults`, each to its default's type; None marks a required key.
+
+    A leading `~` is the home folder, also in `out=~/a.csv`. positional: a key that collects the arguments that
+    are no settings: files, folders and patterns, which may hold a `=`.
+
+    Raises:
+        UserError: an unknown key, an argument without `=`, a value of another type, or a missing key.
+    """
+    values = dict(defaults) | ({positional: []} if positional else {})
+    expected = f"expected {', '.join(f'{key}=...' for key in defaults)}"
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_pattern = key not in defaults and glob.has_magic(argument)
+        if positional and (not equals or is_pattern or os.path.lexists(argument)):
+            values[positional].append(expand_home(argument))
+        elif equals and key in defaults:
+            values[key] = _typed(key, value, defaults[key])
+        else:
+            near = difflib.get_close_matches(key, list(defaults), n=1)
+            hint = f"; did you mean {near[0]}=...?" if near else ""
+            raise UserError(f"{argument!r} is no argument{hint}; {expected}")
+    missing = [key for key, value in values.items() if value is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not given; {expected}")
+    return values
+
+
+def expand_home(path: str) -> str:
+    """Expand a leading `~`, so that no folder of that name is ever created.
+
+    Raises:
+        UserError: it names an unknown user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        raise UserError(f"{path!r}: no such user; expected a path; write ./{path} for a file of that name")
+    return expanded
+
+
+def _typed(key: str, value: str, default: Any) -> Any:
+    """Convert to a bool, int or float where the default is one, else expand a leading `~`."""
+    if isinstance(default, bool):
+        if value.lower() in ("true", "false"):
+            return value.lower() == "true"
+    elif not isinstance(default, int | float):
+        return expand_home(value)
+    else:
+        with contextlib.suppress(ValueError):
+            return type(default)(value)
+    expected = EXPECTED[type(default)]
+    raise UserError(f"{key}={value!r}; expected {expected}; set {key}={str(default).lower()}")
+
+
+def run_command(main: Callable[[list[str]], object], arguments: list[str], usage: str = "") -> None:
+    """Call `main`; an int that it returns is the exit status, a UserError is one line and status 1.
+
+    usage: printed instead for `-h` and `--help`.
+    """
+    try:
+        if usage and {"-h", "--help"} & set(arguments):
+            print(usage.strip())
+            return
+        status = main(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        sys.exit(visible(f"error: {error}", keep="\n\t"))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of the pipe (`head`) has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        sys.exit(141)
+    if isinstance(status, int) and status:
+        sys.exit(status)

@@ -1,10 +1,8 @@
-"""Choose the precision of products that the hardware has."""
+"""Choose the precision of matrix products that the hardware has."""
 
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-
-ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
 
 
 def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
@@ -30,11 +28,11 @@ def warn_of_software_bf16(precision: str | int, accelerator: str) -> None:
     """Warn when a CPU would compute bf16 matrix products in software, up to a hundred times slower."""
     import torch
 
-    other = torch.cuda.is_available() or torch.backends.mps.is_available()
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not other)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if on_cpu and str(precision).startswith("bf16") and not has_native_bf16("cpu"):
         log.warning(
-            "precision=%s: this processor has no bf16 products; in software they take many times as long as fp32; "
-            "precision=auto takes the fastest",
+            "precision=%s: this processor has no bf16 products and computes them many times slower than fp32; set "
+            "precision=auto for the fastest",
             precision,
         )

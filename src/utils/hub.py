@@ -32,15 +32,13 @@ from src.utils.errors import UserError
 
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, EOFError,
                OverflowError, MemoryError, SafetensorError, StrictDataclassError, UnpicklingError)  # fmt: skip
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
-           "pytorch_model.bin.index.json")  # fmt: skip
-FILES = {
-    "config": ("config.json",),
-    "tokenizer": ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"),
-    "image processor": ("preprocessor_config.json", "processor_config.json"),
-}
 KNOWN_ID = "nlpconnect/vit-gpt2-image-captioning"
 CONNECT_SECONDS = 5.0
+HUB_ERRORS = (
+    (GatedRepoError, "is gated", "log in with `hf auth login`"),
+    (RevisionNotFoundError, "has no such revision", "set model.revision=main"),
+    (RepositoryNotFoundError, "does not exist", "check its name"),
+)
 
 
 def find_source(key: str, checkpoint: str) -> str:
@@ -52,8 +50,7 @@ def find_source(key: str, checkpoint: str) -> str:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path.resolve())
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*")], n=1)
     in_folder = path.parent.is_dir() and (near or path.parent != Path())  # `gpt2` alone is a hub id
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or in_folder:
         hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
@@ -121,36 +118,29 @@ def load_pretrained(
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
     except LOAD_ERRORS as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-        raise UserError(_describe_failure(part, source, found, key, list(_causes(error)))) from error
+        raise UserError(f"{found}{_describe_failure(part, source, key, list(_causes(error)))}") from error
 
 
-def _describe_failure(part: str, source: str, found: str, key: str, causes: list[BaseException]) -> str:
+def _describe_failure(part: str, source: str, key: str, causes: list[BaseException]) -> str:
     if any(isinstance(cause, UnpicklingError) for cause in causes):
         return (
-            f"{found}: its weights are a pickle that holds more than tensors or is damaged, and was not loaded, since "
-            "that could run code from it; expected plain weights; use a safetensors file from a source that you trust"
+            ": its weights are a pickle that holds more than tensors or is damaged, and was not loaded, since that "
+            "could run code from it; expected plain weights; use a safetensors file from a source that you trust"
         )
     if Path(source).is_dir():
         reason = (str(causes[0]).strip().splitlines() or [type(causes[0]).__name__])[0][:200]
-        names = FILES.get(part, WEIGHTS)
-        if not any((Path(source) / name).exists() for name in names):
-            reason = f"there is no {' and no '.join(names)}"
         return (
-            f"{found}: its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout; "
-            "save it again with its tokenizer and image processor"
+            f": its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout; save it again "
+            "with its tokenizer and image processor"
         )
     hub = constants.ENDPOINT
-    for kind, problem, remedy in (
-        (GatedRepoError, "is gated", "log in with `hf auth login`"),
-        (RevisionNotFoundError, "has no such revision", "set model.revision=main"),
-        (RepositoryNotFoundError, "does not exist", "check its name"),
-    ):
+    for kind, problem, remedy in HUB_ERRORS:
         if any(isinstance(cause, kind) for cause in causes):
-            return f"{found} {problem} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
+            return f" {problem} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
     return (
-        f"{found}: its {part} is neither in the local cache nor can it be downloaded "
-        f"({type(causes[-1]).__name__}); expected a connection or a folder; fetch {hub}/{source} on a machine that "
-        f"has one, with `hf download {source} --local-dir <folder>`, copy the folder here and set {key}=<folder>"
+        f": its {part} is neither in the local cache nor can it be downloaded ({type(causes[-1]).__name__}); expected "
+        f"a connection or a folder; fetch {hub}/{source} with `hf download {source} --local-dir <folder>` on a machine "
+        f"that has one, copy the folder here and set {key}=<folder>"
     )
 
 

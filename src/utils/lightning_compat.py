@@ -1,24 +1,38 @@
-"""Every workaround of Lightning's internals: why, in which release, and the test that shows when it can go.
+"""Every workaround of Lightning's internals: why, and in which release it was seen.
 
-Seen in pytorch-lightning 2.6.6. tests/utils/test_lightning_compat.py has one test for each.
+All of pytorch-lightning 2.6.6; tests/utils/test_lightning_compat.py shows for each when it can go.
 """
 
+import csv
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
+from src.utils.files import atomic_write
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
 GRACE_SECONDS = 3.0
+SAVE_SECONDS = 10.0
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Keep Lightning from replacing this project's handlers of SIGTERM and SIGUSR1 (`src/utils/stopping.py`).
+    """Keep Lightning from replacing this project's handlers of SIGTERM and SIGUSR1 (`src/utils/errors.py`).
 
     Its own handler of SIGTERM only sets a flag that neither validation nor test reads. There is no public switch.
     """
     trainer._signal_connector.register_signal_handlers = _do_nothing  # type: ignore[method-assign]
+
+
+def _do_nothing() -> None:
+    """A function and no lambda, so that the trainer can be pickled."""
 
 
 def load_loader_position(trainer: pl.Trainer) -> None:
@@ -52,5 +66,55 @@ def all_processes_end(trainer: pl.Trainer) -> Iterator[None]:
         raise
 
 
-def _do_nothing() -> None:
-    """A function and no lambda, so that the trainer can be pickled."""
+class CsvLogger(Logger):
+    """Log numbers to `<save_dir>/metrics.csv`, one row a step; a resumed run continues its file.
+
+    Lightning's CSVLogger deletes the file of an earlier start and rewrites it in place. Here it is replaced whole, at
+    most every `SAVE_SECONDS`; rows that find no room on a full disk wait for it.
+    """
+
+    name, version = "csv", ""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        self._saved = 0.0
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: `config_resolved.yaml` has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a row."""
+        self.rows.append({**metrics, "step": step or 0})
+
+    def save(self) -> None:
+        """Write the file from time to time; the trainer calls this each `log_every_n_steps`."""
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.write()
+
+    def finalize(self, status: str) -> None:
+        """Write the file at the end."""
+        self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Write the file now."""
+        columns = sorted({name for row in self.rows for name in row})
+        try:
+            if self.rows:
+                with atomic_write(self.path) as file:
+                    writer = csv.DictWriter(file, columns, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(self.rows)
+        except OSError as error:
+            log.warning("%s cannot be written now (%s); its rows are kept", self.path, error.strerror)
+        self._saved = time.monotonic()
+
+    @rank_zero_only
+    def resume_at(self, step: int) -> None:
+        """Continue the file without what was logged at optimizer step `step` (counted from 0) or later."""
+        if self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]

@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-from collections.abc import MutableMapping
-from typing import Any
 
 # Control characters, half characters, and what ends or turns round a line: a terminal would obey file names.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -15,7 +13,7 @@ RANK_VARIABLES = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 def rank() -> int:
     """Return this process's rank; rank 0 alone logs and writes files.
 
-    Without a launcher's variable, another number than 0 means no more than that this is another process: within a
+    Without a launcher's RANK, another number than 0 means no more than that this is another process: within a
     SLURM job of one task the processes that Lightning starts all have SLURM_PROCID=0.
     """
     if os.environ.get("RANK", "").isdigit():
@@ -30,30 +28,20 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-class OneLine(logging.Filter):
-    """Escape control characters, so that each record is one line whatever file names and captions it holds."""
+class SafeRankZero(logging.Filter):
+    """Pass the records of rank 0, with control characters escaped: file names and captions cannot forge lines."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Format the message and spell out what is unsafe; every record passes."""
+        """Format the message, and return whether this is rank 0."""
         record.msg, record.args = visible(record.getMessage()), None
-        return True
+        return rank() == 0
 
 
-ONE_LINE = OneLine()
+SAFE_RANK_ZERO = SafeRankZero()
 
 
-class RankZeroLogger(logging.LoggerAdapter):
-    """A logger that is silent on every rank but 0; arguments are formatted as the standard library does."""
-
-    def isEnabledFor(self, level: int) -> bool:
-        return rank() == 0 and super().isEnabledFor(level)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, kwargs
-
-
-def get_logger(name: str) -> RankZeroLogger:
+def get_logger(name: str) -> logging.Logger:
     """Return the project's logger of a module: `log = get_logger(__name__)`."""
     logger = logging.getLogger(name)
-    logger.addFilter(ONE_LINE)  # which a logger takes once, however often it is asked for
-    return RankZeroLogger(logger, {})
+    logger.addFilter(SAFE_RANK_ZERO)  # which a logger takes once, however often it is requested
+    return logger

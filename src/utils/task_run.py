@@ -8,20 +8,26 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.utils.config_check import check_config
 from src.utils.entry import leave
-from src.utils.errors import UserError
-from src.utils.extras import apply_extras
-from src.utils.files import atomic_write
+from src.utils.errors import (
+    Stopped,
+    StopSignal,
+    UserError,
+    handle_signals,
+    how_to_resume,
+    raise_stop,
+    resource_error,
+)
+from src.utils.files import atomic_write, write_json
 from src.utils.logging import get_logger, rank
-from src.utils.resource_errors import resource_error, threads_report_full_disk
 from src.utils.run_folder import (
     check_same_settings,
     expand_home,
@@ -29,20 +35,12 @@ from src.utils.run_folder import (
     redact,
     redact_hydra_files,
     resumed_run,
-    write_json,
-)
-from src.utils.stopping import (
-    Stopped,
-    StopSignal,
-    handle_signals,
-    how_to_resume,
-    let_rank_0_exit_first,
-    raise_stop,
 )
 
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "hydra-core")
+HEAD_START_SECONDS = 2.0
 
 
 @contextmanager
@@ -61,129 +59,149 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     """
     folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
-        expand_home(config)
-        data_dir = OmegaConf.select(config, "datamodule.data_dir")
-        if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
-            OmegaConf.update(config, "datamodule.data_dir", str(Path(data_dir).absolute()))
-        if rank() == 0:
-            redact_hydra_files(folder)
-        check_config(config)
-        _check_resumed_folder(config, folder)
-        apply_extras(config, folder)
-        about = _about(config)
-        _write(folder, config, about | {"status": "running"})
+        about = _prepare(config, folder)
     except Exception as error:
         leave(error, whole=True)
         raise
     status = "finished"
     try:
         try:
-            with handle_signals(raise_stop), threads_report_full_disk():
+            with handle_signals(raise_stop):
                 yield folder
         except StopSignal as signal:
             raise Stopped(signal.number, f"; {how_to_resume(folder)}") from None
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
-        _write_traceback(error, folder)
+        _write_traceback(error, config)
         let_rank_0_exit_first(error)
-        reported = resource_error(error, config)
+        reported = resource_error(error, OmegaConf.select(config, "datamodule.batch_size"))
         leave(reported or error, whole=status == "stopped")
         if reported:
             raise reported from error
         raise
     finally:
         close_loggers(failed=status == "failed")
-        seconds = round(time.monotonic() - start, 3)
         if rank() == 0:
-            _record(folder, about | {"status": status, "seconds": seconds})
+            try:
+                seconds = round(time.monotonic() - start, 3)
+                write_json(folder / "run.json", about | {"status": status, "seconds": seconds})
+            except UserError as error:  # must not hide how the task ended
+                log.warning("%s", error)
         if status != "finished":  # else the task's summary has it
             log.info("run folder: %s", folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
             log.info("%s", how_to_resume(folder))
 
 
-def _check_resumed_folder(config: DictConfig, folder: Path) -> None:
-    """Refuse other settings before the folder of the run that is resumed is written to.
+def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Check the config, apply its extras and write the files of the run's beginning; return what `run.json` holds.
 
     Raises:
-        ConfigErrors: one line for each setting that differs from that run's.
+        UserError: a mistake in the config, other settings than those of the run that is resumed, no room.
     """
-    if "train" not in config or not config.get("ckpt_path") or rank() != 0:
-        return
-    before = folder / "config_resolved.yaml"
-    if (
-        resumed_run(config.ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve()
-        and before.is_file()
-    ):
-        earlier: Any = OmegaConf.to_container(OmegaConf.load(before))
-        check_same_settings(plain_config(config), earlier, before)
-
-
-def _write_traceback(error: BaseException, folder: Path) -> None:
-    """Write the traceback of a fault, not of a user's mistake, to `error.log`, and add a note that names it."""
-    if isinstance(error, UserError | KeyboardInterrupt | SystemExit):
-        return
-    name = "error.log" if rank() == 0 else f"error_rank_{rank()}.log"
-    try:
-        with atomic_write(folder / name) as file:
-            file.write("".join(traceback.format_exception(error)))
-        error.add_note(f"the traceback is in {folder / name}")
-    except OSError as fault:  # a full disk may be what failed; without the note the traceback is shown
-        log.warning("%s cannot be written: %s", folder / name, fault)
-
-
-def _record(folder: Path, about: dict[str, Any]) -> None:
-    try:
-        write_json(folder / "run.json", about)
-    except UserError as error:  # must not hide how the task ended
-        log.warning("%s", error)
-
-
-def _write(folder: Path, config: DictConfig, about: dict[str, Any]) -> None:
-    """Write the resolved config, without loggers and secrets, and `run.json`.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+    expand_home(config)
+    data_dir = OmegaConf.select(config, "datamodule.data_dir")
+    if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
+        OmegaConf.update(config, "datamodule.data_dir", str(Path(data_dir).absolute()))
     if rank() != 0:
-        return
+        check_config(config)
+        return {}
+    redact_hydra_files(folder)
+    check_config(config)
+    resolved = folder / "config_resolved.yaml"
+    ckpt_path = config.get("ckpt_path") if "train" in config else None
+    if (
+        resolved.is_file()
+        and resumed_run(ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve()
+    ):
+        earlier: Any = OmegaConf.to_container(OmegaConf.load(resolved))
+        check_same_settings(plain_config(config), earlier, resolved)
+    extras = config.get("extras") or {}
+    if extras.get("enforce_tags"):
+        enforce_tags(config)
+    if extras.get("print_config"):
+        print_config(config)
     try:
-        with atomic_write(folder / "config_resolved.yaml") as file:
+        with atomic_write(resolved) as file:
             file.write(OmegaConf.to_yaml(plain_config(config)))
     except OSError as error:
         raise UserError(
             f"paths.output_dir={folder} cannot be written ({error.strerror}); expected a folder with room; "
             "set paths.log_dir=FOLDER"
         ) from error
-    write_json(folder / "run.json", about)
-
-
-def _about(config: DictConfig) -> dict[str, Any]:
-    """Return command, commit, versions, seed and machine."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
+    about = {
         "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "seed": config.get("seed"),
         "tags": list(config.get("tags") or []),
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    write_json(folder / "run.json", about | {"status": "running"})
+    return about
 
 
 def _git(*arguments: str) -> str | None:
-    try:
+    with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        return done.stdout.strip() or None
+    return None
+
+
+def enforce_tags(config: DictConfig) -> None:
+    """Ask for tags where the config has none and somebody sits at a terminal; else tag the run `dev`."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if config.get("tags"):
+        return
+    answer, alone = "", not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
+    if alone and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        with suppress(EOFError):
+            answer = input("tags of this run, with commas between them [dev]: ")
+    tags = [tag.strip() for tag in answer.split(",") if tag.strip()]
+    if not tags:
+        log.warning("tags are empty; the run is tagged dev; set tags=[TAG,TAG]")
+    with open_dict(config):
+        config.tags = tags or ["dev"]
+
+
+def print_config(config: DictConfig) -> None:
+    """Show the config, without secrets and with its interpolations."""
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    text = OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(config, resolve=False))))
+    Console(stderr=True).print(Syntax(text.strip(), "yaml", background_color="default"))
+
+
+def _write_traceback(error: BaseException, config: DictConfig) -> None:
+    """Write the traceback of a fault, not of a user's mistake, to `error.log`, and add a note that names it.
+
+    Other ranks than 0, whose run folder is temporary, write it beside the run folders.
+    """
+    if isinstance(error, UserError | KeyboardInterrupt | SystemExit):
+        return
+    path = Path(config.paths.output_dir) / "error.log"
+    if rank():
+        path = Path(config.paths.log_dir) / config.task_name / f"error_rank_{rank()}.log"
+    try:
+        with atomic_write(path) as file:
+            file.write("".join(traceback.format_exception(error)))
+        error.add_note(f"the traceback is in {path}")
+    except OSError as fault:  # a full disk may be what failed; without the note the traceback is shown
+        log.warning("%s cannot be written: %s", path, fault)
+
+
+def let_rank_0_exit_first(error: BaseException) -> None:
+    """Wait a little on other ranks than 0 where all stop.
+
+    torchrun, srun and Lightning's launcher kill all processes once one has ended, and rank 0 still writes files.
+    """
+    if rank() and getattr(error, "everywhere", False):
+        time.sleep(HEAD_START_SECONDS)
 
 
 def close_loggers(failed: bool = False) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from src.utils.stopping import Stopped
+from src.utils.errors import Stopped
 from tests.faults.tiny import Run, differences, with_dropout
 
 

@@ -11,9 +11,9 @@ from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import write_predictions
 from src.metrics.scorer import Scores
-from src.utils.csv_logger import CsvLogger
 from src.utils.errors import UserError
-from src.utils.run_folder import write_json
+from src.utils.files import write_json
+from src.utils.lightning_compat import CsvLogger
 from tests.faults.small_disk import fill, small_disk
 from tests.faults.tiny import Run, differences, with_dropout
 from tests.faults.whole_files import half_written, leftovers
@@ -103,15 +103,15 @@ def test_curves_that_find_no_room_wait_for_it(tmp_path, caplog):
     with small_disk(tmp_path / "disk", 200) as disk:
         logger = CsvLogger(str(disk / "csv"))
         logger.log_metrics({"a": 0.0}, 0)
-        logger.save()
+        logger.write()
         filler = fill(disk)
         for step in range(1, 1000):
             logger.log_metrics({"a": 0.5}, step)
-        logger.save()
+        logger.write()
         assert "its rows are kept" in caplog.text
         assert half_written(disk) == []
         filler.unlink()
-        logger.save()
+        logger.write()
         with (disk / "csv" / "metrics.csv").open() as file:
             assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1000))
 

@@ -1,5 +1,6 @@
 """A small training with everything in it, run by `train.py` in a process of its own, which may be killed."""
 
+import atexit
 import os
 import runpy
 import signal
@@ -142,4 +143,5 @@ def _become(words: list[str], output: int) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        atexit._run_exitfuncs()
         os._exit(status)

@@ -1,6 +1,5 @@
 """What is refused or adapted before training: devices, strategies, callbacks, loggers, limits."""
 
-import sys
 import warnings
 from types import SimpleNamespace
 
@@ -39,8 +38,6 @@ def config(**groups):
     [
         ({"accelerator": "gpu"}, "trainer.accelerator=gpu; expected such a device.*set trainer=auto"),
         ({"accelerator": "mps"}, "trainer.accelerator=mps; expected such a device.*set trainer=auto"),
-        ({"precision": "16-mixed"}, "trainer.precision=16-mixed on a CPU; .*set trainer.precision=auto"),
-        ({"precision": 16}, "trainer.precision=16 on a CPU"),
         ({"barebones": True}, "trainer.barebones=true .*set logger=none callbacks=none"),
         *(
             ({"strategy": name}, f"trainer.strategy={name}; expected one of .*set trainer=ddp")
@@ -70,7 +67,7 @@ def test_several_launched_processes_without_a_strategy_are_refused(monkeypatch, 
 )
 def test_callbacks_whose_effect_would_be_lost_are_refused(name):
     callbacks = {"extra": {"_target_": f"pytorch_lightning.callbacks.{name}"}, "none": None}
-    with pytest.raises(UserError, match=f"callbacks.extra={name}; .*set ~callbacks.extra"):
+    with pytest.raises(UserError, match=f"callbacks.extra={name} .*~callbacks.extra"):
         check_trainer(config(callbacks=callbacks))
 
 
@@ -155,20 +152,6 @@ def test_what_the_data_cannot_fill_is_refused_before_training(trainer, counts, m
     with pytest.raises(UserError, match=message):
         fitted(trainer, **counts)
     fitted({"val_check_interval": 10, "check_val_every_n_epoch": None})
-
-
-def test_a_logger_whose_package_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    logger = {"wandb": {"_target_": "tests.tasks.test_building.needs_wandb"}}
-    with pytest.raises(
-        UserError, match=r"wandb needs the package wandb, which is not installed; .*pip install wandb"
-    ):
-        build_trainer(config(logger=logger))
-
-
-def needs_wandb():
-    """Fails as Lightning's logger does."""
-    raise ModuleNotFoundError("no wandb", name="wandb")
 
 
 @pytest.mark.parametrize(("ignored", "left"), [(False, 1), (True, 0)])

@@ -129,9 +129,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "notes.ckpt").write_text("no checkpoint")
     messages = {
-        (
-            f"ckpt_path={tmp_path}/none.ckpt",
-        ): "none.ckpt' does not exist; expected a .ckpt file, a run folder or `last`",
+        (f"ckpt_path={tmp_path}/none.ckpt",): "none.ckpt' does not exist; expected a .ckpt, a run folder",
         (
             f"predictions={tmp_path}/none.csv",
         ): "none.csv' (does not exist|cannot be read .*); expected a predictions.csv",

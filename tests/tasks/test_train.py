@@ -14,8 +14,7 @@ from src.demo.synthetic.datamodules import write_scenes
 from src.models.checkpoint import METADATA_KEY
 from src.report.run_files import read_predictions
 from src.tasks.train import write_reports
-from src.utils.errors import UserError
-from src.utils.stopping import Stopped
+from src.utils.errors import Stopped, UserError
 from tests.tasks.conftest import MAIN
 from tests.tasks.running import (
     PROBE,

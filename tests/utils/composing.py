@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from src.utils.resolvers import register_resolvers
+from src.utils.run_folder import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,12 +1,72 @@
-"""The way from `ckpt_path` to a file."""
+"""Run folders that no two jobs share, the checkpoint that a setting means, where and how training resumes."""
 
-import json
 import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from src.utils import run_folder as module
 from src.utils.errors import UserError
-from src.utils.run_folder import checkpoint_file, find_checkpoint, newest_run, write_json
+from src.utils.run_folder import (
+    check_same_settings,
+    check_same_splits,
+    checkpoint_file,
+    expand_home,
+    made_folder,
+    newest_run,
+    read_splits,
+    register_resolvers,
+    resumed_run,
+    run_folder,
+    run_stamp,
+)
+
+
+def test_stamps_of_one_moment_differ_and_stamps_sort_by_time(monkeypatch):
+    times = [stamp.rpartition("-")[0] for stamp in (run_stamp() for _ in range(20))]
+    assert times == sorted(times)
+
+    class Frozen(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 31, 17, 5, 9, 123456)
+
+    monkeypatch.setattr(module, "datetime", Frozen)
+    stamps = {run_stamp() for _ in range(50)}
+    assert len(stamps) == 50
+    assert all(stamp.startswith("2026-01-31_17-05-09-123456-") for stamp in stamps)
+
+
+def test_one_config_has_one_stamp():
+    register_resolvers()
+    config = OmegaConf.create({"first": "${run_stamp:}", "second": "${run_stamp:}"})
+    assert config.first == config.second
+
+
+def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root, tmp_path):
+    code = (
+        "import os; from src.utils.run_folder import run_root; print(run_root('logs'))\n"
+        "os.environ['RANK'] = '1'; folder = run_root('logs'); print(folder, oct(os.stat(folder).st_mode))\n"
+        "open(f'{folder}/file', 'w').close(); assert run_root('logs') == folder"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "RANK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True
+    )
+    logs, other = done.stdout.splitlines()
+    assert logs == "logs"
+    assert other.startswith(str(tmp_path / "captioner-rank-"))
+    assert os.name == "nt" or other.endswith("0o40700")  # nobody else can write there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_search_is_made(tmp_path):
+    assert made_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
 
 
 def make_run(logs, name, *files):
@@ -29,54 +89,100 @@ def test_last_is_the_run_of_that_task_that_wrote_last_whatever_it_is_called(tmp_
 
 
 @pytest.mark.parametrize("value", ["run", "last"])
-def test_training_resumes_from_last_and_everything_else_takes_best(tmp_path, value):
-    folder = make_run(tmp_path, "train/runs/a", "best.ckpt", "last.ckpt")
+def test_training_resumes_from_last_and_everything_else_takes_best(tmp_path, monkeypatch, value):
+    folder = make_run(tmp_path, "train/runs/a", "last.ckpt")
+    monkeypatch.chdir(folder)  # the same from any folder
     value = str(folder.parent) if value == "run" else value
-    assert find_checkpoint(value, tmp_path) == str(folder / "best.ckpt")
-    assert find_checkpoint(value, tmp_path, which="last") == str(folder / "last.ckpt")
-
-
-def test_no_run_at_all(tmp_path):
-    with pytest.raises(UserError, match="ckpt_path=last: no run under"):
-        newest_run(tmp_path)
-
-
-def test_nothing_there(tmp_path):
-    with pytest.raises(UserError, match="does not exist; expected"):
-        find_checkpoint(str(tmp_path / "no.ckpt"), tmp_path)
-
-
-def test_json_is_whole_or_not_there(tmp_path):
-    write_json(tmp_path / "metrics.json", {"test/loss": 1.5})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}
-    (tmp_path / "folder.json").mkdir()
-    with pytest.raises(UserError, match="cannot be written"):
-        write_json(tmp_path / "folder.json", {})
-
-
-def test_last_is_the_newest_run_and_a_folder_its_best(tmp_path, monkeypatch):
-    checkpoints = tmp_path / "logs/train/runs/2026-01-01_00-00-00/checkpoints"
-    checkpoints.mkdir(parents=True)
-    (checkpoints / "last.ckpt").touch()
-    monkeypatch.chdir(checkpoints)  # the same from any folder
-    monkeypatch.setattr("src.utils.run_folder.PROJECT_LOGS", tmp_path / "logs")
-    assert checkpoint_file("last") == checkpoints / "last.ckpt"
-    assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "last.ckpt"
-    (checkpoints / "best.ckpt").touch()
-    assert checkpoint_file(str(checkpoints.parent)) == checkpoints / "best.ckpt"
-    assert checkpoint_file("last", tmp_path / "logs") == checkpoints / "best.ckpt"
-    with pytest.raises(UserError, match="checkpoint=last: no run under"):
-        checkpoint_file("last", tmp_path / "elsewhere")
+    assert checkpoint_file(value, tmp_path) == folder / "last.ckpt"
+    (folder / "best.ckpt").touch()
+    assert checkpoint_file(value, tmp_path) == folder / "best.ckpt"
+    assert checkpoint_file(value, tmp_path, which="last") == folder / "last.ckpt"
+    monkeypatch.setattr(module, "PROJECT_LOGS", tmp_path)
+    assert checkpoint_file(value) == folder / "best.ckpt"
 
 
 @pytest.mark.parametrize("name", ["captioner", "nlpconnect/vit-gpt2-image-captioning"])
-def test_what_may_be_on_the_hub_is_not_refused(name):
+def test_what_may_be_on_the_hub_is_not_refused_where_it_may_be_used(name, tmp_path):
     assert checkpoint_file(name) is None
+    with pytest.raises(UserError, match=f"ckpt_path='{name}' does not exist"):
+        checkpoint_file(name, tmp_path, "ckpt_path", saved=False)
 
 
-@pytest.mark.parametrize("name", ["./nothing", "~/nothing/here", "/nothing", "a/b/c", "nothing.ckpt"])
-def test_a_path_to_nothing_is_refused(name):
+@pytest.mark.parametrize("name", ["./nothing", "~/nothing/here", "/nothing", "a/b/c", "nothing.ckpt", "last"])
+def test_a_path_to_nothing_is_refused(name, tmp_path):
     with pytest.raises(
-        UserError, match=r"does not exist; expected a \.ckpt, a run folder, a saved folder or a hub id"
+        UserError, match=r"checkpoint='.*does not exist; expected|checkpoint=last: no run under"
     ):
-        checkpoint_file(name)
+        checkpoint_file(name, tmp_path)
+
+
+def test_a_run_that_never_trained_is_named(tmp_path):
+    (tmp_path / "run.json").touch()
+    with pytest.raises(UserError, match=r"holds no checkpoints/best\.ckpt"):
+        checkpoint_file(str(tmp_path))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with both checkpoints."""
+    folder = tmp_path / "train" / "runs" / "one"
+    make_run(tmp_path, "train/runs/one", "best.ckpt", "last.ckpt")
+    (folder / "run.json").write_text("{}")
+    return folder
+
+
+def test_a_run_continues_in_its_own_folder_from_its_last_checkpoint(run, tmp_path):
+    for value in (run, run / "checkpoints" / "last.ckpt", "last"):
+        assert resumed_run(str(value), tmp_path, "train") == run
+        assert run_folder(str(tmp_path), "train", str(value)) == str(run)
+
+
+def test_other_checkpoints_begin_a_new_run(run, tmp_path):
+    moved = (run / "checkpoints" / "last.ckpt").rename(tmp_path / "last.ckpt")
+    for value in (None, run / "checkpoints" / "best.ckpt", moved, tmp_path / "none.ckpt", "last"):
+        assert resumed_run(value and str(value), tmp_path, "train") is None
+        assert run_folder(str(tmp_path), "train", value and str(value)).startswith(str(run.parent / "2"))
+
+
+BEFORE = {"datamodule": {"batch_size": 8, "data_dir": "a"}, "model": {"optimizer": {"lr": 0.1}}, "seed": 1,
+          "trainer": {"max_epochs": 5, "accumulate_grad_batches": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        ({"datamodule": {"batch_size": 4}}, "datamodule.batch_size=4; expected 8 as in there"),
+        ({"model": {"optimizer": {"lr": 0.2}}}, "model.optimizer.lr=0.2; expected 0.1"),
+        ({"model": {"optimizer": None}}, "model.optimizer.lr=null; expected 0.1"),
+        ({"seed": 2}, "seed=2; expected 1"),
+        ({"trainer": {"accumulate_grad_batches": 2}}, "trainer.accumulate_grad_batches=2; expected 1"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_named_with_its_value(now, message):
+    with pytest.raises(UserError, match=message):
+        check_same_settings(BEFORE | now, BEFORE, "there")
+
+
+def test_longer_training_and_data_elsewhere_are_accepted():
+    now = BEFORE | {"trainer": {"max_epochs": 9, "accumulate_grad_batches": 1}, "tags": ["a"]}
+    check_same_settings(now | {"datamodule": {"batch_size": 8, "data_dir": "b"}}, BEFORE, "there")
+
+
+def test_other_images_or_another_split_are_refused(run):
+    checkpoint, splits = run / "checkpoints" / "last.ckpt", {"a.jpg": "train", "b.jpg": "test"}
+    assert read_splits(checkpoint) == {}
+    check_same_splits(splits, checkpoint)
+    (run / "splits.csv").write_text("image_id,split\na.jpg,train\nb.jpg,test\n")
+    check_same_splits(splits, checkpoint)
+    for now in (splits | {"b.jpg": "train"}, splits | {"c.jpg": "train"}, {"a.jpg": "train"}):
+        with pytest.raises(UserError, match=r"1 of 2, first '[bc]\.jpg'"):
+            check_same_splits(now, checkpoint)
+
+
+def test_home_is_expanded_in_every_path_of_a_config():
+    config = OmegaConf.create(
+        {"paths": {"data": "~/data", "log": "${paths.data}/logs"}, "names": ["~/a", "~b"]}
+    )
+    expand_home(config)
+    assert config.paths.log == f"{Path.home()}/data/logs"
+    assert list(config.names) == [f"{Path.home()}/a", "~b"]

@@ -1,4 +1,4 @@
-"""What a task leaves behind, however it ends."""
+"""What a task leaves behind, however it ends; tags and the printed config before it."""
 
 import json
 import sys
@@ -7,20 +7,35 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from src.utils.errors import ConfigErrors, UserError
-from src.utils.task_run import close_loggers, task_run
-from tests.utils.composing import job
+from src.utils.errors import ConfigErrors, Stopped, UserError
+from src.utils.task_run import (
+    HEAD_START_SECONDS,
+    close_loggers,
+    enforce_tags,
+    let_rank_0_exit_first,
+    print_config,
+    task_run,
+)
+from tests.utils.composing import composed, job
 
-RIGHT = "datamodule.download=true"
+RIGHT = ("datamodule.download=true", "extras.print_config=false")
 
 
 def about(folder):
     return json.loads((folder / "run.json").read_text())
 
 
+def run_job(folder, error, *overrides):
+    """Run a task that raises `error`."""
+    with job(folder, *RIGHT, *overrides) as config, task_run(config):
+        raise error
+
+
 def test_a_task_that_ends_well(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "seed=3", "tags=[a b]"])
-    with job(tmp_path, RIGHT, "seed=3", "tags=[one]") as config, task_run(config) as folder:
+    monkeypatch.chdir(tmp_path)
+    overrides = ("seed=3", "tags=[one]", "datamodule.data_dir=images")
+    with job(tmp_path, *RIGHT, *overrides) as config, task_run(config) as folder:
         assert about(tmp_path)["status"] == "running"
     assert folder == tmp_path
     record = about(tmp_path)
@@ -30,17 +45,13 @@ def test_a_task_that_ends_well(tmp_path, monkeypatch):
     assert {"python", "torch", "transformers"} <= set(record["versions"])
     resolved = OmegaConf.load(tmp_path / "config_resolved.yaml")
     assert resolved.paths.output_dir == str(tmp_path)
+    assert resolved.datamodule.data_dir == str(tmp_path / "images")  # a relative one is stored absolute
     assert "${" not in (tmp_path / "config_resolved.yaml").read_text()
-    assert (tmp_path / "tags.log").read_text() == "one\n"
 
 
 def test_a_fault_leaves_its_traceback(tmp_path):
-    def fail(config):
-        with task_run(config):
-            raise RuntimeError("the wheel came off")
-
-    with job(tmp_path, RIGHT) as config, pytest.raises(RuntimeError, match="wheel") as caught:
-        fail(config)
+    with pytest.raises(RuntimeError, match="wheel") as caught:
+        run_job(tmp_path, RuntimeError("the wheel came off"))
     text = (tmp_path / "error.log").read_text()
     assert "Traceback" in text
     assert "the wheel came off" in text
@@ -49,57 +60,56 @@ def test_a_fault_leaves_its_traceback(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "status"), [(UserError("no"), "failed"), (KeyboardInterrupt(), "stopped")])
-def test_a_persons_own_doing_leaves_no_traceback(tmp_path, error, status):
-    def fail(config):
-        with task_run(config):
-            raise error
-
-    with job(tmp_path, RIGHT) as config, pytest.raises(type(error)):
-        fail(config)
+def test_a_mistake_or_a_stop_leaves_no_traceback(tmp_path, error, status):
+    with pytest.raises(type(error)):
+        run_job(tmp_path, error)
     assert not (tmp_path / "error.log").exists()
     assert about(tmp_path)["status"] == status
 
 
 def test_a_wrong_config_starts_nothing(tmp_path):
-    started = []
-    wrong = job(tmp_path, RIGHT, "datamodule.batch_size=0")
-    with wrong as config, pytest.raises(ConfigErrors, match="batch_size=0"), task_run(config):
-        started.append(True)
-    assert started == []
+    with pytest.raises(ConfigErrors, match="batch_size=0"):
+        run_job(tmp_path, AssertionError("started"), "datamodule.batch_size=0")
     assert not (tmp_path / "run.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "config_resolved.yaml").mkdir()
-    off = ["extras.enforce_tags=false", "extras.print_config=false"]
-    quiet = job(tmp_path, RIGHT, *off)
-    with quiet as config, pytest.raises(UserError, match="cannot be written"), task_run(config):
-        pass
+    with pytest.raises(UserError, match="cannot be written"):
+        run_job(tmp_path, AssertionError("started"))
 
 
 def test_a_full_disk_does_not_hide_the_fault(tmp_path):
-    def fail(config):
-        with task_run(config) as folder:
-            for name in ("error.log", "run.json"):
-                (folder / name).unlink(missing_ok=True)
-                (folder / name).mkdir()
-            raise RuntimeError("the wheel came off")
-
-    with job(tmp_path, RIGHT) as config, pytest.raises(RuntimeError, match="wheel") as caught:
-        fail(config)
+    (tmp_path / "error.log").mkdir()
+    with pytest.raises(RuntimeError, match="wheel") as caught:
+        run_job(tmp_path, RuntimeError("the wheel came off"))
     assert not hasattr(caught.value, "__notes__")
 
 
 def test_other_ranks_write_nothing_but_their_own_traceback(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "2")
+    with pytest.raises(RuntimeError):
+        run_job(tmp_path, RuntimeError("the wheel came off"))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == [
+        "train/error_rank_2.log"
+    ]
 
-    def fail(config):
-        with task_run(config):
-            raise RuntimeError("the wheel came off")
 
-    with job(tmp_path, RIGHT) as config, pytest.raises(RuntimeError):
-        fail(config)
-    assert [path.name for path in tmp_path.iterdir()] == ["error_rank_2.log"]
+@pytest.mark.parametrize(
+    ("variable", "rank", "everywhere", "waits"),
+    [
+        ("RANK", "1", True, True),
+        ("SLURM_PROCID", "3", True, True),
+        ("RANK", "1", False, False),
+        ("RANK", "0", True, False),
+    ],
+)
+def test_rank_0_exits_first_where_all_stop(monkeypatch, variable, rank, everywhere, waits):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setenv(variable, rank)
+    let_rank_0_exit_first(Stopped(15, "", everywhere))
+    assert slept == [HEAD_START_SECONDS] * waits
 
 
 def test_loggers_are_closed(monkeypatch):
@@ -111,3 +121,34 @@ def test_loggers_are_closed(monkeypatch):
     close_loggers()
     close_loggers(failed=True)
     assert ended == [0, "FINISHED", 1, "FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("given", "terminal", "answer", "tags"),
+    [
+        ("[]", True, "baseline, flickr8k ,", ["baseline", "flickr8k"]),
+        ("null", True, "", ["dev"]),
+        ("[]", True, EOFError(), ["dev"]),
+        ("[]", False, AssertionError("asked"), ["dev"]),
+        ("[a,b]", True, AssertionError("asked"), ["a", "b"]),
+    ],
+)
+def test_tags_are_requested_at_a_terminal_alone(monkeypatch, given, terminal, answer, tags):
+    def reply(question):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("builtins.input", reply)
+    config = composed(f"tags={given}")
+    enforce_tags(config)
+    assert list(config.tags) == tags
+
+
+def test_the_config_is_shown_without_secrets(capsys):
+    print_config(composed("seed=31415", "+model.api_key=hidden"))
+    shown = capsys.readouterr().err
+    assert "31415" in shown
+    assert "hidden" not in shown

@@ -1,20 +1,22 @@
-"""What a signal does to a run."""
+"""What a signal does to a run; a lack of memory or disk is reported with the settings that help."""
 
+import errno
 import os
 import signal
 import threading
 
 import pytest
+import torch
 
-from src.utils.stopping import (
-    HEAD_START_SECONDS,
+from src.utils.errors import (
     SIGNALS,
     Stopped,
     StopSignal,
+    UserError,
     handle_signals,
     how_to_resume,
-    let_rank_0_exit_first,
     raise_stop,
+    resource_error,
 )
 
 NO_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="os.kill ends the process there")
@@ -29,7 +31,7 @@ def test_the_first_signal_is_handled_repeats_are_not_and_a_second_does_what_it_d
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (handled, outer) == ([signal.SIGTERM], [])
-            monkeypatch.setattr("src.utils.stopping.REPEAT_SECONDS", 0.0)
+            monkeypatch.setattr("src.utils.errors.REPEAT_SECONDS", 0.0)
             os.kill(os.getpid(), signal.SIGTERM)
         assert (handled, outer) == ([signal.SIGTERM], [signal.SIGTERM])
     finally:
@@ -43,12 +45,9 @@ def test_a_task_is_stopped_and_the_handlers_are_restored(number):
     with pytest.raises(StopSignal) as caught, handle_signals(raise_stop):
         os.kill(os.getpid(), number)
     assert caught.value.number == number
+    assert not isinstance(caught.value, Exception)  # no `except Exception` catches it
     assert signal.getsignal(number) == before
-    assert Stopped(number, "; all is kept").exit_status == 128 + number
-
-
-def test_no_except_exception_catches_a_stop():
-    assert not issubclass(StopSignal, Exception)
+    assert Stopped(number, "").exit_status == 128 + number
 
 
 def test_outside_of_the_main_thread_nothing_changes():
@@ -64,27 +63,6 @@ def test_outside_of_the_main_thread_nothing_changes():
     assert found == [before]
 
 
-@pytest.mark.parametrize(
-    ("environment", "everywhere", "waits"),
-    [
-        ({"RANK": "1"}, True, True),
-        ({"SLURM_PROCID": "3"}, True, True),
-        ({"RANK": "1"}, False, False),
-        ({"RANK": "0"}, True, False),
-        ({"LOCAL_RANK": "1"}, True, True),
-    ],
-)
-def test_rank_0_exits_first(monkeypatch, environment, everywhere, waits):
-    slept = []
-    monkeypatch.setattr("time.sleep", slept.append)
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    let_rank_0_exit_first(Stopped(15, "", everywhere))
-    assert slept == [HEAD_START_SECONDS] * waits
-
-
 def test_how_to_resume(tmp_path):
     assert "same command again" in how_to_resume(tmp_path)
     (tmp_path / "checkpoints").mkdir()
@@ -92,3 +70,42 @@ def test_how_to_resume(tmp_path):
     assert f"ckpt_path={tmp_path}/checkpoints/last.ckpt" in how_to_resume(tmp_path)
     (tmp_path / "metrics.json").touch()
     assert f"eval.py ckpt_path={tmp_path}" in how_to_resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        MemoryError(),
+    ],
+)
+def test_a_lack_of_memory_names_settings_with_their_values(error):
+    text = str(resource_error(error, 16))
+    assert "out of memory at datamodule.batch_size=16" in text
+    assert "set datamodule.batch_size=8 with trainer.accumulate_grad_batches" in text
+    assert "\n" not in text
+
+
+def test_what_torch_raises_here_is_recognized():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert "out of memory at" in str(resource_error(caught.value, None))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_reported_with_its_place(number):
+    error = RuntimeError("tensorboard's thread died")
+    error.__cause__ = OSError(number, "No room", "/data/x")
+    text = str(resource_error(error, 16))
+    assert "the disk is full at /data/x (No room)" in text
+    assert "paths.log_dir" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("out of memory"), OSError(errno.ENOENT, "no such file"), RuntimeError("x"), UserError("y")],
+)
+def test_other_errors_are_not_resource_errors(error):
+    assert resource_error(error, 16) is None
