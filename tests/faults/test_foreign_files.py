@@ -1,12 +1,14 @@
 """No command removes or overwrites files that it did not write, in folders full of foreign files."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from src import export, predict
+from src.app import upload_folder
 from src.utils.errors import UserError
 from tests.tasks.running import run_eval, run_train
 
@@ -48,3 +50,17 @@ def test_train_eval_predict_and_export_leave_foreign_files_alone(foreign, tiny_c
     assert (foreign / "exported" / "config.json").is_file()
     assert content(foreign) == before
     assert len(before) == len(NAMES)
+
+
+def test_the_page_removes_no_folder_without_its_marker(foreign, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(foreign))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored after the test
+    mine = foreign / "captioner-uploads-mine"
+    mine.mkdir()
+    (mine / "photo.jpg").write_bytes(b"photo")
+    before = content(foreign)
+    with upload_folder() as folder:
+        (folder / "upload.jpg").write_bytes(b"upload")
+    assert not folder.exists()
+    assert (mine / "photo.jpg").read_bytes() == b"photo"
+    assert content(foreign) == before
