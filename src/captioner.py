@@ -28,7 +28,7 @@ from src.models.kernels.attention import use_math_attention
 from src.models.kernels.memory import tune_malloc
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
-from src.utils.hardware import has_native_bf16, warn_of_software_bf16
+from src.utils.hardware import choose_precision
 from src.utils.hub import silence_transformers
 from src.utils.run_folder import checkpoint_file
 
@@ -257,6 +257,5 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}; expected {', '.join(PRECISIONS)}; set precision=auto")
-    warn_of_software_bf16(precision, device.type)
-    native = precision == "auto" and has_native_bf16(device.type)
-    return torch.bfloat16 if precision == "bf16" or native else torch.float32
+    chosen = str(choose_precision(precision, device.type))
+    return torch.bfloat16 if chosen.startswith("bf16") else torch.float32

@@ -21,7 +21,7 @@ from src.datamodule.processor import load_processor
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
-from src.utils.hardware import choose_precision, warn_of_software_bf16
+from src.utils.hardware import choose_precision
 from src.utils.lightning_compat import leave_signals_alone
 from src.utils.run_folder import plain_config
 
@@ -55,11 +55,7 @@ def silence_libraries(config: DictConfig) -> None:
 
 
 def check_trainer(config: DictConfig) -> None:
-    """Refuse, before data is read, what this machine or this project cannot train with.
-
-    Raises:
-        ConfigErrors: one line for each setting.
-    """
+    """Refuse, before data is read, what this machine or this project cannot train with."""
     trainer, problems = config.trainer, []
     accelerator, strategy = str(trainer.accelerator), trainer.get("strategy") or "auto"
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -138,13 +134,9 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
     """Build the trainer with the callbacks and loggers of their groups and of `+trainer.callbacks`.
 
     resume_step: optimizer steps of the checkpoint from which training resumes in its own folder.
-
-    Raises:
-        UserError: a callback monitors a metric that is never logged.
     """
     settings = config.trainer
     precision = choose_precision(settings.precision, settings.accelerator)
-    warn_of_software_bf16(precision, settings.accelerator)
     loggers = _instantiate_group(config.get("logger"), resume_step)
     callbacks = [*_instantiate_group(config.get("callbacks")), *instantiate(settings.get("callbacks") or [])]
     without: list[type] = [] if loggers or settings.get("logger") else [LearningRateMonitor]
@@ -180,11 +172,7 @@ def _instantiate_group(group: DictConfig | None, resume_step: int | None = None)
 
 
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
-    """Refuse a `monitor` that nothing logs; Lightning finds it after the first epoch.
-
-    Raises:
-        UserError: no such metric, and no callback from outside that could log it.
-    """
+    """Refuse a `monitor` that nothing logs, not even a callback from outside; Lightning finds it after an epoch."""
     names = [*METRICS]
     if any(isinstance(callback, CaptionSamples) for callback in callbacks):
         names += [f"val/{name}" for name in LOGGED]
@@ -200,11 +188,7 @@ def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
 
 
 def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bool) -> None:
-    """Let fractions of the batches be at least one batch; refuse what the data cannot fill.
-
-    Raises:
-        UserError: no train image, fewer images of a split than processes, or a validation that is never reached.
-    """
+    """Let fractions of the batches be at least one batch; refuse what the data cannot fill."""
     counts = {split: len(images) for split, images in datamodule.splits.items()}
     if training and not counts["train"]:
         raise UserError("no image to train on; expected some; set datamodule.split_ratios=[0.8,0.1,0.1]")

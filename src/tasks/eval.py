@@ -30,11 +30,7 @@ FROM_TRAINING = ("datamodule", "model", "seed")
 
 
 def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
-    """Score `ckpt_path` on test images beside its untouched base, or score `predictions` alone.
-
-    Raises:
-        UserError: a mistake in either.
-    """
+    """Score `ckpt_path` on test images beside its untouched base, or score `predictions` alone."""
     silence_libraries(config)
     folder = Path(config.paths.output_dir)
     if config.get("predictions"):

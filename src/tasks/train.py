@@ -41,11 +41,7 @@ log = get_logger(__name__)
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds.
-
-    Raises:
-        UserError: a mistake in the data, the settings or the checkpoint, or the run was stopped.
-    """
+    """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds."""
     silence_libraries(config)
     check_trainer(config)
     folder = Path(config.paths.output_dir)

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,7 @@ def normalize_override(argument: str) -> str:
 
 
 def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | None:
-    """Return the metric that a hyperparameter search optimizes.
-
-    Raises:
-        UserError: the run has no such metric; this ends a search after its first trial.
-    """
+    """Return the metric that a search optimizes; a UserError without it ends the search after its first trial."""
     if not name or name in metrics:
         return metrics.get(name) if name else None
     near = difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.3) or ["val/loss_best"]
@@ -102,11 +98,10 @@ def message(error: BaseException) -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     notes = getattr(error, "__notes__", [])
+    is_hydra = isinstance(error, HydraException | OmegaConfBaseException)
     if isinstance(error, KeyboardInterrupt):
         return "stopped"
-    if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(
-        error, InstantiationException
-    ):
+    if is_hydra and not isinstance(error, InstantiationException):
         return f"error: {explain(error, sys.argv[1:])}"
     if isinstance(error, OSError) and error.filename and not notes:  # Hydra could not create the run folder
         return (
@@ -134,9 +129,6 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
     """Return one line for each override that does not parse, names no key or option, or has a wrong value.
 
     Overrides are tried one after the other, groups first, on top of those that compose.
-
-    Raises:
-        HydraException: the config does not compose without any override.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
@@ -177,12 +169,14 @@ def _describe(override: Any, argument: str, error: Exception, config: Any) -> st
     from hydra.errors import MissingConfigException
     from omegaconf import OmegaConf
 
+    from src.utils.run_folder import flat
+
     key = override.key_or_group
     if isinstance(error, MissingConfigException) and error.options:
         near = difflib.get_close_matches(argument.partition("=")[2], error.options, n=1)
         hint = f"did you mean {key}={near[0]}?" if near else f"set {key} to one of them"
         return f"{argument}; expected one of {', '.join(error.options)}; {hint}"
-    keys = list(flat_keys(OmegaConf.to_container(config, resolve=False)))
+    keys = [name for name, _ in flat(OmegaConf.to_container(config, resolve=False))]
     if override.is_add() or override.is_delete() or key in keys:
         return f"{argument}; {_one_line(error)}"
     groups = [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
@@ -214,21 +208,9 @@ def quoting_hint(argument: str) -> str:
 def nearest(key: str, known: Sequence[str]) -> str | None:
     """Return the known key closest to `key`: the same last name first, then the closest spelling."""
     name = key.rpartition(".")[2]
-    by_name = {other.rpartition(".")[2]: other for other in reversed(known)}
     same = [other for other in known if other.rpartition(".")[2] == name]
     near = difflib.get_close_matches(key, same or known, n=1, cutoff=0 if same else 0.6)
-    near = near or [
-        by_name[found] for found in difflib.get_close_matches(name, list(by_name), n=1, cutoff=0.75)
-    ]
     return near[0] if near else None
-
-
-def flat_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every key of nested dictionaries, dotted."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from flat_keys(value, f"{prefix}{key}.")
 
 
 def _one_line(error: BaseException) -> str:
@@ -241,10 +223,7 @@ def parse_command(
     """Parse `key=value` arguments over `defaults`, each to its default's type; None marks a required key.
 
     A leading `~` is the home folder, also in `out=~/a.csv`. positional: a key that collects the arguments that
-    are no settings: files, folders and patterns, which may hold a `=`.
-
-    Raises:
-        UserError: an unknown key, an argument without `=`, a value of another type, or a missing key.
+    are no settings: files, folders and patterns, which may hold a `=`. A UserError names what is wrong.
     """
     values = dict(defaults) | ({positional: []} if positional else {})
     expected = f"expected {', '.join(f'{key}=...' for key in defaults)}"
@@ -266,11 +245,7 @@ def parse_command(
 
 
 def expand_home(path: str) -> str:
-    """Expand a leading `~`, so that no folder of that name is ever created.
-
-    Raises:
-        UserError: it names an unknown user.
-    """
+    """Expand a leading `~`, so that no folder of that name is ever created."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~") and not os.path.lexists(expanded):
         raise UserError(f"{path!r}: no such user; expected a path; write ./{path} for a file of that name")

@@ -16,10 +16,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; when the block ends without an error, rename it to `path`.
 
     mode: "w" (UTF-8 text, newlines as written) or "wb". The folder is created. On Linux the file has no name until
-    it is whole, so that a process that is killed leaves nothing behind.
-
-    Raises:
-        OSError: the folder cannot be written or the disk is full; the file at `path` is left as it was.
+    it is whole, so that a process that is killed leaves nothing behind. On an OSError `path` is left as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,15 +48,12 @@ def _open(temporary: Path) -> tuple[int, bool]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written; one that was there stays as it was.
-    """
+    """Write a JSON object, whole or not at all; a UserError where there is no room."""
     try:
         with atomic_write(path) as file:
             file.write(json.dumps(content, indent=2) + "\n")
     except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror})"
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); expected room for it; free some space"
+            f"{reason}; expected a folder with room; free some space, or set paths.log_dir"
         ) from error

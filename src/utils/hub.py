@@ -42,11 +42,7 @@ HUB_ERRORS = (
 
 
 def find_source(key: str, checkpoint: str) -> str:
-    """Resolve `checkpoint` to a folder's absolute path, or return the hub id as it is.
-
-    Raises:
-        UserError: it looks like a path and does not exist.
-    """
+    """Resolve `checkpoint` to a folder's absolute path, or return the hub id; a UserError for a path to nothing."""
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path.resolve())
@@ -104,13 +100,9 @@ def load_pretrained(
     key: str = "model.checkpoint",
     **settings: Any,
 ) -> Any:
-    """Call `kind.from_pretrained` without remote code.
+    """Call `kind.from_pretrained` without remote code; a UserError where it cannot be loaded.
 
-    part: its name in messages ("config", "tokenizer", "image processor", "model").
-    source: a folder or a hub id. key: the setting that named it.
-
-    Raises:
-        UserError: it cannot be loaded.
+    part: its name in messages ("config", "model"). source: a folder or a hub id. key: the setting that named it.
     """
     if not Path(source).is_dir():
         settings["local_files_only"] = not is_hub_reachable()

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf, StringNode, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from src.utils.errors import ConfigErrors, UserError
 from src.utils.files import atomic_write
@@ -41,10 +41,7 @@ def run_stamp() -> str:
 
 
 def run_root(log_dir: str) -> str:
-    """Return where this process creates its run folder: `log_dir`, or a temporary folder on any rank but 0.
-
-    Under torchrun or SLURM each rank composes its own config and so its own stamp; the run's folder is rank 0's.
-    """
+    """Return where this process creates its run folder: `log_dir`, or a temporary folder on any rank but 0."""
     return str(Path(log_dir).expanduser()) if rank() == 0 else _rank_folder()
 
 
@@ -75,11 +72,7 @@ def register_resolvers() -> None:
 
 
 def newest_run(log_dir: str | Path, task_name: str | None = None, key: str = "ckpt_path") -> Path:
-    """Return the run folder whose `last.ckpt` was written last, of one task or of any.
-
-    Raises:
-        UserError: no run has one.
-    """
+    """Return the run folder whose `last.ckpt` was written last, of one task or of any; a UserError without one."""
     folder, task = Path(log_dir).expanduser(), task_name or "*"
     patterns = [f"{task}/{runs}/checkpoints/last.ckpt" for runs in ("runs/*", "multiruns/*/*")]
     found = [file for pattern in patterns for file in folder.glob(pattern)]
@@ -100,13 +93,9 @@ def checkpoint_file(
 ) -> Path | None:
     """Return the `.ckpt` that a setting means: a file, a run folder, or `last` for the newest run.
 
-    None for a folder of `save_pretrained` and for what may be a hub id, where `saved` allows them.
-
-    log_dir: where `last` looks; "" for the project's `logs`. key: the setting's name. which: the file to take of a
-    run folder, `best` (`last.ckpt` where there is no best) or `last`.
-
-    Raises:
-        UserError: there is none.
+    None for a folder of `save_pretrained` and for what may be a hub id, where `saved` allows them; otherwise a
+    UserError. log_dir: where `last` looks; "" for the project's `logs`. key: the setting's name. which: the file to
+    take of a run folder, `best` (`last.ckpt` where there is no best) or `last`.
     """
     is_last = checkpoint == "last"
     path = newest_run(log_dir or PROJECT_LOGS, task_name, key) if is_last else Path(checkpoint).expanduser()
@@ -128,10 +117,9 @@ def checkpoint_file(
 
 
 def resumed_run(ckpt_path: str | None, log_dir: str | Path, task_name: str | None) -> Path | None:
-    """Return the run folder in which training with this `ckpt_path` continues, None for a new one.
+    """Return the run folder in which training with this `ckpt_path` continues: that of `<run>/checkpoints/last.ckpt`.
 
-    It continues in a run's folder from `<run>/checkpoints/last.ckpt`, also when named as the run folder or `last`.
-    From any other checkpoint, `best.ckpt` or a file that was moved, a new run begins.
+    None for a new run, which begins from any other checkpoint: `best.ckpt` or a file that was moved.
     """
     try:
         file = checkpoint_file(ckpt_path, log_dir, task_name=task_name, which="last") if ckpt_path else None
@@ -146,11 +134,8 @@ def check_same_settings(now: Mapping[str, Any], before: Mapping[str, Any], sourc
     """Refuse to resume with settings that would be ignored, or that would make another run of it.
 
     The optimizer's settings, the learning rate among them, and the order of images are part of the checkpoint.
-
-    Raises:
-        ConfigErrors: one line for each setting that differs.
     """
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     groups = {key.split(".")[0] for key in old}  # a checkpoint from elsewhere may hold none
     lines = [
         f"{key}={shown(new.get(key))}; expected {shown(old.get(key))} as in {source}, which this run resumes; "
@@ -163,12 +148,13 @@ def check_same_settings(now: Mapping[str, Any], before: Mapping[str, Any], sourc
         raise ConfigErrors(lines)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", list(item) if isinstance(item, tuple) else item
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings under their dotted keys."""
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from flat(item, f"{prefix}{name}.")
+    else:
+        yield prefix[:-1], list(value) if isinstance(value, tuple) else value
 
 
 def shown(value: Any) -> str:
@@ -186,11 +172,7 @@ def read_splits(checkpoint: str | Path) -> dict[str, str]:
 
 
 def check_same_splits(now: Mapping[str, str], checkpoint: str | Path) -> None:
-    """Refuse to resume on other images or another split than the run began with.
-
-    Raises:
-        UserError: an image is new, missing or in another split.
-    """
+    """Refuse to resume where an image is new, missing or in another split than the run began with."""
     before = read_splits(checkpoint)
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if before and changed:
@@ -202,39 +184,34 @@ def check_same_splits(now: Mapping[str, str], checkpoint: str | Path) -> None:
         )
 
 
-def expand_home(config: DictConfig | ListConfig) -> None:
+def expand_home(config: DictConfig) -> None:
     """Expand `~` at the beginning of every text value of a config, so that no folder of that name is created."""
-    names: Any = config if isinstance(config, DictConfig) else range(len(config))
-    with read_write(config), open_dict(config):
-        for name in names:
-            node: Any = config._get_node(name)
-            if isinstance(node, DictConfig | ListConfig):
-                if not (node._is_none() or node._is_interpolation()):
-                    expand_home(node)
-            elif isinstance(node, AnyNode | StringNode) and re.match(r"~(/|$)", str(node._value())):
-                config[name] = str(Path(node._value()).expanduser())
+    home = re.compile(r"~(/|$)")
+    for key, value in flat(OmegaConf.to_container(config, resolve=False)):
+        if isinstance(value, str) and home.match(value):
+            OmegaConf.update(config, key, os.path.expanduser(value), force_add=True)
+        elif isinstance(value, list) and any(home.match(str(item)) for item in value):
+            items = [os.path.expanduser(item) if home.match(str(item)) else item for item in value]
+            OmegaConf.update(config, key, items, force_add=True)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the resolved config as plain values, without the loggers and without anything named like a secret."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "logger")])
-    return _without_secrets(OmegaConf.to_container(own, resolve=True))
+    return redact(OmegaConf.to_container(own, resolve=True), remove=True)
 
 
-def _without_secrets(value: Any) -> Any:
+def redact(value: Any, remove: bool = False) -> Any:
+    """Replace by *** what is named like a secret: in mappings, and in overrides `key=value` of a command line.
+
+    remove: leave it out of mappings instead.
+    """
     if isinstance(value, dict):
-        return {key: _without_secrets(item) for key, item in value.items() if not SECRET.search(str(key))}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
-
-
-def redact(value: Any) -> Any:
-    """Replace by *** what is named like a secret: in mappings, and in overrides `key=value` of a command line."""
-    if isinstance(value, dict):
-        return {
-            key: "***" if SECRET.search(str(key)) and item else redact(item) for key, item in value.items()
-        }
+        secret = {key for key in value if SECRET.search(str(key))}
+        kept = {key: redact(item, remove) for key, item in value.items() if key not in secret}
+        return kept if remove else {key: "***" if key in secret else kept[key] for key in value}
     if isinstance(value, list):
-        return [redact(item) for item in value]
+        return [redact(item, remove) for item in value]
     override = OVERRIDE.match(value) if isinstance(value, str) else None
     return f"{override[1]}=***" if override and SECRET.search(override[1]) else value
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from src.utils.config_check import check_config
 from src.utils.entry import leave
@@ -47,15 +47,10 @@ HEAD_START_SECONDS = 2.0
 def task_run(config: DictConfig) -> Iterator[Path]:
     """Check the config, run the task in its run folder, and record how it ended.
 
-    Before the task: `check_config`, the extras, `config_resolved.yaml`, `run.json`; nothing slow is imported before
-    the config was checked. After it, also when it fails: `run.json` with its seconds and status, `error.log` with
-    the traceback of a fault, loggers closed. Ctrl-C, SIGTERM and SIGUSR1 end the task at once, where nothing inside
-    handles them.
-
-    Raises:
-        UserError: the config is wrong, or memory or disk ran out, with the settings that help.
-        Stopped: a signal arrived.
-        whatever the task raises; in an entry's single job the process ends here instead.
+    Before the task: `check_config`, `config_resolved.yaml`, `run.json`. After it, also when it fails: `run.json` with
+    its seconds and status, `error.log` with the traceback of a fault, loggers closed. Ctrl-C, SIGTERM and SIGUSR1 end
+    the task at once (`Stopped`), where nothing inside handles them.
+    An error is raised again, that of memory or disk as a UserError; in an entry's single job the process ends here.
     """
     folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
@@ -94,11 +89,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
 
 
 def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Check the config, apply its extras and write the files of the run's beginning; return what `run.json` holds.
-
-    Raises:
-        UserError: a mistake in the config, other settings than those of the run that is resumed, no room.
-    """
+    """Check the config and write the files of the run's beginning; return what `run.json` holds."""
     expand_home(config)
     data_dir = OmegaConf.select(config, "datamodule.data_dir")
     if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
@@ -116,10 +107,7 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     ):
         earlier: Any = OmegaConf.to_container(OmegaConf.load(resolved))
         check_same_settings(plain_config(config), earlier, resolved)
-    extras = config.get("extras") or {}
-    if extras.get("enforce_tags"):
-        enforce_tags(config)
-    if extras.get("print_config"):
+    if OmegaConf.select(config, "extras.print_config"):
         print_config(config)
     try:
         with atomic_write(resolved) as file:
@@ -148,24 +136,6 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=5)
         return done.stdout.strip() or None
     return None
-
-
-def enforce_tags(config: DictConfig) -> None:
-    """Ask for tags where the config has none and somebody sits at a terminal; else tag the run `dev`."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    if config.get("tags"):
-        return
-    answer, alone = "", not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
-    if alone and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
-        with suppress(EOFError):
-            answer = input("tags of this run, with commas between them [dev]: ")
-    tags = [tag.strip() for tag in answer.split(",") if tag.strip()]
-    if not tags:
-        log.warning("tags are empty; the run is tagged dev; set tags=[TAG,TAG]")
-    with open_dict(config):
-        config.tags = tags or ["dev"]
 
 
 def print_config(config: DictConfig) -> None:

@@ -3,11 +3,7 @@
 import pytest
 import torch
 
-from src.utils.hardware import (
-    choose_precision,
-    has_native_bf16,
-    warn_of_software_bf16,
-)
+from src.utils.hardware import choose_precision, has_native_bf16
 
 
 @pytest.fixture
@@ -54,7 +50,7 @@ def test_auto_chooses_and_all_else_stays_as_set(machine):
 
 
 @pytest.mark.parametrize(
-    ("precision", "device", "told"),
+    ("precision", "device", "warns"),
     [
         ("bf16-mixed", "cpu", True),
         ("bf16-mixed", "auto", True),
@@ -63,13 +59,13 @@ def test_auto_chooses_and_all_else_stays_as_set(machine):
         ("bf16-mixed", "cuda", False),
     ],
 )
-def test_bf16_in_software_is_told(machine, caplog, precision, device, told):
+def test_bf16_in_software_is_warned_of(machine, caplog, precision, device, warns):
     machine(avx2=True)
-    warn_of_software_bf16(precision, device)
-    assert ("this processor has no bf16 products" in caplog.text) == told
+    choose_precision(precision, device)
+    assert ("this processor has no bf16 products" in caplog.text) == warns
     caplog.clear()
     machine(avx512_bf16=True)
-    warn_of_software_bf16(precision, device)
+    choose_precision(precision, device)
     assert caplog.text == ""
 
 

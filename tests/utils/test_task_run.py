@@ -11,7 +11,6 @@ from src.utils.errors import ConfigErrors, Stopped, UserError
 from src.utils.task_run import (
     HEAD_START_SECONDS,
     close_loggers,
-    enforce_tags,
     let_rank_0_exit_first,
     print_config,
     task_run,
@@ -121,30 +120,6 @@ def test_loggers_are_closed(monkeypatch):
     close_loggers()
     close_loggers(failed=True)
     assert ended == [0, "FINISHED", 1, "FAILED"]
-
-
-@pytest.mark.parametrize(
-    ("given", "terminal", "answer", "tags"),
-    [
-        ("[]", True, "baseline, flickr8k ,", ["baseline", "flickr8k"]),
-        ("null", True, "", ["dev"]),
-        ("[]", True, EOFError(), ["dev"]),
-        ("[]", False, AssertionError("asked"), ["dev"]),
-        ("[a,b]", True, AssertionError("asked"), ["a", "b"]),
-    ],
-)
-def test_tags_are_requested_at_a_terminal_alone(monkeypatch, given, terminal, answer, tags):
-    def reply(question):
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    for stream in ("stdin", "stderr"):
-        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: terminal, raising=False)
-    monkeypatch.setattr("builtins.input", reply)
-    config = composed(f"tags={given}")
-    enforce_tags(config)
-    assert list(config.tags) == tags
 
 
 def test_the_config_is_shown_without_secrets(capsys):
