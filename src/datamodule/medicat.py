@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.datamodule.readers.figure_captions import CAPTION_FIELDS, FigureFilter
-from src.datamodule.readers.medicat import read_medicat
+from src.datamodule.readers.medicat import CAPTION_FIELDS, read_medicat
 
 
 class MedicatDataModule(CaptionDataModule):
     """The MedICaT release, or synthetic figures in its layout.
 
     Args:
-        data_dir, captions_file, images_dir, subcaptions_file, subfigures_only: see `read_medicat`.
-        radiology_only, scope_only, caption_fields, strip_labels, min_words: see `FigureFilter`.
+        data_dir to min_words: see `read_medicat`.
         common: num_samples, batch_size and all other arguments of `CaptionDataModule`.
 
     Raises:
-        UserError: as `FigureFilter` and `CaptionDataModule`.
+        UserError: as `CaptionDataModule`.
     """
 
     def __init__(
@@ -36,11 +34,9 @@ class MedicatDataModule(CaptionDataModule):
         min_words: int = 1,
         **common: Any,
     ) -> None:
-        if not isinstance(caption_fields, str):
-            caption_fields = tuple(caption_fields)  # a list of OmegaConf is slow to walk 217,060 times
-        choose = FigureFilter(radiology_only, scope_only, caption_fields, strip_labels, min_words)
         reader = partial(
-            read_medicat, data_dir, captions_file, images_dir, subcaptions_file, subfigures_only, choose
-        )
+            read_medicat, data_dir, captions_file, images_dir, subcaptions_file, subfigures_only,
+            radiology_only, scope_only, caption_fields, strip_labels, min_words,
+        )  # fmt: skip
         super().__init__(reader, **common)
         self.data_dir = Path(data_dir).expanduser()

@@ -1,5 +1,6 @@
-"""Lines of a text file of unknown encoding, and captions cleaned of what no caption holds."""
+"""Read text files of unknown encoding and clean captions."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,101 +12,63 @@ log = get_logger(__name__)
 
 # UTF-32's mark begins with UTF-16's: longest first.
 MARKS = {
-    b"\xff\xfe\x00\x00": "utf-32-le",
-    b"\x00\x00\xfe\xff": "utf-32-be",
-    b"\xff\xfe": "utf-16-le",
-    b"\xfe\xff": "utf-16-be",
-    b"\xef\xbb\xbf": "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
-# Not splitlines(), which also cuts at U+2028 and at form feeds inside captions.
-LINE_END = re.compile(r"\r\n|\n|\r")
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 # Control characters, lone surrogates, byte-order marks, non-characters: no file or terminal takes them.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
-def read_lines(path: Path) -> list[str]:
-    """All lines of a text file without their ends, in UTF-8, UTF-16 or UTF-32 with or without a mark.
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8, UTF-16 or UTF-32 file, with or without a mark; they end in LF, CRLF or CR.
 
-    Lines that are not UTF-8 are taken as Windows-1252, else Latin-1, each by itself: one odd byte does not
-    spoil the rest of the file. A line ends in LF, CRLF or CR.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    encoding, start = _encoding(data)
-    if encoding != "utf-8":
-        return LINE_END.split(data[start:].decode(encoding, "replace"))
-    lines, foreign = [], 0
-    for piece in data[start:].split(b"\n"):
-        try:
-            text = piece.decode()
-        except UnicodeDecodeError:
-            text, foreign = _decode_western(piece), foreign + 1
-        # Split at LF above, so a CR that ends a piece belongs to a CRLF; any other one ends a line by itself.
-        lines.extend(text.removesuffix("\r").split("\r") if "\r" in text else [text])
-    if foreign:
-        log.warning("%s: %d lines are not UTF-8; read as Windows-1252", path.name, foreign)
-    return lines
-
-
-def stream_lines(path: Path) -> Iterator[str]:
-    """As `read_lines`, one line at a time, for files too large to hold; lines end in LF or CRLF only.
+    Bytes that are not UTF-8 are read as Windows-1252, so that one odd byte does not spoil the rest of the file.
 
     Raises:
         UserError: the file cannot be read.
     """
+    num_foreign = 0
     try:
         with open(path, "rb") as file:
-            if _encoding(file.read(4))[0] == "utf-8":
-                file.seek(0)
-                for number, piece in enumerate(file):
-                    piece = piece.removeprefix(b"\xef\xbb\xbf") if number == 0 else piece
-                    try:
-                        yield piece.decode().rstrip("\r\n")
-                    except UnicodeDecodeError:
-                        yield _decode_western(piece).rstrip("\r\n")
-                return
+            encoding = _detect_encoding(file.read(4))
+        errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+        with open(path, encoding=encoding, errors=errors) as lines:
+            for line in lines:
+                if ESCAPED_BYTE.search(line):
+                    line, num_foreign = ESCAPED_BYTE.sub(_as_western, line), num_foreign + 1
+                yield line.removesuffix("\n")
     except OSError as error:
-        raise _unreadable(path, error) from error
-    yield from read_lines(path)
+        raise UserError(
+            f"{str(path)!r} cannot be read ({error.strerror or error}); expected a readable text file; "
+            "check its name and permissions"
+        ) from error
+    if num_foreign:
+        log.warning("%s: %d lines are not UTF-8; read as Windows-1252", path.name, num_foreign)
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{str(path)!r} cannot be read ({error.strerror or error}); expected a readable text file; "
-        "check its name and permissions"
-    )
-
-
-def _encoding(data: bytes) -> tuple[str, int]:
-    """Encoding and length of the mark; UTF-16 without one shows in the zero half of its first letter."""
+def _detect_encoding(start: bytes) -> str:
+    """Encoding by the mark; UTF-16 without one shows in the zero half of its first letters."""
     for mark, encoding in MARKS.items():
-        if data.startswith(mark):
-            return encoding, len(mark)
-    if len(data) >= 4 and data[1] == data[3] == 0 and data[0] and data[2]:
-        return "utf-16-le", 0
-    if len(data) >= 4 and data[0] == data[2] == 0 and data[1] and data[3]:
-        return "utf-16-be", 0
-    return "utf-8", 0
+        if start.startswith(mark):
+            return encoding
+    zeros = "".join("0" if byte == 0 else "x" for byte in start)
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, "utf-8-sig")
 
 
-def _decode_western(piece: bytes) -> str:
-    try:
-        return piece.decode("cp1252")
-    except UnicodeDecodeError:
-        return piece.decode("latin-1")
+def _as_western(found: re.Match[str]) -> str:
+    byte = found[0].encode("utf-8", "surrogateescape")
+    return byte.decode("cp1252", "ignore") or byte.decode("latin-1")
 
 
 def clean_caption(text: str) -> str:
-    """The caption with unprintable characters and runs of whitespace each turned into one blank."""
+    """Return the caption with unprintable characters and runs of whitespace each turned into one blank."""
     return " ".join(UNPRINTABLE.sub(" ", text).split())
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """`text` for logs and lists of faults: unprintable characters as \\x00 or \\udcff, cut after `limit`."""
+    """Return `text` for logs and lists: unprintable characters as \\x00 or \\udcff, cut after `limit`."""
     text = text if len(text) <= limit else f"{text[:limit]}..."
-    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

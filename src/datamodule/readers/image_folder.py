@@ -1,10 +1,11 @@
-"""Find the images that a captions file names, exactly or nearly; the names may be hostile."""
+"""Find the files and folders of a data set, and the images that a captions file names; names may be hostile."""
 
 import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from src.datamodule.readers.encodings import UNPRINTABLE, printable
@@ -13,234 +14,151 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
 
 
 class ImageNotFound(Exception):
     """A name without an image; `reason` is one of few, for counting, `detail` is for the reader."""
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, printable(detail)
 
 
 class ImageFolder:
-    """Look up images by name in one listing per folder: 217,060 lookups need no system call each.
+    """Look up images by name in one listing of a folder and its subfolders; images are not opened.
 
-    Images are not opened. Links are followed wherever they lead, since they are the user's own; names that leave the
-    folder by "..", or absolute ones, are refused, since captions files come from elsewhere.
+    Links are followed wherever they lead, since they are the user's own; names that leave the folder by "..", or
+    absolute ones, are refused, since captions files come from elsewhere.
+
+    data_dir: holds the folder; given: it, in `data_dir` or absolute; names: tried where `given` is None.
+    Raises UserError where there is no such folder or it cannot be listed.
     """
 
-    def __init__(self, root: str | Path):
-        self.root = Path(os.path.realpath(root))
-        self._own_name = Path(root).name.lower()
-        self._listings: dict[str, dict[str, str]] = {}  # subfolder ("" or "a/b/") -> name -> kind
-        self._index: dict[str, list[str]] | None = None  # lower-case stem -> paths within the folder
-        self._group_of: dict[str, str] = {}  # target of a link out of the folder -> group
-        self._near: dict[str, str] = {}  # name in the captions file -> path of the near match
+    def __init__(self, data_dir: Path, given: str | Path | None, names: Sequence[str]) -> None:
+        folder = find_first("images_dir", given, data_dir, names, is_dir=True)
+        if folder is None:
+            raise UserError(
+                f"datamodule.data_dir={printable(str(data_dir))!r} has no image folder; "
+                f"expected {' or '.join(names[:2])} in it; set datamodule.images_dir=..."
+            )
+        self.root, self._own_name = os.path.realpath(folder), folder.name.lower()
+        self._paths: dict[str, str] = {}  # image id -> absolute path, links resolved
+        self._group_of: dict[str, str] = {}  # target outside the folder -> id of the first link to it
+        self._near_ids: dict[
+            str, list[str]
+        ] = {}  # lower-case path or name, with and without extension -> ids
+        self._near: dict[str, str] = {}  # name in the captions file -> id of the near match
+        try:
+            self._list("", (self.root,))
+        except OSError as error:
+            raise UserError(
+                f"{self.root!r} cannot be listed ({error}); expected the image folder; check its permissions"
+            ) from error
+
+    def _list(self, prefix: str, parents: tuple[str, ...]) -> None:
+        """Add the files of a subfolder; a link to one of its `parents` would be listed for ever."""
+        with os.scandir(parents[-1]) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    self._paths[prefix + entry.name] = path
+                elif entry.is_dir() and not entry.name.startswith("."):
+                    folder = os.path.realpath(entry.path)
+                    if folder not in parents:
+                        self._list(f"{prefix}{entry.name}/", (*parents, folder))
 
     def find(self, name: str) -> tuple[str, str, str]:
         """Return image id, absolute path and group of the image called `name` in a captions file.
 
-        The id is the path within the folder as it is on the disk, so that two spellings of one file are one image. The
-        group is the id; files that are links to one target share a group, so that they share a split. Where no file
-        has the exact name, these are tried: "\\" for "/", another case, no extension, the folder's own name in front,
-        a bare name of a file in a subfolder.
-
-        Raises:
-            ImageNotFound: the name is empty or unprintable, leaves the folder, or none or several files match it.
-            UserError: the folder cannot be listed.
+        The id is the path within the folder as it is on the disk, and the group is the id; files that are links to one
+        target share a group, so that they share a split. Where no file has the exact name, these are tried: "\\" for
+        "/", another case, no extension, the folder's own name in front, a bare name of a file in a subfolder.
+        Raises ImageNotFound where the name is unusable or leaves the folder, or none or several files match it.
         """
-        folder, last = "", name
-        kind = self._listing("").get(name)  # a name in the listing has no slash, and is not ".."
-        if kind is None or not name.isprintable():
-            folder, last = self._parse(name)
-            listing = self._listing(folder)
-            last = next((form for form in (last, *_unicode_forms(last)) if form in listing), last)
-            kind = listing.get(last, "none")
-        image_id = folder + last
-        if kind == "none":
-            image_id = self._near_match(image_id)
-            folder, _, last = image_id.rpartition("/")
-            kind = self._listing(f"{folder}/" if folder else "").get(last, "none")
-            self._near[name] = image_id
-        if kind == "file":
-            return image_id, f"{self.root}{os.sep}{image_id}", image_id
-        if kind == "link":
-            target = os.path.realpath(self.root / image_id)
-            inside = target.startswith(f"{str(self.root).rstrip(os.sep)}{os.sep}")
-            relative = os.path.relpath(target, self.root).replace(os.sep, "/") if inside else image_id
-            return image_id, target, relative if inside else self._group_of.setdefault(target, image_id)
-        raise ImageNotFound("no image", f"{printable(image_id)} is not a file")
+        image_id = name if name in self._paths and name.isprintable() else self._match(name)
+        path, inside = self._paths[image_id], f"{self.root.rstrip(os.sep)}{os.sep}"
+        if path.startswith(inside):
+            return image_id, path, path.removeprefix(inside).replace(os.sep, "/")
+        return image_id, path, self._group_of.setdefault(path, image_id)
 
     def log_near_matches(self) -> None:
         """Log how many names matched nearly, with an example."""
         for name, image_id in list(self._near.items())[:1]:
             log.warning("%d image names matched nearly, for example %r: %r", len(self._near), name, image_id)
 
-    def _parse(self, name: str) -> tuple[str, str]:
-        """Subfolder with its closing slash, and base name, of a name that is not in the listing.
-
-        Raises:
-            ImageNotFound: the name is empty or unprintable, or leaves the folder.
-        """
-        if UNPRINTABLE.search(name):
-            raise ImageNotFound("unprintable file name", printable(name))
+    def _match(self, name: str) -> str:
         parts = re.split(r"[\\/]", name)
-        if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in parts:
-            raise ImageNotFound("outside the image folder", printable(name))
-        parts = [part for part in parts if part not in ("", ".")]
-        if not parts:
-            raise ImageNotFound("no file name", printable(name))
-        return "".join(f"{part}/" for part in parts[:-1]), parts[-1]
+        if UNPRINTABLE.search(name):
+            raise ImageNotFound("unprintable file name", name)
+        if ABSOLUTE.match(name) or ".." in parts:
+            raise ImageNotFound("outside the image folder", name)
+        wanted = "/".join(part for part in parts if part not in ("", "."))
+        if not wanted:
+            raise ImageNotFound("no file name", name)
+        if wanted in self._paths:
+            return wanted
+        key = _fold(wanted)
+        short = key.removeprefix(f"{self._own_name}/")
+        near_ids = self._index()
+        ids = near_ids.get(key) or near_ids.get(short) or near_ids.get(f"//{short}") or []
+        if not ids:
+            raise ImageNotFound("no image", name)
+        if len({self._paths[image_id] for image_id in ids}) > 1:
+            raise ImageNotFound("ambiguous image name", f"{name}: {' or '.join(sorted(ids)[:2])}")
+        self._near[name] = ids[0]
+        return ids[0]
 
-    def _near_match(self, name: str) -> str:
-        """The path of the one file that `name` nearly matches.
-
-        Raises:
-            ImageNotFound: there is none, or there are several.
-        """
-        wanted = unicodedata.normalize("NFC", name).lower()
-        stem, suffix = _split_suffix(wanted.rpartition("/")[2])
-        same_stem = [
-            path for path in self._by_stem().get(stem, []) if not suffix or path.lower().endswith(suffix)
-        ]
-        without_own = wanted.removeprefix(f"{self._own_name}/")
-        for form in (wanted, without_own):
-            whole = form if suffix else f"{form}."
-            matches = [
-                path for path in same_stem if unicodedata.normalize("NFC", path).lower().startswith(whole)
-            ]
-            if matches:
-                break
-        else:
-            matches = same_stem if "/" not in without_own else []
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise ImageNotFound("ambiguous image name", f"{printable(name)}: {' or '.join(matches[:2])}")
-        raise ImageNotFound("no image", printable(name))
-
-    def _by_stem(self) -> dict[str, list[str]]:
-        """Lower-case base names without extension of all images, subfolders included; made on first use."""
-        if self._index is None:
-            self._index, visited = {}, set()
-            for folder, subfolders, names in os.walk(self.root, followlinks=True):
-                real = os.path.realpath(folder)
-                subfolders[:] = [] if real in visited else [name for name in subfolders if name[0] != "."]
-                relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
-                prefix = "" if relative == "." else f"{relative}/"
-                for name in names if real not in visited else ():
-                    stem, suffix = _split_suffix(unicodedata.normalize("NFC", name).lower())
-                    if suffix:
-                        self._index.setdefault(stem, []).append(prefix + name)
-                visited.add(real)
-        return self._index
-
-    def _listing(self, folder: str) -> dict[str, str]:
-        if folder not in self._listings:
-            self._listings[folder] = self._list(folder)
-        return self._listings[folder]
-
-    def _list(self, folder: str) -> dict[str, str]:
-        """Name -> "file", "link" or "other" (folders, pipes, links to no file); empty when it is no folder.
-
-        Raises:
-            UserError: the image folder itself cannot be listed.
-        """
-        path = self.root / folder
-        try:
-            linked = bool(folder) and os.path.realpath(path) != str(path)
-            with os.scandir(path) as entries:
-                return {
-                    entry.name: "other"
-                    if not entry.is_file()
-                    else "link"
-                    if linked or entry.is_symlink()
-                    else "file"
-                    for entry in entries
-                }
-        except (OSError, ValueError) as error:
-            if folder:
-                return {}
-            raise UserError(
-                f"{str(self.root)!r} cannot be listed ({error}); expected the image folder; check its permissions"
-            ) from error
+    def _index(self) -> dict[str, list[str]]:
+        """Image ids by folded path ("sub/a.jpg", "sub/a") and by folded name ("//a.jpg", "//a"); made on first use."""
+        if not self._near_ids:
+            for image_id in self._paths:
+                key = _fold(image_id)
+                stem, suffix = os.path.splitext(key)
+                if suffix in IMAGE_SUFFIXES:
+                    for form in (key, stem):
+                        self._near_ids.setdefault(form, []).append(image_id)
+                        self._near_ids.setdefault(f"//{form.rpartition('/')[2]}", []).append(image_id)
+        return self._near_ids
 
 
-def find_subfolder(root: Path, key: str, given: str | Path | None, names: Iterable[str]) -> Path:
-    """Return the folder that was given, else the first of `names` that is in `root`.
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
 
-    Raises:
-        UserError: there is none.
-    """
+
+def find_first(
+    setting: str, given: str | Path | None, root: Path, names: Iterable[str], is_dir: bool = False
+) -> Path | None:
+    """Return what was given, as `find_path` does, else the first of `names` that is in `root`, else None."""
     if given is not None:
-        return find_folder(key, root / Path(given).expanduser(), "the image folder")
-    names = list(names)
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
+        return find_path(setting, given, root, is_dir)
+    exists = os.path.isdir if is_dir else os.path.isfile
+    return next((root / name for name in names if exists(root / name)), None)
+
+
+def find_path(setting: str, given: str | Path, root: Path = Path(), is_dir: bool = False) -> Path:
+    """Return a file or folder in `root` or absolute, `~` expanded.
+
+    Raises UserError where it does not exist (the nearest existing name is suggested) or is of the other kind.
+    """
+    path, kind = root / Path(given).expanduser(), "folder" if is_dir else "file"
+    if os.path.isdir(path) if is_dir else os.path.isfile(path):
+        return path
+    problem = f"is no {kind}" if os.path.lexists(path) else f"does not exist{_nearest(path)}"
+    place = f" in {printable(str(root))!r}" if root.parts else ""
     raise UserError(
-        f"datamodule.data_dir={printable(str(root))!r} has no image folder; expected {' or '.join(names[:2])} in it; "
-        f"set {key}=..."
+        f"datamodule.{setting}={printable(str(given))!r} {problem}; expected a {kind}{place}; "
+        f"set datamodule.{setting}=..."
     )
 
 
-def find_folder(key: str, path: str | Path, expected: str) -> Path:
-    """Return `path` as an existing folder, `~` expanded.
-
-    Raises:
-        UserError: it does not exist (the nearest existing name is suggested) or is no folder.
-    """
-    folder = Path(path).expanduser()
-    try:
-        if folder.is_dir():
-            return folder
-        error = "is a file" if folder.exists() else f"does not exist{nearest(folder)}"
-    except (OSError, ValueError) as cause:  # a name too long, a NUL in it, no permission
-        error = f"cannot be opened ({cause})"
-    raise UserError(f"{key}={printable(str(path))!r} {error}; expected {expected}; set {key}=...")
-
-
-def find_file(key: str, path: str | Path, root: Path) -> Path:
-    """Return `path`, which is in `root` or absolute, as an existing file.
-
-    Raises:
-        UserError: it does not exist (the nearest existing name is suggested) or is no file.
-    """
-    file = root / Path(path).expanduser()
-    try:
-        if file.is_file():
-            return file
-        error = "is no file" if file.exists() else f"does not exist{nearest(file)}"
-    except (OSError, ValueError) as cause:  # a name too long, a NUL in it, no permission
-        error = f"cannot be opened ({cause})"
-    raise UserError(
-        f"{key}={printable(str(path))!r} {error}; expected a file in {printable(str(root))!r} or an absolute "
-        f"path; set {key}=... or null to look for it"
-    )
-
-
-def nearest(path: Path) -> str:
+def _nearest(path: Path) -> str:
     """Return " (did you mean 'x'?)" with the existing name closest to the first part that does not exist."""
     missing = path.absolute()
-    while not missing.parent.is_dir() and missing.parent != missing:
+    while not os.path.isdir(missing.parent) and missing.parent != missing:
         missing = missing.parent
-    try:
-        names = {name.lower(): name for name in os.listdir(missing.parent)}
-    except OSError:
-        return ""
-    alike = difflib.get_close_matches(missing.name.lower(), names, n=1, cutoff=0.6)
-    return f" (did you mean {str(missing.with_name(names[alike[0]]))!r}?)" if alike else ""
-
-
-def _split_suffix(name: str) -> tuple[str, str]:
-    """Stem and image extension of a base name; "" where it has none."""
-    stem, suffix = os.path.splitext(name)
-    return (stem, suffix) if suffix in IMAGE_SUFFIXES else (name, "")
-
-
-def _unicode_forms(name: str) -> list[str]:
-    return [] if name.isascii() else [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    with suppress(OSError):
+        for name in difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1):
+            return f" (did you mean {str(missing.with_name(name))!r}?)"
+    return ""

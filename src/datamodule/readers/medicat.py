@@ -1,33 +1,37 @@
-"""Step 1 for MedICaT: the release's jsonl and its folder of figures become a `CaptionTable`.
+"""Read MedICaT: the release's jsonl, its folder of figures and its subfigures become a CaptionTable."""
 
-Apart from `medicat.py`, so that the index can be read without loading torch.
-"""
-
-import sys
+import json
+import math
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
-from src.datamodule.readers.encodings import printable, stream_lines
-from src.datamodule.readers.figure_captions import FigureFilter
-from src.datamodule.readers.image_folder import (
-    ImageFolder,
-    ImageNotFound,
-    find_file,
-    find_folder,
-    find_subfolder,
-)
-from src.datamodule.readers.subfigures import Subfigures, parse_row, read_subfigures
+from src.datamodule.readers.encodings import clean_caption, printable, read_lines
+from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_first, find_path
 from src.utils.errors import UserError
-from src.utils.logging import get_logger
-
-log = get_logger(__name__)
 
 RELEASE = "s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
 FIGURE_FOLDERS = ("figures", "Figures")
-LAYOUT = "a folder with the release's .jsonl and figures/"
+CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
+# A number, then a mark or a capital: "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. S1a -", "Figure 4 Axial CT".
+# "Figure 1 shows a cyst" is a sentence and stays.
+LABEL = re.compile(
+    r"^(?i:(?:supplementary|supplemental|suppl\.?|online|extended data)\s+)?"
+    r"(?i:fig(?:ure|s)?)\b\.?\s*"
+    r"(?:[A-Z]{0,2}\d+(?:\.\d+)*[A-Za-z]?|[IVX]+\b)(?:[-–,&](?:\d+[A-Za-z]?|[A-Za-z])\b)?"
+    r"(?:\s*(?:[.:|]|[-–—](?=\s))\s*|\s+(?=[A-Z(\[])|\s*$)"
+)
+
+
+class Subfigure(NamedTuple):
+    """A box of a figure with its caption; `letter` names it, box None is the whole figure."""
+
+    box: tuple[int, int, int, int] | None  # left, top, right, bottom in pixels
+    caption: str
+    letter: str
 
 
 def read_medicat(
@@ -36,9 +40,13 @@ def read_medicat(
     images_dir: str | Path | None = None,
     subcaptions_file: str | Path | None = None,
     subfigures_only: bool = False,
-    choose: FigureFilter | None = None,
+    radiology_only: bool = False,
+    scope_only: bool = False,
+    caption_fields: Sequence[str] = CAPTION_FIELDS,
+    strip_labels: bool = True,
+    min_words: int = 1,
 ) -> CaptionTable:
-    """Read a MedICaT folder; figures are looked for in one listing and not opened.
+    """Read a MedICaT folder: one image per figure in file order, one group per paper; figures are not opened.
 
     Args:
         data_dir: holds the jsonl and the folder of figures.
@@ -46,143 +54,174 @@ def read_medicat(
         images_dir: likewise; None takes figures/.
         subcaptions_file: the release's subcaptions_public.jsonl. A figure with accepted subfigures there is
             replaced by them: one image for each box, with its subcaption.
-        subfigures_only: leave out the figures that have none.
-        choose: rows and captions to use; None takes all rows.
+        subfigures_only: exclude the figures that have none.
+        radiology_only, scope_only: rows whose field `radiology` or `scope` is true.
+        caption_fields: the first of these that holds text is the caption.
+        strip_labels: remove "Figure 1." and the like from the caption's start.
+        min_words: words that a caption must have.
 
-    Returns:
-        One image per figure in the order of the file, one group per paper (`pdf_hash`).
-
-    Raises:
-        UserError: a folder or file is missing or unreadable, or no row of the jsonl has the release's fields.
+    Raises UserError where a folder or file is missing or unreadable, or no row has the release's fields.
     """
-    root = find_folder("datamodule.data_dir", data_dir, LAYOUT)
+    root = find_path("data_dir", data_dir, is_dir=True)
     if subfigures_only and subcaptions_file is None:
         raise UserError(
             "datamodule.subfigures_only=true without a file of subfigures; expected "
             "datamodule.subcaptions_file=subcaptions_public.jsonl; set it, or subfigures_only=false"
         )
-    index = (
-        _find_index(root)
-        if captions_file is None
-        else find_file("datamodule.captions_file", captions_file, root)
-    )
-    folder = ImageFolder(find_subfolder(root, "datamodule.images_dir", images_dir, FIGURE_FOLDERS))
-    subfigures = Subfigures()
-    if subcaptions_file is not None:
-        subfigures = read_subfigures(find_file("datamodule.subcaptions_file", subcaptions_file, root))
-    reader = _IndexReader(folder, choose or FigureFilter(), subfigures, subfigures_only)
-    table = reader.read(index)
-    folder.log_near_matches()
-    missing = sum(row.reason == "no image" for row in table.skipped)
-    if missing:
-        log.warning(
-            "figures missing: %.1f%% (%d of %d)", 100 * missing / table.rows_read, missing, table.rows_read
+    if isinstance(caption_fields, str) or min_words < 1:
+        raise UserError(
+            f"datamodule.caption_fields={caption_fields!r}, min_words={min_words}; expected a list of fields of the "
+            f"jsonl and at least 1 word; set datamodule.caption_fields=[{','.join(CAPTION_FIELDS)}]"
         )
+    index = find_first("captions_file", captions_file, root, (RELEASE,)) or _find_only_jsonl(root)
+    folder = ImageFolder(root, images_dir, FIGURE_FOLDERS)
+    table = CaptionTable([], [], 0, Counter())
+    subfigures: dict[str, list[Subfigure]] = {}
+    if subcaptions_file is not None:
+        subfigures = read_subfigures(find_path("subcaptions_file", subcaptions_file, root), table)
+    required = [name for name, on in (("radiology", radiology_only), ("scope", scope_only)) if on]
+    fields = tuple(caption_fields)  # a list of OmegaConf is slow to walk 217,060 times
+    seen, line = set[str](), 0
+    for line, row in _read_rows(index, table):
+        figure = f"{row['pdf_hash']}_{row['fig_uri']}"
+        reason = next((f"not {name}" for name in required if row.get(name) is not True), "")
+        if not reason and subfigures_only and figure not in subfigures:
+            reason = "no subfigures"
+        if reason:
+            table.excluded[reason] += 1
+            continue
+        try:
+            image_id, path, _ = folder.find(figure)
+            if image_id in seen:
+                raise ImageNotFound("duplicate figure", "")
+        except ImageNotFound as error:
+            _skip(table, line, figure, error.reason, error.detail)
+            continue
+        seen.add(image_id)
+        license, whole = _license(row), Subfigure(None, _caption(row, fields), "")
+        for number, (box, text, letter) in enumerate(subfigures.get(figure, [whole]), 1):
+            name = image_id if box is None else f"{image_id}#{number}"
+            caption = strip_label(text, letter) if strip_labels else text
+            if not caption:
+                _skip(table, line, name, "empty caption", "")
+            elif len(caption.split(" ")) < min_words:
+                table.excluded[f"under {min_words} words"] += 1
+            else:
+                table.images.append(CaptionedImage(name, path, (caption,), row["pdf_hash"], box, license))
+    if not line:
+        raise UserError(
+            f"{str(index)!r} has no line with pdf_hash and fig_uri; expected the release's jsonl ({RELEASE}); "
+            "set datamodule.captions_file=..."
+        )
+    folder.log_near_matches()
     return table
 
 
-def _find_index(root: Path) -> Path:
-    """The release's jsonl.
-
-    Raises:
-        UserError: there is none, or there are several and none has the release's name.
-    """
-    if (root / RELEASE).is_file():
-        return root / RELEASE
+def _find_only_jsonl(root: Path) -> Path:
     files = [path for path in sorted(root.glob("*.jsonl")) if not path.name.startswith("subcaptions")]
-    if len(files) == 1:
-        return files[0]
-    found = ", ".join(path.name for path in files[:8]) or "none"
-    raise UserError(
-        f"datamodule.data_dir={printable(str(root))!r} has {len(files)} jsonl files ({printable(found)}); "
-        f"expected {LAYOUT}; set datamodule.captions_file=..."
-    )
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files[:8]) or "none"
+        raise UserError(
+            f"datamodule.data_dir={printable(str(root))!r} has {len(files)} jsonl files ({printable(found)}); "
+            "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
+        )
+    return files[0]
 
 
-class _IndexReader:
-    """One pass over the jsonl; nothing of a row is kept but what the table holds."""
-
-    def __init__(
-        self, folder: ImageFolder, choose: FigureFilter, subfigures: Subfigures, subfigures_only: bool
-    ) -> None:
-        self.folder = folder
-        self.choose = choose
-        self.subfigures = subfigures
-        self.subfigures_only = subfigures_only
-        self.seen: set[str] = set()
-        self.images: list[CaptionedImage] = []
-        self.skipped: list[SkippedRow] = []
-        self.excluded: Counter[str] = Counter(subfigures.excluded)
-
-    def read(self, path: Path) -> CaptionTable:
-        """The table of the whole file.
-
-        Raises:
-            UserError: the file cannot be read, or no line has the release's fields.
-        """
-        rows_read = understood = 0
-        for number, line in enumerate(stream_lines(path), 1):
-            if not line.strip("\x00 \t"):
-                continue
-            rows_read += 1
-            row = parse_row(line)
-            if row is None:
-                self._skip(number, "", "malformed line", line)
-                continue
-            understood += 1
-            self._add(number, row)
-        if not understood:
-            raise UserError(
-                f"{str(path)!r} has no line with pdf_hash and fig_uri; expected the release's jsonl "
-                f"({RELEASE}); set datamodule.captions_file=..."
-            )
-        self.skipped += self.subfigures.skipped
-        rows_read += self.subfigures.rows_read
-        return CaptionTable(self.images, self.skipped, rows_read, dict(self.excluded))
-
-    def _add(self, number: int, row: Mapping[str, Any]) -> None:
-        """Put a row's images into the table, or say why there are none."""
-        reason = self.choose.unwanted(row)
-        if reason:
-            self.excluded[reason] += 1
-            return
-        figure = f"{row['pdf_hash']}_{row['fig_uri']}"
+def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and fields of each line with pdf_hash and fig_uri; count all, list the others as malformed."""
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip("\x00 \t"):
+            continue
+        table.rows_read += 1
         try:
-            image_id, path, _ = self.folder.find(figure)
-        except ImageNotFound as cause:
-            self._skip(number, figure, cause.reason, cause.detail)
-            return
-        caption, panels = self.choose.caption(row), self.subfigures.of_figure.get(figure, [])
-        if image_id in self.seen:
-            self._skip(number, figure, "duplicate figure", caption)
-            return
-        self.seen.add(image_id)
-        license = _licence(row)
-        for place, panel in enumerate(panels, 1):
-            text = self.choose.panel_caption(panel.caption, panel.panel)
-            name = f"{image_id}#{place}"
-            self._put(number, CaptionedImage(name, path, (text,), row["pdf_hash"], panel.box, license))
-        if not panels and self.subfigures_only:
-            self.excluded["no subfigures"] += 1
-        elif not panels:
-            self._put(number, CaptionedImage(image_id, path, (caption,), row["pdf_hash"], None, license))
-
-    def _put(self, number: int, image: CaptionedImage) -> None:
-        reason = self.choose.too_short(image.captions[0])
-        if not image.captions[0]:
-            self._skip(number, image.image_id, "empty caption", "")
-        elif reason:
-            self.excluded[reason] += 1
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        names = [row.get("pdf_hash"), row.get("fig_uri")] if isinstance(row, dict) else [None]
+        if all(isinstance(name, str) and name for name in names):
+            yield number, row
         else:
-            self.images.append(image)
-
-    def _skip(self, number: int, figure: str, reason: str, detail: str) -> None:
-        self.skipped.append(SkippedRow(number, printable(figure), reason, printable(detail, 80)))
+            _skip(table, number, "", "malformed line", f"{path.name}: {line}")
 
 
-def _licence(row: Mapping[str, Any]) -> str:
+def _skip(table: CaptionTable, line: int, figure: str, reason: str, detail: str) -> None:
+    table.skipped.append(SkippedRow(line, printable(figure), reason, printable(detail, 80)))
+
+
+def _caption(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The first of `fields` that holds text, cleaned; "" where none does."""
+    texts = (row.get(name) for name in fields)
+    return next(filter(None, (clean_caption(text) for text in texts if isinstance(text, str))), "")
+
+
+def strip_label(caption: str, letter: str = "") -> str:
+    """Return the caption without a leading "Figure 1." or the like, and without "(A)" or "A." of subfigure A."""
+    caption = LABEL.sub("", caption, count=1)
+    mark = rf"^\(?{re.escape(letter)}(?:\)[.:,]?|[.:])\s*"
+    return re.sub(mark, "", caption, count=1, flags=re.IGNORECASE) if letter else caption
+
+
+def _license(row: Mapping[str, Any]) -> str:
     """The article's license, "cc-by" or the like; "" where the release knows none."""
-    info = row.get("oa_info")
-    access = info.get("oa") if isinstance(info, dict) else None
-    license = access.get("license") if isinstance(access, dict) else None
-    return sys.intern(printable(license, 80)) if isinstance(license, str) else ""
+    try:
+        return printable(row["oa_info"]["oa"]["license"], 80)
+    except (KeyError, TypeError):
+        return ""
+
+
+def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure]]:
+    """Return the subfigures of all accepted figures by "{pdf_hash}_{fig_uri}", in file order.
+
+    A row of subcaptions_public.jsonl has `pdf_hash`, `fig_uri`, `answer`, `width` and `height` in pixels, the
+    caption's `tokens` ({"text", "start", "end"}), `subfigures` ({"label", "points": [[x, y], ...]}; also met as
+    `spans`) and `subcaptions` (label -> indices of tokens, or the text). `table` counts and lists unusable rows.
+    """
+    found: dict[str, list[Subfigure]] = {}
+    for number, row in _read_rows(path, table):
+        if row.get("answer") != "accept":
+            table.excluded["subfigures not accepted"] += 1
+            continue
+        figure, captions = f"{row['pdf_hash']}_{row['fig_uri']}", row.get("subcaptions")
+        crops = row.get("subfigures") or row.get("spans")
+        for crop in crops if isinstance(crops, list) else []:
+            box = _box(crop.get("points"), row) if isinstance(crop, dict) else None
+            label = str(crop.get("label")) if isinstance(crop, dict) else ""
+            caption = _join_tokens(captions.get(label), row) if isinstance(captions, dict) else ""
+            if box is None:
+                _skip(table, number, figure, "malformed box", f"{path.name}: {crop}")
+            elif caption:
+                found.setdefault(figure, []).append(Subfigure(box, caption, label))
+            else:
+                table.excluded["subfigures without a subcaption"] += 1
+    return found
+
+
+def _box(points: Any, row: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    """The upright box around a polygon, within the image where its size is known; None where it is empty.
+
+    Example: [[10.2, 5], [50, 5], [50, 40.1], [10.2, 40.1]] gives (10, 5, 50, 41).
+    """
+    try:
+        xs, ys = [float(x) for x, _ in points], [float(y) for _, y in points]
+        left, top = max(math.floor(min(xs)), 0), max(math.floor(min(ys)), 0)
+        right = min(math.ceil(max(xs)), int(row.get("width") or 10**6))
+        bottom = min(math.ceil(max(ys)), int(row.get("height") or 10**6))
+    except (TypeError, ValueError, OverflowError):  # no pairs, no numbers, none at all, nan, infinite
+        return None
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _join_tokens(indices: Any, row: Mapping[str, Any]) -> str:
+    """The text of a subcaption: its tokens, with a blank between those that the caption separates."""
+    if isinstance(indices, str):
+        return clean_caption(indices)
+    tokens = row.get("tokens")
+    if not isinstance(indices, list) or not isinstance(tokens, list):
+        return ""
+    text, end = "", None
+    for index in sorted({index for index in indices if isinstance(index, int) and 0 <= index < len(tokens)}):
+        token = tokens[index] if isinstance(tokens[index], dict) else {"text": tokens[index]}
+        adjacent = end is not None and token.get("start") == end
+        text, end = f"{text}{'' if adjacent else ' '}{token.get('text', '')}", token.get("end")
+    return clean_caption(text)

@@ -7,40 +7,40 @@
 | token | `name.jpg#0<TAB>caption`, no header, no quoting | Flickr8k.token.txt, results_20130124.token |
 | json | `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}` | Karpathy's dataset_flickr30k.json |
 
-The csv of these data sets is not what a csv parser expects: captions have commas without quotes, quotes inside, and
-quotes that never close, which must not swallow the rows after them.
+The csv of these data sets is not what `pandas.read_csv` expects: captions have commas without quotes, quotes inside,
+and quotes that never close, which must not swallow the rows after them. So lines are split by one pattern per format.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import pandas as pd
 
 from src.datamodule.readers.encodings import printable, read_lines
 from src.utils.errors import UserError
 
-CSV_HEADER = re.compile(r'\s*"?image"?\s*,\s*"?caption"?\s*', re.IGNORECASE)
-PIPE_HEADER = re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE)
-PIPE_ROW = re.compile(
-    r"([^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*$))(.*)"
-)  # one known row lacks its 2nd "|"
-TOKEN_ROW = re.compile(r"([^\t]+)#\d+ *\t(.*)")
-CSV_ROW = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*)),(.*)', re.DOTALL)
-QUOTED = re.compile(r'"((?:[^"]|"")*)"')
-ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
+QUOTED = r'"(?:[^"]|"")*"'
+CSV_ROW = re.compile(rf'\A(?P<name>{QUOTED}|[^",]*),(?P<caption>\s*{QUOTED}\s*|(?!").*)\Z', re.DOTALL)
+# One known row of results.csv lacks its second "|".
+PIPE_ROW = re.compile(r"\A(?P<name>[^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*\Z))(?P<caption>.*)\Z")
+TOKEN_ROW = re.compile(r"\A(?P<name>[^\t]+)#\d+ *\t(?P<caption>.*)\Z")
+FORMATS = {  # delimiter -> first line, row
+    ",": (re.compile(r'\s*"?image"?\s*,\s*"?caption"?\s*', re.IGNORECASE), CSV_ROW),
+    "|": (re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE), PIPE_ROW),
+    "\t": (TOKEN_ROW, TOKEN_ROW),
+}
+CSV_ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
 MAX_CAPTION_LINES = 20
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-KARPATHY = "Karpathy's dataset_flickr8k.json or dataset_flickr30k.json"
 EXPECTED = (
     "expected the header 'image,caption' or 'image_name| comment_number| comment', "
     "or rows like 'name.jpg#0<TAB>caption'"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One image-caption pair as the file has it, unchecked; `error` says why it is none, else "".
 
     line: in the file, from 1; in json the position of the image in its list.
@@ -56,121 +56,90 @@ class Record:
 def read_records(path: Path) -> list[Record]:
     """Read all records of a captions file; the format follows from its first line, json from the extension.
 
-    Raises:
-        UserError: the file cannot be read, is empty, has no row, or has none of the four formats.
+    Raises UserError where the file cannot be read, has no row, or has none of the four formats.
     """
-    if path.suffix.lower() == ".json":
-        records = list(_json_records(path))
-    else:
-        lines = read_lines(path)
-        first = next((number for number, line in enumerate(lines) if line.strip("\x00 \t")), None)
-        if first is None:
-            raise UserError(
-                f"{str(path)!r} is empty; {EXPECTED}; download it again or name another captions file"
-            )
-        if CSV_HEADER.fullmatch(lines[first]):
-            records = list(_csv_records(lines, first + 1))
-        elif PIPE_HEADER.fullmatch(lines[first]):
-            records = list(_line_records(lines, first + 1, PIPE_ROW, "|"))
-        elif TOKEN_ROW.fullmatch(lines[first]):
-            records = list(_line_records(lines, first, TOKEN_ROW, "\t"))
-        else:
-            raise UserError(
-                f"{str(path)!r} begins with {printable(lines[first], 60)!r}; {EXPECTED}; "
-                "correct its first line or set datamodule.captions_file=..."
-            )
-    if not records:
+    rows = _read_json(path) if path.suffix.lower() == ".json" else _read_rows(path)
+    if rows.empty:
         raise UserError(
-            f"{str(path)!r} has no captions; expected a row for each caption; "
-            "download it again or name another captions file"
+            f"{str(path)!r} has no captions; expected a row for each caption; name another captions file"
         )
-    return records
+    return [Record(*row) for row in rows.itertuples(name=None)]
 
 
-def _csv_records(lines: Sequence[str], start: int) -> Iterator[Record]:
-    """Records of the csv format; without quotes all that follows the first comma is caption."""
-    at = start
-    while at < len(lines):
-        text, number = lines[at], at + 1
-        at += 1
-        if '"' not in text:
-            if text.strip():
-                name, comma, caption = text.partition(",")
-                yield Record(number, name.strip(), caption, "" if comma else "malformed line")
-            continue
-        text = text.lstrip()  # not by the patterns: they would take quadratic time on blanks
-        record = _csv_record(text, number)
-        # A quoted caption may run over several lines. The search for its end stops at the next line that begins like
-        # a row.
-        ahead = at
-        while record.error == "unclosed quote" and ahead < min(len(lines), number - 1 + MAX_CAPTION_LINES):
-            if ROW_START.match(lines[ahead].lstrip()):
+def _read_rows(path: Path) -> pd.DataFrame:
+    """Name, caption and error of each row that is not blank, by the number of its first line."""
+    lines = dict(enumerate(read_lines(path), 1))
+    first = next((number for number, line in lines.items() if line.strip("\x00 \t")), 0)
+    head = lines.get(first, "")
+    delimiter = next((mark for mark, (pattern, _) in FORMATS.items() if pattern.fullmatch(head)), None)
+    if delimiter is None:
+        raise UserError(
+            f"{str(path)!r} begins with {printable(head, 60)!r}; {EXPECTED}; "
+            "correct its first line or set datamodule.captions_file=..."
+        )
+    if delimiter == ",":
+        _join_quoted(lines)
+    texts = pd.Series(lines, dtype=object).loc[first + (delimiter != "\t") :].str.lstrip()
+    texts = texts[texts.str.strip("\x00 \t") != ""]
+    rows, cells = texts.str.extract(FORMATS[delimiter][1]), texts.str.split(delimiter, n=1)
+    malformed = rows["name"].isna()
+    rows.loc[malformed, "name"] = cells[malformed].str[0]
+    rows.loc[malformed, "caption"] = cells[malformed].str[1].fillna("")
+    rows["error"] = malformed.map({False: "", True: "malformed line"})
+    if delimiter == ",":
+        rows.loc[malformed & (texts.str.count('"') % 2 == 1), "error"] = "unclosed quote"
+        rows["caption"] = rows["caption"].map(_unquote)
+    return rows.assign(
+        name=rows["name"].str.strip().map(_unquote) if delimiter == "," else rows["name"].str.strip()
+    )
+
+
+def _join_quoted(lines: dict[int, str]) -> None:
+    """Join the lines of a quoted caption, in place; one that does not close before the next row stays as it is."""
+    for start in [number for number, line in lines.items() if line.count('"') % 2]:
+        text = lines.get(start, "").lstrip()
+        ends = range(start + 1, start + MAX_CAPTION_LINES)
+        for end in ends if start in lines and not CSV_ROW.match(text) else ():
+            if end not in lines or CSV_ROW_START.match(lines[end].lstrip()):
                 break
-            text = f"{text}\n{lines[ahead]}"
-            ahead += 1
-            longer = _csv_record(text, number)
-            if not longer.error:
-                record, at = longer, ahead
-        yield record
+            text = f"{text}\n{lines[end]}"
+            if '"' in lines[end] and CSV_ROW.match(text):
+                lines[start] = text
+                for number in range(start + 1, end + 1):
+                    del lines[number]
+                break
 
 
-def _csv_record(text: str, number: int) -> Record:
-    """One csv record of two columns; a quote that is not the first character of a column is a character."""
-    found = CSV_ROW.fullmatch(text)
-    error = "unclosed quote" if text.count('"') % 2 else "malformed line"
-    if found is None:
-        return Record(number, "", text, error)
-    quoted_name, name, caption = found.groups()
-    name = name.strip() if quoted_name is None else quoted_name.replace('""', '"')
-    quoted = QUOTED.fullmatch(caption.strip())
-    if quoted:
-        return Record(number, name, quoted[1].replace('""', '"'))
-    return Record(number, name, caption, error if caption.startswith('"') else "")
+def _unquote(cell: str) -> str:
+    inner = cell.strip()
+    return inner[1:-1].replace('""', '"') if re.fullmatch(QUOTED, inner) else cell
 
 
-def _line_records(lines: Sequence[str], start: int, row: re.Pattern[str], delimiter: str) -> Iterator[Record]:
-    """Records of a format with one record per line and without quoting."""
-    for number, line in enumerate(lines[start:], start + 1):
-        found = row.fullmatch(line)
-        if found:
-            yield Record(number, found[1].strip(), found[2])
-        elif line.strip():
-            name, _, rest = line.partition(delimiter)
-            yield Record(number, name.strip(), rest, "malformed line")
-
-
-def _json_records(path: Path) -> Iterator[Record]:
-    """Records of Karpathy's json, with its split ("restval" counts as train).
-
-    Raises:
-        UserError: the file is no json, COCO's captions json, or has no list of images.
-    """
+def _read_json(path: Path) -> pd.DataFrame:
+    """Name, caption, error and split of each sentence of Karpathy's json, by the position of its image."""
+    content, problem = None, "has no list 'images'"
     try:
         content = json.loads("\n".join(read_lines(path)))
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{str(path)!r} is no json ({error}); expected {KARPATHY}; download it again"
-        ) from error
+        problem = f"is no json ({error})"
     images = content.get("images") if isinstance(content, dict) else None
-    if isinstance(images, list) and isinstance(content.get("annotations"), list):
-        raise UserError(
-            f"{str(path)!r} is a COCO captions file, which is not read yet; expected {KARPATHY}, or a captions file; "
-            "write its pairs as rows 'image,caption' into captions.txt"
-        )
+    if isinstance(content, dict) and "annotations" in content:
+        images, problem = None, "is a COCO captions file, which is not read yet"
     if not isinstance(images, list):
         raise UserError(
-            f"{str(path)!r} has no list 'images'; expected {KARPATHY}; set datamodule.karpathy_json=..."
+            f"{str(path)!r} {problem}; expected Karpathy's dataset_flickr8k.json or dataset_flickr30k.json, or rows "
+            "'image,caption'; set datamodule.captions_file=..."
         )
-    for number, image in enumerate(images, 1):
-        yield from _json_image(number, image if isinstance(image, dict) else {})
-
-
-def _json_image(number: int, image: dict[str, Any]) -> Iterator[Record]:
-    name, sentences = image.get("filename"), image.get("sentences")
-    split = KARPATHY_SPLITS.get(str(image.get("split")))
-    if not isinstance(name, str) or not isinstance(sentences, list) or split is None:
-        yield Record(number, str(name), "", "malformed line")
-        return
-    for sentence in sentences or [{"raw": ""}]:
-        raw = sentence.get("raw") if isinstance(sentence, dict) else None
-        yield Record(number, name, raw if isinstance(raw, str) else "", split=split)
+    fields = [image if isinstance(image, dict) else {} for image in images]
+    rows = pd.DataFrame(fields, range(1, len(fields) + 1), ["filename", "sentences", "split"], dtype=object)
+    rows["split"] = [KARPATHY_SPLITS.get(str(split), "") for split in rows["split"]]
+    rows["error"] = [
+        "" if isinstance(name, str) and isinstance(sentences, list) and split else "malformed line"
+        for name, sentences, split in rows.to_numpy()
+    ]
+    rows = rows.explode("sentences")
+    rows["caption"] = [
+        sentence["raw"] if isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) else ""
+        for sentence in rows["sentences"]
+    ]
+    return rows.assign(name=rows["filename"].map(str))[["name", "caption", "error", "split"]]

@@ -9,16 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from src.datamodule.images.decode import load_image
-from src.datamodule.readers import shards
 from src.datamodule.readers.shards import read_captions, read_shards
 from src.datamodule.webdataset import WebDatasetDataModule
 from src.utils.errors import UserError
-from tests.datamodule.tiny import preprocessing
 
 
 def image(number: int, kind: str = "PNG") -> bytes:
@@ -54,13 +50,11 @@ def test_samples_are_rows_with_the_byte_range_of_their_image(tmp_path: Path, pre
     table = read_shards(tmp_path)
     folder = prefix.removeprefix("./")
     assert [row.image_id for row in table.images] == [
-        f"{shard}.tar/{folder}{number:09}"
-        for shard, numbers in (("00000", range(3)), ("00001", range(3, 5)))
-        for number in numbers
+        f"{'00000' if number < 3 else '00001'}.tar/{folder}{number:09}" for number in range(5)
     ]
-    assert [row.captions for row in table.images] == [(f"image {number}",) for number in range(5)]
     for number, row in enumerate(table.images):
         offset, size = row.span
+        assert row.captions == (f"image {number}",)
         assert Path(row.path).read_bytes()[offset : offset + size] == image(number)
         assert load_image(row.path, row.box, row.span)[0, 0, 0].item() == number
     assert (table.rows_read, table.skipped) == (5, [])
@@ -81,11 +75,12 @@ def test_samples_without_image_or_caption_are_listed(tmp_path: Path) -> None:
 
 def test_members_that_do_not_stand_together_are_joined_and_reported(tmp_path: Path, caplog) -> None:
     members = samples(range(3))
-    apart = {name: members[name] for name in sorted(members, key=lambda name: (name.endswith("png"), name))}
-    write_tar(tmp_path / "a.tar", apart)
+    scattered = {
+        name: members[name] for name in sorted(members, key=lambda name: (name.endswith("png"), name))
+    }
+    write_tar(tmp_path / "a.tar", scattered)
     write_tar(tmp_path / "b.tar", samples(range(3, 6)))
-    table = read_shards(tmp_path)
-    assert len(table.images) == 6
+    assert len(read_shards(tmp_path).images) == 6
     assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == [
         "a.tar: members of 3 samples"
     ]
@@ -96,15 +91,14 @@ def test_a_compressed_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tar\.gz' is a compressed archive.*gunzip"):
         read_shards(tmp_path)
     (tmp_path / "a.tar.gz").rename(tmp_path / "a.tar")
-    with pytest.raises(UserError, match=r"a\.tar: it is compressed"):
+    with pytest.raises(UserError, match=r"a\.tar: .*expected uncompressed"):
         read_shards(tmp_path)
 
 
 def test_folders_and_patterns_give_the_official_split(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "validation", "test")):
-        write_tar(
-            tmp_path / "folders" / split / "0.tar", samples(range(number * 10, number * 10 + 2 + number))
-        )
+        numbers = range(number * 10, number * 10 + 2 + number)
+        write_tar(tmp_path / "folders" / split / "0.tar", samples(numbers))
         write_tar(tmp_path / "flat" / f"{split}-0.tar", samples(range(2)))
     data = WebDatasetDataModule(tmp_path / "folders")
     data.setup()
@@ -118,19 +112,9 @@ def test_folders_and_patterns_give_the_official_split(tmp_path: Path) -> None:
         read_shards(tmp_path)
 
 
-def test_shards_train_like_any_table(tmp_path: Path) -> None:
-    """Splits, folds, num_samples and loaders need no code of their own for shards."""
-    write_tar(tmp_path / "a.tar", samples(range(40)))
-    data = WebDatasetDataModule(tmp_path, num_samples=30, fold=1, batch_size=4, num_workers=0)
-    data.connect(preprocessing())
-    names = [name for batch in data.train_dataloader() for name in batch.image_ids]
-    assert sorted(names) == sorted(row.image_id for row in data.splits["train"])
-    assert sum(map(len, data.splits.values())) == 30
-
-
 @pytest.mark.parametrize(
     "name",
-    ["../../etc/evil.png", "a/../../evil.png", "..\\evil.png", "/etc/evil.png", "a.pickle", "a.pyd", "a.npy", "a.b.png",
+    ["../../etc/evil.png", "a/../../evil.png", "..\\evil.png", "/etc/evil.png", "a.pickle", "a.npy", "a.b.png",
      ".png", "evil\n.png", "evil\x1b[2J.png", "bad\udcff.png", "__meta__/a.png"],
 )  # fmt: skip
 def test_hostile_and_foreign_members_are_ignored(tmp_path: Path, name: str) -> None:
@@ -152,19 +136,13 @@ def test_links_in_shards_are_ignored(tmp_path: Path) -> None:
     assert read_shards(tmp_path).images == []
 
 
-@pytest.mark.parametrize("kept", [0, 100, 3000, -1200])
+@pytest.mark.parametrize("kept", [0, 100, 3000, -600, -1200])
 def test_a_truncated_shard_is_refused(tmp_path: Path, kept: int) -> None:
     path = write_tar(tmp_path / "a.tar", samples(range(3)))
     path.write_bytes(path.read_bytes().rstrip(b"\0")[:kept])
     with pytest.raises(UserError, match=r"shard .*a\.tar: .*expected uncompressed \.tar files") as caught:
         read_shards(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_a_caption_file_that_would_fill_the_memory_is_skipped(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(shards, "TEXT_LIMIT", 10)
-    write_tar(tmp_path / "a.tar", {"1.png": image(1), "1.txt": b"x" * 11})
-    assert [row.reason for row in read_shards(tmp_path).skipped] == ["caption file over 10 bytes"]
 
 
 @pytest.mark.parametrize(
@@ -179,16 +157,10 @@ def test_a_caption_file_that_would_fill_the_memory_is_skipped(tmp_path: Path, mo
         (b"", b"[1]", ()),
         (b"", b"{broken", ()),
         (b"", b"[" * 100_000, ()),
+        (b"", b"\xff\xfe\x00", ()),
         (b"caf\xe9", b"", ("caf\ufffd",)),
         (b"", b"", ()),
     ],
 )
 def test_captions(text: bytes, record: bytes, expected: tuple[str, ...]) -> None:
     assert read_captions(text, record) == expected
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=60), st.binary(max_size=60) | st.dictionaries(st.text(), st.text()).map(json.dumps))
-def test_any_bytes_give_captions_or_none(text: bytes, record: bytes | str) -> None:
-    record = record.encode("utf-8", "replace") if isinstance(record, str) else record
-    assert all(caption.strip() == caption != "" for caption in read_captions(text, record))
