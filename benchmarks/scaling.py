@@ -48,7 +48,7 @@ def measure(options: dict[str, Any], *overrides: str) -> dict[str, float]:
     precision = str(choose_precision("auto", "cpu"))
     pixels = next(iter(datamodule.train_dataloader())).pixel_values
     with torch.no_grad(), common.autocast(precision):
-        datamodule.use_features(RepeatedFeatures(module.captioner.backbone_features(pixels)))
+        datamodule.features = RepeatedFeatures(module.captioner.backbone_features(pixels))
     clock = common.train_steps(config, datamodule, module, options["steps"], precision)
     steps = [end - start for start, end in itertools.pairwise(clock.starts)][1:]
     cost = statistics.median(step / count for step, count in zip(steps, clock.captions[1:], strict=False))

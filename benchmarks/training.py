@@ -45,7 +45,7 @@ class Ours:
 
     def fit(self, method: str, steps: int) -> common.StepClock:
         """Train for some steps."""
-        self.datamodule.use_features(None)
+        self.datamodule.features = None
         cache = FeatureCache(f"{self.config.paths.output_dir}/feature_cache", size_limit_gb=None)
         callbacks = [] if method.endswith("pixels") else [cache]
         precision = common.PRECISIONS[method.split("_")[1]]
@@ -60,7 +60,7 @@ class Ours:
 
     def batch(self, method: str) -> Any:
         """Return a training batch; of features where the method reads the cache."""
-        self.datamodule.use_features(None)
+        self.datamodule.features = None
         batch = next(iter(self.datamodule.train_dataloader()))
         if not method.endswith("pixels"):
             with torch.no_grad(), common.autocast(method):

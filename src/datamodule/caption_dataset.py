@@ -4,16 +4,15 @@ Legend: H, W height and width of an image in pixels, P patches + class token, D 
 """
 
 import hashlib
-import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.feature_store import ShardedFeatures
 from src.datamodule.images.decode import UnreadableImage, crop_to_box, decode_bytes, read_image_bytes
 from src.datamodule.images.transform import ImageTransform
 from src.datamodule.processor import Processor
@@ -21,15 +20,6 @@ from src.utils.errors import UserError
 
 MAX_REPLACEMENTS = 20
 MAX_CAPTIONS_PER_STEP = 32  # of one image; the others take turns in later epochs
-
-
-class FeatureStore(Protocol):
-    """The frozen backbone's output for every image, one or more views of it."""
-
-    num_views: int
-
-    def get(self, image_id: str, view: int = 0) -> Tensor:
-        """Return features (P,D) of a view; view 0 is the image as it is. KeyError when missing."""
 
 
 @dataclass(slots=True)
@@ -50,37 +40,22 @@ def seeded_rng(seed: int, epoch: int, name: str, purpose: str) -> random.Random:
     return random.Random(hashlib.blake2b(key, digest_size=8).digest())
 
 
-class CaptionTokens:
-    """Token ids of all captions of a split in one flat array, 4 bytes a token.
+def tokenize_captions(
+    images: Sequence[CaptionedImage], processor: Processor, limit: int
+) -> tuple[list[list[np.ndarray]], int]:
+    """Return the token ids of each caption of each image, cut to `limit`, and the number of captions that were cut.
 
-    limit: tokens above which a caption is cut; None leaves the decoder's positions. num_cut: captions that were.
+    Arrays take 4 bytes a token; lists of Python numbers take 20 times the memory, so they are made in pieces.
     """
-
-    def __init__(self, images: Sequence[CaptionedImage], processor: Processor, limit: int | None) -> None:
-        texts = [caption for image in images for caption in image.captions]
-        self.limit = processor.token_limit(limit)
-        self.num_captions = len(texts)
-        self.num_cut = 0
-        arrays, lengths = [np.empty(0, dtype=np.int32)], []
-        for start in range(0, len(texts), 1000):  # lists of Python numbers take 20 times the memory
-            encoded = processor.tokenize(texts[start : start + 1000])
-            self.num_cut += sum(len(ids) > self.limit for ids in encoded)
-            encoded = [ids[: self.limit] for ids in encoded]
-            lengths += [len(ids) for ids in encoded]
-            arrays.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype=np.int32))
-        self.ids = np.concatenate(arrays)
-        self.ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-        self.first = np.concatenate(([0], np.cumsum([len(image.captions) for image in images])))
-
-    def __getitem__(self, index: int) -> list[list[int]]:
-        """Return the token ids of each caption of image `index`."""
-        captions = range(self.first[index], self.first[index + 1])
-        return [self.ids[self.ends[k] : self.ends[k + 1]].tolist() for k in captions]
-
-    def packed_length(self, index: int) -> int:
-        """Return the tokens of all captions of image `index`, each with its start token."""
-        first, last = self.first[index], self.first[index + 1]
-        return int(self.ends[last] - self.ends[first] + last - first)
+    texts = [caption for image in images for caption in image.captions]
+    arrays: list[np.ndarray] = []
+    num_cut = 0
+    for start in range(0, len(texts), 1000):
+        encoded = processor.tokenize(texts[start : start + 1000])
+        num_cut += sum(len(ids) > limit for ids in encoded)
+        arrays += [np.array(ids[:limit], dtype=np.int32) for ids in encoded]
+    remaining = iter(arrays)
+    return [[next(remaining) for _ in image.captions] for image in images], num_cut
 
 
 def random_crop(image: Tensor, rng: random.Random) -> Tensor:
@@ -99,16 +74,9 @@ def random_crop(image: Tensor, rng: random.Random) -> Tensor:
 
 
 def decode_resized(
-    image: CaptionedImage,
-    data: bytes | bytearray,
-    transform: ImageTransform,
-    crop: random.Random | None = None,
+    image: CaptionedImage, data: bytes | bytearray, transform: ImageTransform, crop: random.Random | None
 ) -> Tensor:
-    """Decode an image's bytes, crop it to its box and at random, and resize: uint8 (3,height,width).
-
-    Raises:
-        UnreadableImage: damaged, or the box lies outside.
-    """
+    """Decode an image's bytes, crop it to its box and (with `crop`) at random, and resize: uint8 (3,height,width)."""
     pixels = crop_to_box(decode_bytes(data, image.path), image.box, image.path)
     return transform.resize_and_crop(random_crop(pixels, crop) if crop else pixels)
 
@@ -118,80 +86,72 @@ def view_crop(seed: int, view: int, image: CaptionedImage) -> random.Random | No
     return seeded_rng(seed, view, image.image_id, "view crop") if view else None
 
 
+@dataclass
 class CaptionDataset:
     """Items of one split; the key is (index, epoch), since captions, views and crops are sampled per epoch.
 
-    tokens: of the captions; without them items have none.
+    tokens: ids of each caption of each image.
     train: sample captions, views and crops, and replace unreadable images.
     captions_per_image: captions sampled per epoch; None takes all, up to MAX_CAPTIONS_PER_STEP in turns.
     augment: crop each image at random in each epoch of training.
     features: cached features that replace pixels.
     """
 
-    def __init__(
-        self,
-        images: Sequence[CaptionedImage],
-        transform: ImageTransform,
-        tokens: CaptionTokens | None = None,
-        *,
-        train: bool = False,
-        seed: int = 0,
-        captions_per_image: int | None = None,
-        augment: bool = False,
-        features: FeatureStore | None = None,
-    ) -> None:
-        self.images = images
-        self.transform = transform
-        self.tokens = tokens
-        self.train = train
-        self.seed = seed
-        self.captions_per_image = captions_per_image
-        self.augment = augment
-        self.features = features
-
-    def __len__(self) -> int:
-        return len(self.images)
+    images: Sequence[CaptionedImage]
+    transform: ImageTransform
+    tokens: Sequence[Sequence[np.ndarray]]
+    train: bool = False
+    seed: int = 0
+    captions_per_image: int | None = None
+    augment: bool = False
+    features: ShardedFeatures | None = None
 
     def __getitem__(self, key: tuple[int, int]) -> CaptionItem:
         """Return the item of (index, epoch); in training an unreadable image is replaced by another of the split.
 
-        In val and test the item of an unreadable image is empty and names it.
-
-        Raises:
-            UserError: 20 images in a row were unreadable.
+        In val and test the item of an unreadable image is empty and names it. UserError where 20 in a row were.
         """
         index, epoch = key
         unreadable: dict[str, str] = {}
         rng: random.Random | None = None
         for _ in range(MAX_REPLACEMENTS):
+            image = self.images[index]
             try:
-                return self._item(index, epoch, unreadable)
+                pixels, features = self._load(image, epoch)
             except UnreadableImage as error:
-                unreadable[self.images[index].image_id] = str(error)
+                unreadable[image.image_id] = str(error)
+            else:
+                captions = self._captions(index, epoch)
+                return CaptionItem(
+                    image.image_id, captions, list(image.captions), pixels, features, unreadable
+                )
             if not self.train:
                 return CaptionItem("", [], [], unreadable=unreadable)
-            rng = rng or seeded_rng(self.seed, epoch, self.images[index].image_id, "replacement")
+            rng = rng or seeded_rng(self.seed, epoch, image.image_id, "replacement")
             index = rng.randrange(len(self.images))
         raise UserError(
             f"{MAX_REPLACEMENTS} images in a row cannot be read, the last: {list(unreadable.values())[-1]}; "
             "expected readable images; check the image folder and the disk"
         )
 
-    def _item(self, index: int, epoch: int, unreadable: dict[str, str]) -> CaptionItem:
-        image = self.images[index]
-        item = CaptionItem(
-            image.image_id, self._captions(index, epoch), list(image.captions), unreadable=unreadable
-        )
+    def _load(self, image: CaptionedImage, epoch: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return the pixels of an image, or the cached features (P,D) of a view that is sampled in training."""
         if self.features is None:
             augment = self.train and self.augment
             crop = seeded_rng(self.seed, epoch, image.image_id, "crop") if augment else None
-            item.pixels = decode_resized(image, read_image_bytes(image), self.transform, crop)
-        else:
-            item.features = self._features(image, epoch)
-        return item
+            return decode_resized(image, read_image_bytes(image), self.transform, crop), None
+        views = self.features.num_views if self.train else 1
+        view = seeded_rng(self.seed, epoch, image.image_id, "view").randrange(views)
+        try:
+            return None, self.features.get(image.image_id, view)
+        except KeyError as error:
+            raise UnreadableImage(
+                f"{image.path}: no cached features; expected them in the feature cache; "
+                "the image could not be read when the cache was built"
+            ) from error
 
     def _captions(self, index: int, epoch: int) -> list[list[int]]:
-        captions, name = self.tokens[index] if self.tokens else [], self.images[index].image_id
+        captions, name = [ids.tolist() for ids in self.tokens[index]], self.images[index].image_id
         count = self.captions_per_image or MAX_CAPTIONS_PER_STEP
         if not self.train or count >= len(captions):
             return captions
@@ -203,16 +163,3 @@ class CaptionDataset:
             rng = seeded_rng(self.seed, epoch, name, "captions")
             chosen = rng.sample(range(len(captions)), count)
         return [captions[k] for k in sorted(chosen)]
-
-    def _features(self, image: CaptionedImage, epoch: int) -> Tensor:
-        """Return the cached features (P,D) of the image, in training of a sampled view."""
-        assert self.features is not None
-        views = self.features.num_views if self.train else 1
-        view = seeded_rng(self.seed, epoch, image.image_id, "view").randrange(views)
-        try:
-            return self.features.get(image.image_id, view)
-        except KeyError as error:
-            raise UnreadableImage(
-                f"{image.path}: no cached features; expected them in the feature cache; "
-                "the image could not be read when the cache was built"
-            ) from error

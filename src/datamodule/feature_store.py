@@ -1,39 +1,33 @@
 """Cached features: the frozen backbone's output on disk, keyed by image content, read by memory map.
 
-N images of a shard, P patches + class token, D width. A shard is a safetensors file with one tensor `features`
-(N,P,D) and, in its header, the N keys of its rows and a checksum of all.
+A shard is a safetensors file that maps a key to the features (P,D) of one image: P patches + class token, D width. Its
+name is the hash of its bytes, so that damage shows.
 """
 
 import hashlib
-import json
 import os
 import re
 import time
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images.decode import UnreadableImage, read_bytes
+from src.datamodule.images.decode import UnreadableImage, read_image_bytes
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-SHARD_IMAGES = 64
 SUBFOLDER = "caption_features"  # below the user's cache_dir, which may hold foreign files
 MARKER = ".made_by_feature_cache"  # only folders with it are counted and pruned
 OUR_FILE = re.compile(r"[0-9a-f]{24}\.safetensors|\.[0-9a-f]{24}\.safetensors\..*\.tmp")
 STALE_SECONDS = 3600  # a temporary file that old belongs to a process that was killed
-HEADER_BYTES, KEY_BYTES = 300, 40  # of a shard's header, at most: once, and for each key
 
 View = tuple[CaptionedImage, int]  # an image and the number of its view; view 0 is the image as it is
 
@@ -44,42 +38,13 @@ def content_digest(data: bytes | bytearray) -> str:
 
 
 def feature_key(digest: str, image: CaptionedImage, view: int = 0, seed: int = 0) -> str:
-    """Return the key of the features of an image whose bytes have the hash `digest`.
-
-    It depends on the image's content and box; for views above 0 also on what their random crop depends on.
-    """
+    """Return the key of a view's features: of the image's content and box, above view 0 also of its random crop."""
     text = f"{digest}:{image.box}" + (f":{view}:{seed}:{image.image_id}" if view else "")
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def image_digest(image: CaptionedImage) -> str:
-    """Hash an image's file, once per file, size and time; "" where it cannot be read."""
-    try:
-        found = os.stat(image.path)
-        return _file_digest(image.path, image.span, found.st_size, found.st_mtime_ns)
-    except (OSError, ValueError, UnreadableImage):
-        return ""
-
-
-@lru_cache(maxsize=2**20)
-def _file_digest(path: str, span: tuple[int, int] | None, size: int, mtime_ns: int) -> str:
-    return content_digest(read_bytes(path, span))
-
-
-@dataclass(eq=False)
-class Shard:
-    """A shard whose header was read; `features` (N,P,D) are mapped."""
-
-    path: Path
-    keys: list[str]
-    features: Tensor
-    checksum: int
-    size: int  # bytes of the file
-    verified: bool = False
-
-
 class ShardedFeatures:
-    """Features by `image_id` and view from the shards of one folder; a `FeatureStore`.
+    """Features by `image_id` and view from the shards of one folder.
 
     num_views: views of each training image. seed: of their crops. workers: threads that hash files.
     """
@@ -87,171 +52,123 @@ class ShardedFeatures:
     def __init__(self, folder: Path, num_views: int = 1, seed: int = 0, workers: int = 1) -> None:
         self.folder, self.num_views, self.seed, self.workers = folder, num_views, seed, max(workers, 1)
         self._keys: dict[tuple[str, int], str] = {}  # of all images that were added
-        self._shards: dict[Path, Shard] = {}
-        self._rows: dict[str, tuple[Shard, int]] = {}
+        self._shards: dict[Path, Any] = {}  # open files
+        self._shard_of: dict[str, Path] = {}  # key -> shard
+        self._sound: set[Path] = set()
 
     def get(self, image_id: str, view: int = 0) -> Tensor:
-        """Return the features (P,D) of a view.
-
-        Raises:
-            KeyError: no shard has them.
-        """
-        shard, row = self._rows[self._keys[image_id, view]]
-        return shard.features[row]
+        """Return the features (P,D) of a view; KeyError where no shard has them."""
+        key = self._keys[image_id, view]
+        return self._shards[self._shard_of[key]].get_tensor(key)
 
     def add_images(self, images: Sequence[CaptionedImage], views: int) -> list[View]:
         """Add images in views 0 to `views` - 1, hashing their files; return those that no sound shard has."""
+
+        def keys(image: CaptionedImage) -> list[str]:
+            try:
+                digest = content_digest(read_image_bytes(image))
+            except UnreadableImage:
+                return [""] * views
+            return [feature_key(digest, image, view, self.seed) for view in range(views)]
+
+        new = [image for image in images if (image.image_id, views - 1) not in self._keys]
         with ThreadPoolExecutor(self.workers) as pool:
-            digests = list(pool.map(image_digest, images))
-        for view in range(views):
-            for image, digest in zip(images, digests, strict=True):
-                key = feature_key(digest, image, view, self.seed) if digest else ""
-                self._keys[image.image_id, view] = key
+            for image, found in zip(new, pool.map(keys, new), strict=True):
+                self._keys.update({(image.image_id, view): key for view, key in enumerate(found)})
         return self.missing([(image, view) for view in range(views) for image in images])
 
     def missing(self, wanted: Iterable[View]) -> list[View]:
         """Return those of the added views that no sound shard has; damaged shards are removed."""
         keys = [(view, self._keys[view[0].image_id, view[1]]) for view in wanted]
-        shards = {self._rows[key][0] for _, key in keys if key in self._rows}
-        unverified = sorted((s for s in shards if not s.verified), key=lambda shard: shard.path)
+        unchecked = sorted({self._shard_of[key] for _, key in keys if key in self._shard_of} - self._sound)
         with ThreadPoolExecutor(self.workers) as pool:
-            checksums = pool.map(lambda shard: _checksum(shard.keys, shard.features), unverified)
-            for shard, checksum in zip(unverified, checksums, strict=True):
-                shard.verified = checksum == shard.checksum
-                if shard.verified:
-                    with suppress(OSError):
-                        os.utime(shard.path)  # what was not used for longest is pruned first
+            for path, sound in zip(unchecked, pool.map(_is_sound, unchecked), strict=True):
+                if sound:
+                    self._sound.add(path)
+                    with suppress(OSError):  # a cache may be read-only
+                        os.utime(path)  # what was not used for longest is pruned first
                 else:
-                    log.warning("%s is damaged (wrong checksum) and is written again", shard.path)
-                    self._remove(shard)
-        return [view for view, key in keys if key not in self._rows]
+                    log.warning("%s is damaged and is written again", path)
+                    self._remove(path)
+        return [view for view, key in keys if key not in self._shard_of]
 
     def read_shards(self) -> None:
-        """Read the headers of new shards; unreadable ones are removed, to be written again.
-
-        Raises:
-            OSError: the folder cannot be read, or a shard not removed.
-        """
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path in self._shards or not OUR_FILE.fullmatch(path.name):
+        """Open new shards; unreadable ones are removed, to be written again. OSError where that fails."""
+        for path in sorted(_our_files(self.folder)):
+            if path in self._shards or path.suffix == ".tmp":
                 continue
             try:
-                with safe_open(path, "pt") as file:
-                    index = json.loads((file.metadata() or {})["index"])
-                    features = file.get_tensor("features")
-                keys, checksum = index["keys"], index["checksum"]
-                if len(keys) != len(features) or features.ndim != 3:
-                    raise ValueError("keys and rows differ")
-                shard = Shard(path, keys, features, checksum, path.stat().st_size)
-            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("%s is damaged (%s) and is written again", path, type(error).__name__)
+                self._shards[path] = safe_open(path, "pt")
+                self._shard_of.update(dict.fromkeys(self._shards[path].keys(), path))
+            except (SafetensorError, OSError):
+                log.warning("%s is damaged and is written again", path)
                 path.unlink(missing_ok=True)
-                continue
-            self._shards[path] = shard
-            self._rows.update((key, (shard, row)) for row, key in enumerate(keys))
 
     def create(self) -> None:
-        """Create the folder with its marker and set its time of use.
-
-        Raises:
-            OSError: it cannot be created or written.
-        """
+        """Create the folder with its marker; OSError where that fails."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / MARKER).touch()
-        os.utime(self.folder)
 
-    def write_shard(self, keys: Sequence[str], features: Tensor) -> None:
-        """Write features (N,P,D) under their N keys, whole or not at all.
-
-        Raises:
-            OSError, SafetensorError: the disk is full or the folder cannot be written.
-        """
-        features = features.contiguous()
-        name = hashlib.blake2b("".join(keys).encode(), digest_size=12).hexdigest()
-        # One entry: safetensors writes several in random order, and equal features are to give equal files.
-        index = json.dumps({"keys": list(keys), "checksum": _checksum(keys, features)})
+    def write_shard(self, features: Mapping[str, Tensor]) -> None:
+        """Write key -> features (P,D), whole or not at all; OSError on a full disk."""
+        content = save(dict(features))
+        name = hashlib.blake2b(content, digest_size=12).hexdigest()
         with atomic_write(self.folder / f"{name}.safetensors", "wb") as file:
-            file.write(save({"features": features}, {"index": index}))
+            file.write(content)
 
-    def used_bytes(self) -> float:
-        """Return the bytes on disk of the features of all added images."""
-        used = {key for key in self._keys.values() if key in self._rows}
-        return sum(shard.size / len(shard.keys) for shard, _ in map(self._rows.__getitem__, used))
+    def used_bytes(self) -> int:
+        """Return the bytes on disk of the shards that hold features of added images."""
+        used = self._used()
+        return sum(found.st_size for path, found in _our_files(self.folder).items() if path in used)
 
     def prune(self, limit: float, keep_used: bool = True) -> None:
-        """Remove caches and shards not used for longest until all below the parent folder take `limit` bytes.
+        """Remove what was not used for longest until all caches below the parent folder take `limit` bytes.
 
-        In order: other marked folders; shards of this one without a row of an added image; rows of images that
-        were not added. `keep_used=False` removes the added images' shards too. Foreign files stay.
-
-        Raises:
-            OSError: a shard cannot be removed or written.
+        Removed are other marked folders as a whole and shards of this one; those that hold features of added images
+        only without `keep_used`. Foreign files stay. OSError where a file cannot be removed.
         """
-        others = [
-            path.parent for path in self.folder.parent.glob(f"*/{MARKER}") if path.parent != self.folder
-        ]
-        sizes = {path: _folder_bytes(path) for path in others}
-        total = sum(sizes.values()) + sum(shard.size for shard in self._shards.values())
-        for folder in [*others, self.folder]:
-            _remove_files(folder, older_than=STALE_SECONDS, suffix=".tmp")
-        for folder in sorted(others, key=_used_at):
+        units = []
+        for folder in {marker.parent for marker in self.folder.parent.glob(f"*/{MARKER}")}:
+            files = _our_files(folder)
+            for path in [path for path in files if path.suffix == ".tmp"]:
+                if time.time() - files.pop(path).st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+            units += [{path: files[path]} for path in files] if folder == self.folder else [files]
+        used = self._used() if keep_used else set()
+        total = sum(found.st_size for files in units for found in files.values())
+        for files in sorted(units, key=lambda files: max((f.st_mtime for f in files.values()), default=0)):
             if total <= limit:
                 return
-            log.info(
-                "removing the feature cache %s (%.1f GB), unused for longest", folder, sizes[folder] / 1e9
-            )
-            total -= sizes[folder]
-            _remove_files(folder)
-            with suppress(OSError):  # it holds foreign files
-                (folder / MARKER).unlink(missing_ok=True)
-                folder.rmdir()
-        used = set(self._keys.values()) if keep_used else set()
-        for shard in sorted(self._shards.values(), key=lambda shard: _used_at(shard.path)):
-            live = [row for row, key in enumerate(shard.keys) if key in used and self._rows[key][0] is shard]
-            if total <= limit:
-                return
-            if len(live) == len(shard.keys):
-                continue
-            if live:
-                self.write_shard([shard.keys[row] for row in live], shard.features[live])
-            total -= round(shard.size * (1 - len(live) / len(shard.keys)))
-            self._remove(shard)
-        self.read_shards()
+            if used.isdisjoint(files):
+                total -= sum(found.st_size for found in files.values())
+                for path in files:
+                    self._remove(path)
+                for folder in {path.parent for path in files} - {self.folder}:
+                    log.info("removed the feature cache %s, unused for longest", folder)
+                    with suppress(OSError):  # it holds foreign files
+                        (folder / MARKER).unlink()
+                        folder.rmdir()
 
-    def _remove(self, shard: Shard) -> None:
-        shard.path.unlink(missing_ok=True)
-        self._shards.pop(shard.path, None)
-        for key in shard.keys:
-            if key in self._rows and self._rows[key][0] is shard:
-                del self._rows[key]
+    def _used(self) -> set[Path]:
+        return {self._shard_of[key] for key in self._keys.values() if key in self._shard_of}
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if self._shards.pop(path, None) is not None:
+            self._shard_of = {key: shard for key, shard in self._shard_of.items() if shard != path}
 
 
-def estimate_bytes(shape: tuple[int, int], dtype: torch.dtype, count: int) -> int:
-    """Return the bytes on disk of `count` features of shape (P,D)."""
-    header = HEADER_BYTES * -(-count // SHARD_IMAGES) + KEY_BYTES * count
-    return shape[0] * shape[1] * dtype.itemsize * count + header
-
-
-def _checksum(keys: Sequence[str], features: Tensor) -> int:
-    return zlib.crc32(features.view(torch.uint8).numpy().data, zlib.crc32("".join(map(str, keys)).encode()))
-
-
-def _used_at(path: Path) -> float:
+def _is_sound(path: Path) -> bool:
     try:
-        return path.stat().st_mtime
+        return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest() == path.stem
     except OSError:
-        return 0.0
+        return False
 
 
-def _our_files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if OUR_FILE.fullmatch(path.name) and path.is_file()]
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in _our_files(folder))
-
-
-def _remove_files(folder: Path, older_than: float = 0, suffix: str = "") -> None:
-    for path in _our_files(folder):
-        if path.name.endswith(suffix) and time.time() - _used_at(path) >= older_than:
-            path.unlink(missing_ok=True)
+def _our_files(folder: Path) -> dict[Path, os.stat_result]:
+    found = {}
+    for path in folder.glob("*"):
+        if OUR_FILE.fullmatch(path.name):
+            with suppress(OSError):  # another run may remove it meanwhile
+                found[path] = path.stat()
+    return found

@@ -12,12 +12,10 @@ from src.datamodule.readers.kaggle import download_flickr
 class FlickrDataModule(CaptionDataModule):
     """Flickr8k, Flickr30k and every folder in one of their layouts.
 
-    Args:
-        data_dir, captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
-        processor: as in `CaptionDataModule`.
-        download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir` unless it
-            is there; "flickr8k" or "flickr30k" names the data set.
-        common: num_samples, batch_size and all other arguments of `CaptionDataModule`.
+    data_dir, captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
+    download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir` unless it
+        is there; "flickr8k" or "flickr30k" names the data set.
+    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
     """
 
     def __init__(

@@ -7,19 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import torch
-
-from src.datamodule.caption_dataset import CaptionDataset, CaptionItem
+from src.datamodule.caption_dataset import CaptionDataset
 from src.datamodule.collate import CaptionBatch, collate
 from src.datamodule.processor import Processor
 from src.datamodule.sampler import LengthGroupedSampler
-from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
 MAX_WORKERS = 8
 
+Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
@@ -45,64 +43,47 @@ class CaptionLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
         unreadable: dict[str, str] | None = None,
-        num_finished: Callable[[], int | None] | None = None,
+        num_finished: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._dataset, self._sampler, self.processor = dataset, sampler, processor
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.unreadable = {} if unreadable is None else unreadable
         self.num_finished = num_finished
         self.epoch = 0
+        self._start = 0  # batch at which the next iteration begins
         self._handed_out = 0
-        self._skip = 0
-        self._batches: tuple[int, list[list[int]]] = (-1, [])
+        self._num_batches = len(sampler.batches(0))
 
     def __len__(self) -> int:
-        return len(self._epoch_batches())
+        return self._num_batches
 
     def __iter__(self) -> Iterator[CaptionBatch]:
-        """Iterate over the batches of the epoch, from the loaded position on; empty ones are skipped.
-
-        Raises:
-            UserError: as `CaptionDataset.__getitem__`.
-        """
+        """Iterate over the batches of the epoch, from the loaded position on; empty ones are skipped."""
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
-        start, self._skip = self._skip, 0
-        self._handed_out = start
-        for batch in self._iter_batches(start):
+        self._handed_out, self._start = self._start, 0
+        batches = self._sampler.batches(self.epoch)[self._handed_out :]
+        keys = [[(index, self.epoch) for index in batch] for batch in batches]
+        for batch in read_ahead(self._load_batch, keys, self.num_workers):
             record_unreadable(batch.unreadable, self.unreadable)
             self._handed_out += 1
             if len(batch):
                 yield batch.pin_memory() if self.pin_memory else batch
 
-    def _epoch_batches(self) -> list[list[int]]:
-        if self._batches[0] != self.epoch:
-            self._batches = (self.epoch, self._sampler.batches(self.epoch))
-        return self._batches[1]
-
-    def _iter_batches(self, start: int) -> Iterable[CaptionBatch]:
-        keys = [[(index, self.epoch) for index in batch] for batch in self._epoch_batches()[start:]]
-        return read_ahead(self._load_batch, keys, self.num_workers)
-
     def _load_batch(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
-        return self._collate([self._dataset[key] for key in keys])
-
-    def _collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
-        processor = self.processor
+        processor, items = self.processor, [self._dataset[key] for key in keys]
         return collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
-
-    # --- position -------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration; a position in another epoch is dropped."""
         if epoch != self.epoch:
-            self.epoch, self._handed_out, self._skip = epoch, 0, 0
+            self.epoch, self._handed_out, self._start = epoch, 0, 0
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
         """Lightning calls `batch_sampler.sampler.set_epoch`; an attribute `sampler` alone it would replace."""
         return SimpleNamespace(sampler=self)
 
-    def order(self) -> dict[str, int | str]:
+    def order(self) -> dict[str, int]:
         """Return what the order of an epoch's batches depends on, besides the epoch."""
         sampler = self._sampler
         return {
@@ -115,7 +96,7 @@ class CaptionLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return epoch, finished batches and order; plain numbers and text."""
-        finished = self.num_finished() if self.num_finished else None
+        finished = self.num_finished()
         return {
             "epoch": self.epoch,
             "batches": self._handed_out if finished is None else min(finished, self._handed_out),
@@ -126,14 +107,14 @@ class CaptionLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`; with other data or batches the epoch starts at its first batch."""
         self.unreadable.update(state.get("unreadable", {}))
-        if state.get("order") != self.order():
+        if state.get("order") == self.order():
+            self.epoch, self._start = state["epoch"], state["batches"]
+            self._handed_out = self._start
+        else:
             log.warning(
                 "the checkpoint was written with another order of images (data, batch size, seed or number of "
                 "processes changed); this epoch starts at the first batch of the new order"
             )
-            return
-        self.epoch, self._skip = state["epoch"], state["batches"]
-        self._handed_out = self._skip
 
 
 def record_unreadable(found: dict[str, str], unreadable: dict[str, str]) -> None:
@@ -144,7 +125,7 @@ def record_unreadable(found: dict[str, str], unreadable: dict[str, str]) -> None
             log.warning("unreadable image skipped or replaced: %s", reason)
 
 
-def read_ahead(load: Callable[[Any], Result], keys: Iterable[Any], workers: int) -> Iterator[Result]:
+def read_ahead(load: Callable[[Key], Result], keys: Iterable[Key], workers: int) -> Iterator[Result]:
     """Yield `load` of every key in order, loaded up to two keys a thread ahead; its errors are raised here."""
     if not workers:
         yield from map(load, keys)
@@ -164,24 +145,8 @@ def read_ahead(load: Callable[[Any], Result], keys: Iterable[Any], workers: int)
 
 
 def choose_workers(num_workers: int | None, pixels: bool, processes: int = 1) -> int:
-    """Return the threads of a loader: as set; else 0 for cached features, or this process's fraction of the cores.
-
-    Raises:
-        UserError: `num_workers` is negative.
-    """
-    if num_workers is not None:
-        if num_workers < 0:
-            raise UserError(
-                f"datamodule.num_workers={num_workers}; expected 0 or more, or null to choose by the cores; "
-                "set datamodule.num_workers=null"
-            )
-        return num_workers
-    if not pixels:
-        return 0
+    """Return the threads of a loader: as set; else 0 for cached features, or this process's fraction of the cores."""
+    if num_workers is not None or not pixels:
+        return max(num_workers or 0, 0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // max(processes, 1), MAX_WORKERS))
-
-
-def choose_pinning(pin_memory: bool | None, device: torch.device | None = None) -> bool:
-    """Return whether to use page-locked memory: as set; else where the run's device is a CUDA device."""
-    return (device is not None and device.type == "cuda") if pin_memory is None else pin_memory

@@ -12,12 +12,8 @@ from src.datamodule.readers.medicat import CAPTION_FIELDS, read_medicat
 class MedicatDataModule(CaptionDataModule):
     """The MedICaT release, or synthetic figures in its layout.
 
-    Args:
-        data_dir to min_words: see `read_medicat`.
-        common: num_samples, batch_size and all other arguments of `CaptionDataModule`.
-
-    Raises:
-        UserError: as `CaptionDataModule`.
+    data_dir to min_words: see `read_medicat`.
+    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
     """
 
     def __init__(

@@ -43,32 +43,19 @@ class LengthGroupedSampler:
         rng = seeded_rng(self.seed, epoch, "", "order")
         if self.shuffle:
             rng.shuffle(order)
-            order = self._group_by_length(order, size)
-        if self.equal_steps:
-            batches = self._divide_evenly(order, size)
-        else:
+            starts = range(0, len(order), size * BUCKET)
+            buckets = [order[start : start + size * BUCKET] for start in starts]
+            order = [index for bucket in buckets for index in sorted(bucket, key=self.lengths.__getitem__)]
+        if not self.equal_steps:
             batches = [order[start : start + size] for start in range(0, len(order), size)]
+        else:
+            while 0 < len(order) < self.world_size:
+                order += order[: self.world_size - len(order)]
+            steps = -(-len(order) // size)
+            steps = min(steps, len(order) // self.world_size)  # 5 images, one a step, on 4 processes: 1 step
+            ends = [len(order) * step // steps for step in range(steps + 1)] if steps else []
+            batches = [order[start:end] for start, end in itertools.pairwise(ends)]
         if self.shuffle:
             rng.shuffle(batches)
         slices = [batch[self.rank :: self.world_size] for batch in batches]
         return [rank_slice for rank_slice in slices if rank_slice]
-
-    def _divide_evenly(self, order: list[int], size: int) -> list[list[int]]:
-        if not order:
-            return []
-        if len(order) < self.world_size:
-            order = [order[position % len(order)] for position in range(self.world_size)]
-        steps = -(-len(order) // size)
-        if len(order) // steps < self.world_size:  # at one image a process, 5 images on 4 processes
-            steps = len(order) // self.world_size
-        ends = [len(order) * step // steps for step in range(steps + 1)]
-        return [order[start:end] for start, end in itertools.pairwise(ends)]
-
-    def _group_by_length(self, order: list[int], size: int) -> list[int]:
-        """Sort stretches of the shuffled order by length, so that the epoch stays mixed."""
-        stretch = size * BUCKET
-        return [
-            index
-            for start in range(0, len(order), stretch)
-            for index in sorted(order[start : start + stretch], key=self.lengths.__getitem__)
-        ]

@@ -8,15 +8,12 @@ One exception keeps very small sets usable: where a split would be empty, the gr
 then hash; the smallest are test and val, the largest train. Folds: by hash).
 """
 
-import csv
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 
@@ -30,33 +27,35 @@ def split_table(
 ) -> dict[str, list[CaptionedImage]]:
     """Return the images of "train", "val" and "test", each in table order, no group in two splits.
 
-    Args:
-        table: images with their groups.
-        ratios: fractions of train, val and test that add up to 1. A ratio of 1 puts every image into that split, also
-            one of an official split; a ratio of 0 allows that split to be empty.
-        seed: of the hash; independent of the run's seed.
-        fold: 0 to num_folds - 1 selects cross-validation: fold i is test, fold i + 1 val, the rest train. Else an
-            official split of the data wins over the ratios; images that it does not name are excluded.
-        num_folds: at least 3.
-
-    Raises:
-        UserError: ratios, fold or num_folds are invalid, or there are too few groups for the splits.
+    ratios: fractions of train, val and test that add up to 1. A ratio of 1 puts every image into that split, also one
+        of an official split; a ratio of 0 allows that split to be empty.
+    seed: of the hash; independent of the run's seed.
+    fold: 0 to num_folds - 1 selects cross-validation: fold i is test, fold i + 1 val, the rest train. Else an
+        official split of the data wins over the ratios; images that it does not name are excluded.
+    UserError where ratios or folds are invalid, or there are too few groups.
     """
-    _check_ratios(ratios)
-    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
+    numeric = all(isinstance(ratio, int | float) for ratio in ratios)
+    if not numeric or len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
+        raise UserError(
+            f"datamodule.split_ratios={list(ratios)}; expected three fractions (train, val, test) that add up "
+            "to 1; set datamodule.split_ratios=[0.8,0.1,0.1]"
+        )
     sizes = Counter(image.group for image in table.images)
     hashes = {group: _hash(group, seed) for group in sizes}
+    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
+    split_of: dict[str, str]
     if fold is not None:
-        _check_fold(fold, num_folds, len(sizes))
+        if not (3 <= num_folds <= len(sizes) and 0 <= fold < num_folds):
+            raise UserError(
+                f"datamodule.fold={fold}, num_folds={num_folds}; expected 3 to {len(sizes)} folds (as many as groups) "
+                "and a fold from 0 to num_folds - 1; set datamodule.fold=0 datamodule.num_folds=5 or use more data"
+            )
         required = list(SPLITS)
-        split_of = _by_fold(
-            {group: int(number * num_folds) for group, number in hashes.items()}, fold, num_folds
-        )
+        names = {fold: "test", (fold + 1) % num_folds: "val"}
+        split_of = {group: names.get(int(number * num_folds), "train") for group, number in hashes.items()}
         if len(set(split_of.values())) < len(required):
-            ranks = {
-                group: rank % num_folds for rank, group in enumerate(sorted(sizes, key=hashes.__getitem__))
-            }
-            split_of = _by_fold(ranks, fold, num_folds)
+            ranked = sorted(sizes, key=hashes.__getitem__)
+            split_of = {group: names.get(rank % num_folds, "train") for rank, group in enumerate(ranked)}
     elif any(image.split for image in table.images) and max(ratios) < 1:
         split_of = {image.group: image.split for image in table.images if image.split}
     else:
@@ -78,16 +77,16 @@ def split_table(
 
 
 def _hash(group: str, seed: int) -> float:
-    """A number in [0, 1), the same on every machine and Python release."""
+    """Return a number in [0, 1), the same on every machine and Python release."""
     digest = hashlib.blake2b(f"{seed}:{group}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def _by_ratio(number: float, ratios: Sequence[float]) -> str:
-    _, val, test = ratios
+    train, val, test = ratios
     if number < test:
         return "test"
-    return "val" if number < val + test or not ratios[0] else "train"
+    return "val" if number < val + test or not train else "train"
 
 
 def _by_rank(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str]:
@@ -96,39 +95,3 @@ def _by_rank(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str]:
     counts[max(range(3), key=lambda split: ratios[split])] += len(order) - sum(counts)
     names = ["test"] * counts[2] + ["val"] * counts[1] + ["train"] * counts[0]
     return dict(zip(order, names, strict=True))
-
-
-def _by_fold(fold_of: Mapping[str, int], fold: int, num_folds: int) -> dict[str, str]:
-    names = {fold: "test", (fold + 1) % num_folds: "val"}
-    return {group: names.get(number, "train") for group, number in fold_of.items()}
-
-
-def _check_ratios(ratios: Sequence[float]) -> None:
-    numbers = all(isinstance(ratio, (int, float)) for ratio in ratios)
-    if not numbers or len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
-        raise UserError(
-            f"datamodule.split_ratios={list(ratios)}; expected three fractions (train, val, test) that add up "
-            "to 1; set datamodule.split_ratios=[0.8,0.1,0.1]"
-        )
-
-
-def _check_fold(fold: int, num_folds: int, num_groups: int) -> None:
-    if not 3 <= num_folds <= num_groups:
-        raise UserError(
-            f"datamodule.num_folds={num_folds}; expected 3 to {num_groups} (the number of groups); "
-            "set datamodule.num_folds=5 or use more data"
-        )
-    if not 0 <= fold < num_folds:
-        raise UserError(
-            f"datamodule.fold={fold}; expected 0 to {num_folds - 1}, below datamodule.num_folds, or null; "
-            "set datamodule.fold=0"
-        )
-
-
-def write_splits(splits: Mapping[str, Sequence[CaptionedImage]], path: str | Path) -> None:
-    """Write `image_id,split` for every image, one split after the other."""
-    with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image_id", "split"])
-        for name, images in splits.items():
-            writer.writerows([image.image_id, name] for image in images)

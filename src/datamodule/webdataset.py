@@ -11,9 +11,8 @@ from src.datamodule.readers.shards import read_shards
 class WebDatasetDataModule(CaptionDataModule):
     """A folder of uncompressed tar shards in the layout of img2dataset and webdataset.
 
-    Args:
-        data_dir, train_shards, val_shards, test_shards: see `read_shards`.
-        common: num_samples, batch_size and all other arguments of `CaptionDataModule`.
+    data_dir, train_shards, val_shards, test_shards: see `read_shards`.
+    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
     """
 
     def __init__(

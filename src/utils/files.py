@@ -1,9 +1,10 @@
 """Write files atomically: whole or not at all."""
 
+import csv
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -57,3 +58,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise UserError(
             f"{reason}; expected a folder with room; free some space, or set paths.log_dir"
         ) from error
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a csv file atomically; text stands in it as it is. OSError as `atomic_write`."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""The backbone is computed once per picture, and the run is the one that pixels would have given."""
+"""The backbone is computed once per image, and the run is the one that pixels would have given."""
 
 import errno
 import re
@@ -22,7 +22,7 @@ IMAGES = 36  # of train and val
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The number of pictures whose backbone was computed, the one that tells its shape left out."""
+    """Count the images whose backbone was computed, without the blank one that shows the shape."""
     counts = Counter()
     inside = CaptionModel.backbone_features
 
@@ -38,8 +38,8 @@ def computed(monkeypatch):
 def run(tmp_path, tiny_checkpoint, flickr_folder):
     """Fit an epoch with a cache in tmp_path/cache: `run(views=2)`; gives data and losses."""
 
-    def fit(pictures=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, **settings):
-        module, datamodule = make(checkpoint, pictures, model, **(data or {}))
+    def fit(images=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, **settings):
+        module, datamodule = make(checkpoint, images, model, **(data or {}))
         fitted = trainer(tmp_path, FeatureCache(str(tmp_path / "cache"), **settings))
         fitted.fit(module, datamodule)
         return datamodule, {name: float(value) for name, value in fitted.callback_metrics.items()}
@@ -93,15 +93,15 @@ def test_each_stage_adds_the_part_that_it_reads(tmp_path, tiny_checkpoint, flick
     assert len(folders(tmp_path)) == 1
 
 
-def test_a_picture_that_changed_is_computed_anew_and_it_alone(
+def test_a_image_that_changed_is_computed_anew_and_it_alone(
     run, tmp_path, flickr_folder, tiny_checkpoint, computed
 ):
-    pictures = shutil.copytree(flickr_folder, tmp_path / "pictures")
-    data, _ = run(pictures)
+    images = shutil.copytree(flickr_folder, tmp_path / "images")
+    data, _ = run(images)
     image = data.splits["train"][0]
     before = data.features.get(image.image_id)
     Image.new("RGB", (40, 30), "red").save(image.path)
-    data, _ = run(pictures)
+    data, _ = run(images)
     assert computed["images"] == IMAGES + 1
     assert not torch.equal(data.features.get(image.image_id), before)
 
@@ -139,10 +139,10 @@ def test_a_damaged_shard_is_made_again(run, tmp_path, computed, caplog):
     _, second = run()
     assert computed["images"] == 2 * IMAGES
     assert second == first
-    assert "is damaged (SafetensorError) and is written again" in caplog.text
+    assert "is damaged and is written again" in caplog.text
 
 
-def test_view_0_is_the_picture_and_the_others_are_crops_drawn_by_the_seed(run, tmp_path, computed):
+def test_view_0_is_the_image_and_the_others_are_crops_drawn_by_the_seed(run, tmp_path, computed):
     plain, _ = run()
     data, _ = run(views=3)
     trained = len(data.splits["train"])
@@ -168,8 +168,7 @@ def full(*args):
 
 @pytest.mark.parametrize(
     ("resource_error", "line"),
-    [("disk", "the feature cache needs 0.00 GB and .* has 0.00 free"), ("limit", "over size_limit_gb=1e-09"),
-     ("late", r"the feature cache cannot be written \(No space left on device\)")],
+    [("disk", "has 0.00 free"), ("limit", "over size_limit_gb=1e-09"), ("late", "No space left on device")],
 )  # fmt: skip
 def test_without_room_pixels_are_read_and_one_line_says_so(
     run, tmp_path, monkeypatch, caplog, resource_error, line
@@ -208,16 +207,16 @@ def test_there_is_no_cache_of_what_changes(run, tmp_path, settings, caplog):
     assert bool(told(caplog)) == ("data" in settings)
 
 
-def test_a_picture_whose_end_is_missing_is_left_out_and_counted(run, tmp_path, flickr_folder):
+def test_a_image_whose_end_is_missing_is_left_out_and_counted(run, tmp_path, flickr_folder):
     """Its header is sound, so that it is found out when it is decoded."""
-    pictures = shutil.copytree(flickr_folder, tmp_path / "pictures")
+    images = shutil.copytree(flickr_folder, tmp_path / "images")
     noise = torch.randint(256, (40, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    whole, _ = run(pictures)
+    whole, _ = run(images)
     image = whole.splits["val"][0]
     Image.fromarray(noise.numpy()).save(image.path)
     with open(image.path, "r+b") as file:
-        file.truncate(600)
-    data, _ = run(pictures)
+        file.truncate(900)
+    data, _ = run(images)
     assert list(data.unreadable) == [image.image_id]
     with pytest.raises(KeyError):
         data.features.get(image.image_id)

@@ -20,7 +20,7 @@ def make(
     module = VitGpt2(str(checkpoint), **(settings | (model or {})))
     datamodule = FlickrDataModule(pictures, **({"batch_size": 8, "num_workers": 0, "split_seed": 3} | data))
     datamodule.setup()
-    datamodule.connect(module.processor)
+    datamodule.processor = module.processor
     return module, datamodule
 
 

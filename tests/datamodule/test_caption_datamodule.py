@@ -17,13 +17,13 @@ from tests.datamodule.tiny import DrawnDataModule, draw, preprocessing
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[CaptionedImage]:
-    return draw(tmp_path_factory.mktemp("pictures"), 20)
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[CaptionedImage]:
+    return draw(tmp_path_factory.mktemp("images"), 20)
 
 
 def connected(images: list[CaptionedImage], **settings) -> DrawnDataModule:
     data = DrawnDataModule(images, **settings)
-    data.connect(preprocessing())
+    data.processor = preprocessing()
     return data
 
 
@@ -34,54 +34,54 @@ class Features:
         return torch.full((2, 3), float(image_id[:3]))
 
 
-def test_setup_reads_and_splits_once(pictures: list[CaptionedImage]) -> None:
-    data = DrawnDataModule(pictures)
+def test_setup_reads_and_splits_once(images: list[CaptionedImage]) -> None:
+    data = DrawnDataModule(images)
     data.setup("fit")
     splits = data.splits
     for stage in ("validate", "test", None):
         data.setup(stage)
         assert data.splits is splits
     assert data.reads == 1
-    names = [{image.image_id for image in part} for part in data.splits.values()]
+    names = [{image.image_id for image in split} for split in data.splits.values()]
     assert min(len(split) for split in names) > 0
     assert len(set.union(*names)) == 20
 
 
-def test_the_split_does_not_depend_on_the_seed_of_the_run(pictures: list[CaptionedImage]) -> None:
-    first, second = DrawnDataModule(pictures, seed=1), DrawnDataModule(pictures, seed=2)
-    other = DrawnDataModule(pictures, split_seed=9)
+def test_the_split_does_not_depend_on_the_seed_of_the_run(images: list[CaptionedImage]) -> None:
+    first, second = DrawnDataModule(images, seed=1), DrawnDataModule(images, seed=2)
+    other = DrawnDataModule(images, split_seed=9)
     for data in (first, second, other):
         data.setup()
     assert first.splits == second.splits
     assert first.splits != other.splits
 
 
-def test_num_samples_counts_pairs(pictures: list[CaptionedImage]) -> None:
-    data = DrawnDataModule(pictures, num_samples=13)
+def test_num_samples_counts_pairs(images: list[CaptionedImage]) -> None:
+    data = DrawnDataModule(images, num_samples=13)
     data.setup()
     assert data.table is not None
     assert data.table.num_pairs == 13
     assert len(data.table.images) == 7
 
 
-def test_batches_of_each_part(pictures: list[CaptionedImage]) -> None:
-    data = connected(pictures)
+def test_batches_of_each_part(images: list[CaptionedImage]) -> None:
+    data = connected(images)
     seen = {}
-    for part in ("train", "val", "test"):
-        batches = list(getattr(data, f"{part}_dataloader")())
-        seen[part] = [name for batch in batches for name in batch.image_ids]
+    for split in ("train", "val", "test"):
+        batches = list(getattr(data, f"{split}_dataloader")())
+        seen[split] = [name for batch in batches for name in batch.image_ids]
         assert batches[0].pixel_values.shape[1:] == (3, 8, 8)
         assert batches[0].pixel_values.dtype == torch.float32
         assert batches[0].features is None
-    assert {part: sorted(names) for part, names in seen.items()} == {
-        part: sorted(image.image_id for image in images) for part, images in data.splits.items()
+    assert {split: sorted(names) for split, names in seen.items()} == {
+        split: sorted(image.image_id for image in images) for split, images in data.splits.items()
     }
     assert seen["val"] == [image.image_id for image in data.splits["val"]]
     assert seen["train"] != [image.image_id for image in data.splits["train"]]
 
 
-def test_features_take_the_place_of_pixels_in_loaders_made_later(pictures: list[CaptionedImage]) -> None:
-    data = connected(pictures, num_workers=None)
+def test_features_take_the_place_of_pixels_in_loaders_made_later(images: list[CaptionedImage]) -> None:
+    data = connected(images, num_workers=None)
     before = data.val_dataloader()
     data.features = Features()
     after = data.val_dataloader()
@@ -115,7 +115,7 @@ def test_too_many_unreadable_headers_stop_the_run(tmp_path: Path) -> None:
         DrawnDataModule(images).setup()
     unchecked = DrawnDataModule(images, check_images=False)
     unchecked.setup()
-    assert sum(len(part) for part in unchecked.splits.values()) == 10
+    assert sum(len(split) for split in unchecked.splits.values()) == 10
 
 
 def test_a_file_that_breaks_after_the_check_is_replaced_or_left_out_and_listed(tmp_path: Path) -> None:
@@ -134,29 +134,26 @@ def test_a_file_that_breaks_after_the_check_is_replaced_or_left_out_and_listed(t
     assert trained.path in data.unreadable[trained.image_id]
 
 
-def test_cut_captions_are_told_once(pictures: list[CaptionedImage], caplog: pytest.LogCaptureFixture) -> None:
-    data = connected(pictures, max_caption_tokens=15)
+def test_cut_captions_are_logged_once(images: list[CaptionedImage], caplog: pytest.LogCaptureFixture) -> None:
+    data = connected(images, max_caption_tokens=15)
     with caplog.at_level(logging.INFO):
         (data.train_dataloader(), data.train_dataloader())
-    assert data.captions_cut["train"] > 0
-    told = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
-    assert len(told) == 1
-    num_captions = 2 * len(data.splits["train"])
-    assert f"train: {data.captions_cut['train']} of {num_captions} captions" in told[0]
-    assert "longer than 15 tokens" in told[0]
+    lines = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
+    assert len(lines) == 1
+    assert f"of {2 * len(data.splits['train'])} captions" in lines[0]
 
 
-def test_processes_share_the_images(pictures: list[CaptionedImage]) -> None:
+def test_processes_share_the_images(images: list[CaptionedImage]) -> None:
     seen: dict[str, list[str]] = {"train": [], "val": []}
     steps = []
     for rank in (0, 1):
-        data = connected(pictures, split_ratios=(0.75, 0.25, 0.0))
+        data = connected(images, split_ratios=(0.75, 0.25, 0.0))
         cpu = SimpleNamespace(root_device=torch.device("cpu"))
         data.trainer = SimpleNamespace(
             global_rank=rank, world_size=2, num_nodes=1, overfit_batches=0, strategy=cpu
         )
-        for part, names in seen.items():
-            loader = getattr(data, f"{part}_dataloader")()
+        for split, names in seen.items():
+            loader = getattr(data, f"{split}_dataloader")()
             names += [name for batch in loader for name in batch.image_ids]
         steps.append(len(data.train_dataloader()))
     assert steps[0] == steps[1]
@@ -164,19 +161,33 @@ def test_processes_share_the_images(pictures: list[CaptionedImage]) -> None:
     assert sorted(seen["val"]) == sorted(image.image_id for image in data.splits["val"])
 
 
-def test_loaders_need_a_checkpoint_first(pictures: list[CaptionedImage]) -> None:
+def test_loaders_need_a_checkpoint_first(images: list[CaptionedImage]) -> None:
     with pytest.raises(RuntimeError, match="need a processor"):
-        DrawnDataModule(pictures).train_dataloader()
+        DrawnDataModule(images).train_dataloader()
 
 
-@pytest.mark.parametrize("setting", ["batch_size", "captions_per_image", "max_caption_tokens"])
-def test_numbers_below_one_are_mistakes(setting: str) -> None:
-    with pytest.raises(UserError, match=rf"datamodule\.{setting}=0; expected 1 or more"):
-        DrawnDataModule([], **{setting: 0})
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("batch_size", 0), ("captions_per_image", 0), ("num_samples", 0), ("num_workers", -1)],
+)
+def test_numbers_below_the_least_are_mistakes(setting: str, value: int) -> None:
+    with pytest.raises(UserError, match=rf"datamodule\.{setting}={value}; expected {value + 1} or more"):
+        DrawnDataModule([], **{setting: value})
 
 
-def test_a_data_set_is_a_function_that_returns_a_table(pictures: list[CaptionedImage]) -> None:
-    data = CaptionDataModule(lambda: CaptionTable(pictures, [], 40), preprocessing(), num_workers=0)
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_memory_is_pinned_only_for_a_run_on_cuda(
+    images: list[CaptionedImage], device: str, pinned: bool
+) -> None:
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    for setting, expected in ((None, pinned), (True, True)):
+        data = connected(images, pin_memory=setting)
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_nodes=1, strategy=strategy)
+        assert data.val_dataloader().pin_memory == expected
+
+
+def test_a_data_set_is_a_function_that_returns_a_table(images: list[CaptionedImage]) -> None:
+    data = CaptionDataModule(lambda: CaptionTable(images, [], 40), preprocessing(), num_workers=0)
     data.setup()
     assert sorted(name for batch in data.val_dataloader() for name in batch.image_ids) == sorted(
         image.image_id for image in data.splits["val"]
@@ -203,10 +214,10 @@ def test_a_refusal_leaves_skipped_csv(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "splits.csv").exists()
 
 
-def test_a_whole_folder_can_be_scored_as_test_split(pictures: list[CaptionedImage]) -> None:
-    data = connected(pictures, split_ratios=[0, 0, 1])
+def test_a_whole_folder_can_be_scored_as_test_split(images: list[CaptionedImage]) -> None:
+    data = connected(images, split_ratios=[0, 0, 1])
     assert [name for batch in data.test_dataloader() for name in batch.image_ids] == [
-        image.image_id for image in pictures
+        image.image_id for image in images
     ]
     assert list(data.train_dataloader()) == list(data.val_dataloader()) == []
 
@@ -222,8 +233,8 @@ def test_the_config_names_every_setting_with_the_default_of_the_class() -> None:
     }
 
 
-def test_captions_are_tokenized_once_however_often_loaders_are_made(pictures, monkeypatch) -> None:
-    data = connected(pictures)
+def test_captions_are_tokenized_once_however_often_loaders_are_made(images, monkeypatch) -> None:
+    data = connected(images)
     data.setup()
     tokenized: list[str] = []
     original = type(data.processor).tokenize

@@ -11,10 +11,10 @@ from PIL import Image
 from src.datamodule.caption_dataset import (
     MAX_CAPTIONS_PER_STEP,
     CaptionDataset,
-    CaptionTokens,
     decode_resized,
     random_crop,
     seeded_rng,
+    tokenize_captions,
     view_crop,
 )
 from src.datamodule.caption_table import CaptionedImage
@@ -29,7 +29,8 @@ def processor() -> Processor:
 
 
 def dataset(images: list[CaptionedImage], processor: Processor, **settings) -> CaptionDataset:
-    return CaptionDataset(images, processor.image, CaptionTokens(images, processor, None), **settings)
+    tokens, _ = tokenize_captions(images, processor, processor.token_limit())
+    return CaptionDataset(images, processor.image, tokens, **settings)
 
 
 class Features:
@@ -191,22 +192,13 @@ def test_crops_lie_within_the_image_and_are_not_mirrored(size: tuple[int, int]) 
             assert rows * columns >= 0.5 * height * width
 
 
-def test_tokens_know_lengths_and_cuts(tmp_path: Path, processor: Processor) -> None:
-    images = [
-        CaptionedImage("a", "a", ("abcde", "xy"), "a"),
-        CaptionedImage("b", "b", ("",), "b"),
-        CaptionedImage("c", "c", ("abcdefgh",), "c"),
-    ]
-    tokens = CaptionTokens(images, processor, 6)
-    assert [processor.decode(ids) for index in range(3) for ids in tokens[index]] == [
-        "abcde",
-        "xy",
-        "",
-        "abcdef",
-    ]
-    assert [tokens.packed_length(index) for index in range(3)] == [9, 1, 7]
-    assert (tokens.num_cut, tokens.num_captions, tokens.limit) == (1, 4, 6)
-    assert CaptionTokens([], processor, None).num_captions == 0
+def test_captions_are_cut_and_counted(processor: Processor) -> None:
+    texts = {"a": ("abcde", "xy"), "b": ("",), "c": ("abcdefgh",)}
+    images = [CaptionedImage(name, name, captions, name) for name, captions in texts.items()]
+    tokens, num_cut = tokenize_captions(images, processor, 6)
+    assert [[processor.decode(ids) for ids in row] for row in tokens] == [["abcde", "xy"], [""], ["abcdef"]]
+    assert num_cut == 1
+    assert tokenize_captions([], processor, 6) == ([], 0)
 
 
 def test_seeded_rng_depends_on_each_argument() -> None:

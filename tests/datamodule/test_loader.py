@@ -10,16 +10,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from src.datamodule.caption_dataset import CaptionDataset, CaptionTokens
+from src.datamodule.caption_dataset import CaptionDataset, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.images.decode import UnreadableImage
-from src.datamodule.loader import (
-    CaptionLoader,
-    choose_pinning,
-    choose_workers,
-    read_ahead,
-)
+from src.datamodule.loader import CaptionLoader, choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.datamodule.sampler import LengthGroupedSampler
 from src.utils.errors import UserError
@@ -43,8 +38,8 @@ def loader(
     train: bool = True,
     **sampler: Any,
 ) -> Any:
-    tokens = CaptionTokens(images, processor, None)
-    lengths = [tokens.packed_length(index) for index in range(len(images))]
+    tokens, _ = tokenize_captions(images, processor, processor.token_limit())
+    lengths = [sum(len(ids) + 1 for ids in captions) for captions in tokens]
     dataset = CaptionDataset(images, processor.image, tokens, train=train, captions_per_image=1)
     return CaptionLoader(dataset, LengthGroupedSampler(lengths, 4, **sampler), processor, num_workers=workers)
 
@@ -215,19 +210,6 @@ def test_threads_by_the_cores(
     assert choose_workers(requested, pixels, processes) == expected
 
 
-def test_a_negative_number_of_threads_is_refused() -> None:
-    with pytest.raises(UserError, match=r"datamodule\.num_workers=-1"):
-        choose_workers(-1, True)
-
-
-def test_memory_is_pinned_only_for_a_run_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose_pinning(None, torch.device("cuda", 0))
-    assert not choose_pinning(None, torch.device("cpu"))
-    assert not choose_pinning(None)
-    assert choose_pinning(True)
-
-
 class Recorder(pl.LightningModule):
     """Writes down the images of each step, and stops with an error in a step when told to."""
 
@@ -254,7 +236,7 @@ class Recorder(pl.LightningModule):
 def fit(images: list[CaptionedImage], folder: Path, workers: int, resume: Path | None = None, **more: Any):
     module = Recorder(more.pop("fail_at", None))
     data = DrawnDataModule(images, num_workers=workers, split_ratios=(0.8, 0.2, 0.0))
-    data.connect(preprocessing())
+    data.processor = preprocessing()
     keep = pl.callbacks.ModelCheckpoint(
         folder, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True
     )

@@ -49,6 +49,6 @@ class Phases(pl.Callback):
 class WatchedCache(FeatureCache):
     """The feature cache, which says when it is being built."""
 
-    def _build(self, *arguments: Any) -> bool:
+    def _make_space(self, *arguments: Any) -> bool:
         note("cache")
-        return super()._build(*arguments)
+        return super()._make_space(*arguments)

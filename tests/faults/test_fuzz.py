@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.caption_dataset import CaptionItem, CaptionTokens
+from src.datamodule.caption_dataset import CaptionItem, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import collate
 from src.datamodule.readers.encodings import clean_caption
@@ -27,12 +27,12 @@ def images_of(rows: list[list[str]]) -> list[CaptionedImage]:
 @given(CAPTIONS)
 def test_any_captions_come_back_from_a_packed_batch(rows: list[list[str]]) -> None:
     rows = [[clean_caption(text) for text in row] for row in rows]
-    tokens = CaptionTokens(images_of(rows), WORDS, None)
+    tokens, num_cut = tokenize_captions(images_of(rows), WORDS, WORDS.token_limit())
     items = [CaptionItem(str(n), tokens[n], row) for n, row in enumerate(rows)]
     batch = collate(items, WORDS.image, WORDS.start_id, WORDS.eos_id, WORDS.pad_id)
     assert [[WORDS.decode(ids) for ids in row] for row in unpack(batch)] == rows
     assert batch.references == rows
-    assert tokens.num_cut == 0
+    assert num_cut == 0
 
 
 @settings(max_examples=60, deadline=None)

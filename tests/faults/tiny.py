@@ -84,7 +84,7 @@ class Run:
             max_length=6, num_beams=1,
         )  # fmt: skip
         data = FlickrDataModule(pictures, batch_size=8, num_workers=0)
-        data.connect(self.module.processor)
+        data.processor = self.module.processor
         self.best = pl.callbacks.ModelCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
         self.last = KeepAll(str(folder), every_n_minutes=None, every_n_steps=1)
         self.stopping = pl.callbacks.EarlyStopping("val/loss", min_delta, patience)

@@ -26,7 +26,7 @@ def make(checkpoint, flickr_folder, **settings):
     module = VitGpt2(checkpoint, max_length=6, num_beams=2, optimizer=optimizer, **settings)
     data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
     data.setup()
-    data.connect(module.processor)
+    data.processor = module.processor
     return module, data
 
 

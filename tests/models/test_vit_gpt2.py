@@ -30,7 +30,7 @@ def make(tiny_checkpoint, flickr_folder):
         module = VitGpt2(str(tiny_checkpoint), **settings)
         datamodule = FlickrDataModule(flickr_folder, **({"batch_size": 8, "num_workers": 0} | (data or {})))
         datamodule.setup()
-        datamodule.connect(module.processor)
+        datamodule.processor = module.processor
         return module, datamodule
 
     return build

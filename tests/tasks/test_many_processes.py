@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from src.datamodule.feature_store import SHARD_IMAGES
+from src.callbacks.feature_cache import SHARD_IMAGES
 from tests.tasks.many_processes import NUM_IMAGES
 from tests.tasks.running import captions, rows
 

@@ -68,7 +68,7 @@ class Seen(Callback):
 class NotedCache(FeatureCache):
     """Appends to `wrote.txt` beside the cache who wrote a shard of how many rows."""
 
-    def _features(self, trainer: Trainer, data: Any, module: Any, shard: Any, dtype: Any) -> Any:
+    def _features(self, trainer: Trainer, data: Any, module: Any, shard: Any) -> Any:
         with (self.cache_dir.parent / "wrote.txt").open("a") as file:
             file.write(f"{trainer.global_rank} {len(shard)}\n")
-        return super()._features(trainer, data, module, shard, dtype)
+        return super()._features(trainer, data, module, shard)

@@ -1,11 +1,11 @@
-"""Resize, crop and normalize images as a checkpoint's image processor does, in a few torch calls.
+"""Resize, crop and normalize images as a checkpoint's image processor does, in a few calls.
 
 Legend: B images, H, W height and width of an image in pixels.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,15 +19,13 @@ from torchvision.transforms.v2 import functional as torchvision_functional
 from src.utils.errors import UserError
 
 # Pillow numbers its filters, and image processors store that number.
-FILTERS = {
-    0: InterpolationMode.NEAREST_EXACT,
-    1: InterpolationMode.LANCZOS,
-    2: InterpolationMode.BILINEAR,
-    3: InterpolationMode.BICUBIC,
-}
+FILTERS = (
+    InterpolationMode.NEAREST_EXACT, InterpolationMode.LANCZOS, InterpolationMode.BILINEAR, InterpolationMode.BICUBIC,
+)  # fmt: skip
 SIDE_LIMIT = 4096  # pixels; a preprocessor_config.json can ask for any number
 # Processors through Pillow and through torchvision agree to 2 of 255; another crop or filter is far off.
 PROBE_TOLERANCE = 2.01 / 255
+SETTINGS = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
 
 
 @dataclass(frozen=True)
@@ -50,51 +48,54 @@ class ImageTransform:
     @property
     def height(self) -> int:
         """Height in pixels of the encoder's input."""
-        return self._size()[0]
+        return (self.crop or self.resize)[0]  # type: ignore[index]
 
     @property
     def width(self) -> int:
         """Width in pixels of the encoder's input."""
-        return self._size()[1]
-
-    def _size(self) -> tuple[int, int]:
-        size = self.crop or self.resize
-        if not isinstance(size, tuple):
-            raise UserError(
-                f"the image processor's size={size!r} gives images of different sizes; expected a height and a width "
-                "or a center crop; choose another checkpoint or correct its preprocessor_config.json"
-            )
-        return size
+        return (self.crop or self.resize)[1]  # type: ignore[index]
 
     @classmethod
     def from_processor(cls, processor: Any) -> "ImageTransform":
-        """Read the settings of an image processor, or of the dict of a preprocessor_config.json of any age.
+        """Read the settings of a transformers image processor and compare its pixels with this transform's.
 
-        A processor object is compared with this transform on two random images, so that one which does more
-        than its settings say is refused instead of giving worse captions.
-
-        Raises:
-            UserError: settings are missing, give no single size, or the processor's pixels differ.
+        UserError where settings are invalid or give no single size, or the processor does more than they say.
         """
-        settings = processor if isinstance(processor, dict) else processor.to_dict()
-        transform = cls(
-            resize=_resize_setting(settings),
-            crop=_size_setting(settings, "crop_size") if settings.get("do_center_crop") else None,
-            resample=_resample_setting(settings),
-            rescale=_rescale_setting(settings),
-            mean=_channel_setting(settings, "image_mean", 0.0),
-            std=_channel_setting(settings, "image_std", 1.0),
-        )
-        transform._size()
-        if not isinstance(processor, dict):
-            _compare_pixels(processor, transform)
+        settings = processor.to_dict()
+        try:
+            transform = _read_settings(settings)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise UserError(
+                f"the image processor has {', '.join(f'{key}={settings.get(key)!r}' for key in SETTINGS)} ({error}); "
+                f"expected one size of 1 to {SIDE_LIMIT} pixels, one of Pillow's filters 0 to 3 and three numbers "
+                "each for mean and std; correct the checkpoint's preprocessor_config.json"
+            ) from error
+        _compare_pixels(processor, transform)
         return transform
 
     def resize_and_crop(self, image: Tensor) -> Tensor:
         """Resize and center-crop uint8 (3,H,W) to uint8 (3,height,width)."""
-        if self.resize is not None:
-            image = _resize(image, self._target(image), FILTERS[self.resample])
-        return image if self.crop is None else _center_crop(image, *self.crop)
+        height, width = image.shape[1:]
+        size, mode = self.resize, FILTERS[self.resample]
+        if isinstance(size, int):
+            long = int(size * max(height, width) / min(height, width))
+            size = (size, long) if height <= width else (long, size)
+        if size is not None and size != (height, width):
+            if mode in (
+                InterpolationMode.BILINEAR,
+                InterpolationMode.BICUBIC,
+            ):  # torchvision's may compute in float
+                batch = image.movedim(0, -1)[None].movedim(
+                    -1, 1
+                )  # shows torch whether channels are last in memory
+                image = functional.interpolate(batch, size, mode=mode.value, antialias=True)[0]
+            else:
+                image = torchvision_functional.resize(image, list(size), interpolation=mode, antialias=True)
+        if self.crop is None:
+            return image
+        # An odd margin is rounded as image processors do; torchvision's `center_crop` rounds to the even number.
+        top, left = (int((found - kept) / 2) for found, kept in zip(image.shape[1:], self.crop, strict=True))
+        return torchvision_functional.crop(image, top, left, *self.crop)
 
     def normalize(self, images: Sequence[Tensor]) -> Tensor:
         """Rescale and normalize B images uint8 (3,H,W) of one size to f32 (B,3,H,W), channels last in memory.
@@ -102,15 +103,15 @@ class ImageTransform:
         numpy computes in the calling thread and releases Python's lock; torch would wake its own threads,
         which the loader's threads would compete with.
         """
-        channels_last = [image.movedim(0, -1).numpy() for image in images]
-        shape = channels_last[0].shape
-        scale = _per_pixel(self.rescale / np.array(self.std), shape)
-        offset = _per_pixel(np.array(self.mean) / np.array(self.std), shape)
-        values = np.empty((len(images), *shape), np.float32)
-        for image, value in zip(channels_last, values, strict=True):
-            value[...] = image
-            np.multiply(value, scale, out=value)
-            np.subtract(value, offset, out=value)
+        _, height, width = images[0].shape
+        scale = np.tile(np.float32(self.rescale / np.array(self.std)), width)
+        offset = np.tile(np.float32(np.array(self.mean) / np.array(self.std)), width)
+        values = np.empty((len(images), height, width, 3), np.float32)
+        for image, value in zip(images, values, strict=True):
+            value[...] = np.moveaxis(image.numpy(), 0, -1)
+            rows = value.reshape(height, -1)
+            np.multiply(rows, scale, out=rows)
+            np.subtract(rows, offset, out=rows)
         return torch.from_numpy(values).movedim(-1, 1)
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -121,141 +122,56 @@ class ImageTransform:
         """Return a short hash that changes with any setting."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def _target(self, image: Tensor) -> list[int]:
-        if isinstance(self.resize, tuple):
-            return list(self.resize)
-        assert self.resize is not None
-        height, width = image.shape[-2:]
-        long = int(self.resize * max(height, width) / min(height, width))
-        return [self.resize, long] if height <= width else [long, self.resize]
+
+def _read_settings(settings: Mapping[str, Any]) -> ImageTransform:
+    """Read an image processor's dict; KeyError, TypeError or ValueError where it is invalid."""
+    size, crop, resize = settings["size"], None, None
+    mean, std, rescale = [0.0] * 3, [1.0] * 3, 1.0
+    if settings.get("do_resize", True):
+        edge = size.get("shortest_edge") if not size.get("longest_edge") else None
+        resize = _side(edge) if edge else (_side(size["height"]), _side(size["width"]))
+    if settings.get("do_center_crop"):
+        crop = _side(settings["crop_size"]["height"]), _side(settings["crop_size"]["width"])
+    if settings.get("do_rescale", True):
+        rescale = float(settings.get("rescale_factor") or 1 / 255)
+    if settings.get("do_normalize", True):
+        mean, std = [float(m) for m in settings["image_mean"]], [float(s) for s in settings["image_std"]]
+    if not isinstance(crop or resize, tuple):
+        raise ValueError("images of different sizes")
+    if settings["resample"] not in range(len(FILTERS)) or len(mean) != 3 or len(std) != 3:
+        raise ValueError("unknown filter or number of channels")
+    filter_number = int(settings["resample"])
+    return ImageTransform(resize, crop, filter_number, rescale, (*mean,), (*std,))  # type: ignore[arg-type]
 
 
-def _per_pixel(channels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Spread f32 numbers of three channels over all pixels, or keep one number (twice as fast) if all are equal."""
-    equal = bool((channels == channels[0]).all())
-    return np.full(() if equal else shape, channels[0] if equal else channels, np.float32)
-
-
-def _resize(image: Tensor, size: list[int], resample: InterpolationMode) -> Tensor:
-    """Resize uint8 (3,H,W) to uint8 (3,*size), antialiased; torchvision's wrapper costs a dozen calls more."""
-    if list(image.shape[1:]) == size:
-        return image
-    if resample not in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):
-        return torchvision_functional.resize(image, size, interpolation=resample, antialias=True)
-    batch = image.movedim(0, -1)[None].movedim(
-        -1, 1
-    )  # so that torch sees whether channels are last in memory
-    return functional.interpolate(batch, size, mode=resample.value, antialias=True)[0]
-
-
-def _center_crop(image: Tensor, height: int, width: int) -> Tensor:
-    """Crop (3,H,W) to its center (3,height,width), zeros where the image is smaller.
-
-    An odd margin is rounded down at top and left, as image processors do; torchvision's `center_crop` rounds
-    to the even number.
-    """
-    short, narrow = max(height - image.shape[1], 0), max(width - image.shape[2], 0)
-    if short or narrow:
-        image = functional.pad(image, [narrow // 2, narrow - narrow // 2, short // 2, short - short // 2])
-    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-    return image[:, top : top + height, left : left + width]
-
-
-def _invalid(key: str, value: Any, expected: str) -> UserError:
-    return UserError(
-        f"the image processor's {key}={value!r}; expected {expected}; "
-        "correct the checkpoint's preprocessor_config.json"
-    )
-
-
-def _resize_setting(settings: dict[str, Any]) -> tuple[int, int] | int | None:
-    if not settings.get("do_resize", True):
-        return None
-    size = settings.get("size")
-    if isinstance(size, dict) and size.get("shortest_edge") and not size.get("longest_edge"):
-        return _check_side("size", size["shortest_edge"])
-    return _size_setting(settings, "size")
-
-
-def _size_setting(settings: dict[str, Any], key: str) -> tuple[int, int]:
-    """Read `224`, `[224, 224]` or `{"height": 224, "width": 224}` as (height, width).
-
-    Raises:
-        UserError: it is none of these.
-    """
-    size = settings.get(key)
-    if isinstance(size, dict):
-        size = [size.get("height"), size.get("width")]
-    if isinstance(size, int):
-        size = [size, size]
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        raise _invalid(key, settings.get(key), "a number or a height and a width")
-    return _check_side(key, size[0]), _check_side(key, size[1])
-
-
-def _check_side(key: str, side: Any) -> int:
-    if not isinstance(side, int | float) or not 1 <= side <= SIDE_LIMIT or side != int(side):
-        raise _invalid(key, side, f"1 to {SIDE_LIMIT} pixels")
-    return int(side)
-
-
-def _resample_setting(settings: dict[str, Any]) -> int:
-    resample = settings.get("resample", 2)
-    if not isinstance(resample, int) or resample not in FILTERS:
-        raise _invalid("resample", resample, "one of Pillow's filters 0 to 3")
-    return int(resample)
-
-
-def _rescale_setting(settings: dict[str, Any]) -> float:
-    # Files of 2022 hold no do_rescale: pixels were divided by 255 whenever they were normalized.
-    if not settings.get("do_rescale", True):
-        return 1.0
-    factor = settings.get("rescale_factor") or 1 / 255
-    if not isinstance(factor, int | float):
-        raise _invalid("rescale_factor", factor, "a number")
-    return float(factor)
-
-
-def _channel_setting(settings: dict[str, Any], key: str, default: float) -> tuple[float, float, float]:
-    if not settings.get("do_normalize", True):
-        return (default,) * 3
-    values: Any = settings.get(key)
-    numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
-    if not numbers or len(values) != 3:
-        raise _invalid(key, values, "three numbers, one for each color channel")
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+def _side(pixels: Any) -> int:
+    if not 1 <= pixels <= SIDE_LIMIT or pixels != int(pixels):
+        raise ValueError(f"{pixels} pixels")
+    return int(pixels)
 
 
 def _compare_pixels(processor: Any, transform: ImageTransform) -> None:
-    """Compare the transform with the processor on a smooth small image and on a noisy one that is shrunk.
+    """Raise UserError where pixels differ by more than 2/255 before normalization, in a smooth and a noisy image.
 
-    Noise shows a processor that shrinks without antialiasing, which a smooth image hides.
-
-    Raises:
-        UserError: the processor fails, or shapes differ, or pixels by more than 2/255 before normalization.
+    Noise that is shrunk shows a processor without antialiasing, which a smooth image hides.
     """
     generator = torch.Generator().manual_seed(0)
     smooth = torch.randint(256, (3, 13, 19), dtype=torch.uint8, generator=generator)
     smooth = torchvision_functional.resize(smooth, [97, 150], antialias=True)
     shape = (3, int(2.3 * transform.height) + 7, int(3.1 * transform.width) + 5)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    units = torch.tensor(transform.std).view(3, 1, 1) / (transform.rescale * 255)
     for image in (smooth, noise):
+        found = transform(image)
         try:
             expected = torch.as_tensor(processor(image, return_tensors="pt")["pixel_values"][0]).float()
+            same_shape = found.shape == expected.shape
+            difference = ((found - expected).abs() * units).max().item() if same_shape else float("inf")
+            problem = "" if difference <= PROBE_TOLERANCE else f"pixels differ by {difference:.3f}"
         except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
             raise UserError(
-                f"the image processor {type(processor).__name__} fails on an image of {tuple(image.shape)} "
-                f"({type(error).__name__}: {error}); expected one of ViT, DeiT, BEiT or Swin; choose another checkpoint"
-            ) from error
-        found = transform(image)
-        difference = float("nan")
-        if found.shape == expected.shape:
-            units = torch.tensor(transform.std).view(3, 1, 1) / (transform.rescale * 255)
-            difference = ((found - expected).abs() * units).max().item()
-        if not difference <= PROBE_TOLERANCE:
-            raise UserError(
-                f"the image processor {type(processor).__name__} gives {tuple(expected.shape)} where its settings "
-                f"say {tuple(found.shape)} (pixels differ by {difference:.3f}); expected one of ViT, DeiT, BEiT or "
-                "Swin that antialiases; choose a checkpoint with such an encoder"
+                f"the image processor {type(processor).__name__} does not do what its settings say ({problem}); "
+                "expected one of ViT, DeiT, BEiT or Swin that antialiases; choose a checkpoint with such an encoder"
             )
