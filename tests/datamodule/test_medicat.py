@@ -61,4 +61,4 @@ def test_defaults_read_the_whole_release(tmp_path: Path) -> None:
 
 def test_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="caption_fields='s2_caption'"):
-        MedicatDataModule(tmp_path, caption_fields="s2_caption")
+        MedicatDataModule(release(tmp_path), caption_fields="s2_caption").setup()
