@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -35,7 +35,6 @@ VERBOSE_LOGGERS = (
     "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx",
     "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
 )  # fmt: skip
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 UNSUPPORTED = {  # a checkpoint holds the trained weights alone, and a step divides by the tokens of equal windows
     "GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging",
 }  # fmt: skip
@@ -44,8 +43,7 @@ METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/
 
 def silence_libraries(config: DictConfig) -> None:
     """Hide warnings that mean nothing to a user; `extras.ignore_warnings=true` hides all."""
-    for pattern in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", "|".join(IGNORED_WARNINGS))
     warnings.filterwarnings("ignore", module=r"PIL\.")  # unreadable images are refused and logged by name
     if config.extras.ignore_warnings:
         warnings.filterwarnings("ignore")
@@ -56,32 +54,25 @@ def silence_libraries(config: DictConfig) -> None:
 
 def check_trainer(config: DictConfig) -> None:
     """Refuse, before data is read, what this machine or this project cannot train with."""
-    trainer, problems = config.trainer, []
+    trainer, is_multirun = config.trainer, False
     accelerator, strategy = str(trainer.accelerator), trainer.get("strategy") or "auto"
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    alone = strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        is_multirun = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")
+    problems = []
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
-        problems.append(
-            f"trainer.accelerator={accelerator}; expected such a device, and there is none here; set trainer=auto"
-        )
-    if strategy not in STRATEGIES:
-        problems.append(
-            f"trainer.strategy={strategy}; expected one of {', '.join(STRATEGIES)}; set trainer=ddp"
-        )
-    elif strategy != "auto" and _is_sequential_multirun():
+        problems.append(f"trainer.accelerator={accelerator}; expected such a device here; set trainer=auto")
+    if strategy != "auto" and is_multirun:
         problems.append(
             f"trainer.strategy={strategy} in a multirun (-m); expected one process a job, since the processes of one "
             "job remain for the next; set trainer=default, or start each job by a command of its own"
         )
-    launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    alone = strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1
     if launched > 1 and alone:
         problems.append(
             f"{launched} processes were launched and trainer.devices=1 without a strategy would train as many equal "
             f"runs; expected one run; set trainer=ddp trainer.devices={os.environ.get('LOCAL_WORLD_SIZE') or launched}"
-        )
-    if trainer.get("barebones"):
-        problems.append(
-            "trainer.barebones=true logs nothing; expected metrics; set logger=none callbacks=none"
         )
     for name, node in (config.get("callbacks") or {}).items():
         kind = str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, DictConfig) else ""
@@ -91,21 +82,31 @@ def check_trainer(config: DictConfig) -> None:
         raise ConfigErrors(problems)
 
 
-def _is_sequential_multirun() -> bool:
-    """Whether the jobs of a multirun follow one another in this process."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return False
-    return str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")
+def build(
+    config: DictConfig,
+    check: Callable[[CaptionDataModule], dict[str, float]],
+    training: bool = False,
+    resume_step: int | None = None,
+) -> tuple[Any, CaptionDataModule, VitGpt2, pl.Trainer, dict[str, float]]:
+    """Build scorer, data, model and trainer, and count images and skipped rows for `metrics.json`.
 
-
-def build_scorer_and_data(config: DictConfig) -> tuple[Any, CaptionDataModule, dict[str, float]]:
-    """Seed all generators; return the scorer, the data, and how many images each split has and rows were skipped."""
+    check: looks at the data before files are written into the run folder, and may add numbers. resume_step: optimizer
+    steps of the checkpoint from which training resumes in its own folder.
+    """
+    silence_libraries(config)
+    check_trainer(config)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer, datamodule = instantiate(config.metrics), build_data(config)
-    metrics = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    metrics: dict[str, float] = {
+        f"data/{split}_images": len(images) for split, images in datamodule.splits.items()
+    }
     metrics["data/skipped_rows"] = len(datamodule.table.skipped) if datamodule.table else 0
-    return scorer, datamodule, dict[str, float](metrics)
+    metrics |= check(datamodule)
+    datamodule.write_files(config.paths.output_dir)
+    model, trainer = build_model(config, datamodule), build_trainer(config, resume_step)
+    fit_to_data(trainer, datamodule, training)
+    return scorer, datamodule, model, trainer, metrics
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:
@@ -131,10 +132,7 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
 
 
 def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trainer:
-    """Build the trainer with the callbacks and loggers of their groups and of `+trainer.callbacks`.
-
-    resume_step: optimizer steps of the checkpoint from which training resumes in its own folder.
-    """
+    """Build the trainer with the callbacks and loggers of their groups and of `+trainer.callbacks`."""
     settings = config.trainer
     precision = choose_precision(settings.precision, settings.accelerator)
     loggers = _instantiate_group(config.get("logger"), resume_step)

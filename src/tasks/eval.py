@@ -10,15 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
-from src.tasks.building import (
-    build_model,
-    build_scorer_and_data,
-    build_trainer,
-    can_test,
-    check_trainer,
-    fit_to_data,
-    silence_libraries,
-)
+from src.tasks.building import build, can_test
 from src.tasks.train import write_reports
 from src.utils.errors import UserError
 from src.utils.lightning_compat import all_processes_end
@@ -31,7 +23,6 @@ FROM_TRAINING = ("datamodule", "model", "seed")
 
 def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     """Score `ckpt_path` on test images beside its untouched base, or score `predictions` alone."""
-    silence_libraries(config)
     folder = Path(config.paths.output_dir)
     if config.get("predictions"):
         metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
@@ -39,14 +30,11 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         return metrics
     ckpt_path = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path")
     config = with_training_config(config, scoring_settings(config.ckpt_path, ckpt_path))
-    check_trainer(config)
-    scorer, datamodule, metrics = build_scorer_and_data(config)
-    if ckpt_path:
-        metrics |= _seen_in_training(datamodule, ckpt_path)
-    datamodule.write_files(folder)
-    model = build_model(config, datamodule)
-    trainer = build_trainer(config)
-    fit_to_data(trainer, datamodule, training=False)
+
+    def check(datamodule: CaptionDataModule) -> dict[str, float]:
+        return _seen_in_training(datamodule, ckpt_path) if ckpt_path else {}
+
+    scorer, datamodule, model, trainer, metrics = build(config, check)
     if not can_test(trainer, datamodule):
         raise UserError(
             "no test image to score; expected one or more; set datamodule.split_ratios=[0,0,1] for all images, and "

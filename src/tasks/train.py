@@ -17,15 +17,7 @@ from src.models.vit_gpt2 import VitGpt2
 from src.report.curves import write_losses
 from src.report.html import write_report
 from src.report.summary import print_summary
-from src.tasks.building import (
-    build_model,
-    build_scorer_and_data,
-    build_trainer,
-    can_test,
-    check_trainer,
-    fit_to_data,
-    silence_libraries,
-)
+from src.tasks.building import build, can_test
 from src.utils.files import atomic_write, write_json
 from src.utils.lightning_compat import CsvLogger, all_processes_end
 from src.utils.logging import get_logger
@@ -42,18 +34,18 @@ log = get_logger(__name__)
 
 def train(config: DictConfig) -> dict[str, float]:
     """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds."""
-    silence_libraries(config)
-    check_trainer(config)
     folder = Path(config.paths.output_dir)
     ckpt_path, resume_step = _checkpoint_to_resume(config)
-    scorer, datamodule, metrics = build_scorer_and_data(config)
-    if ckpt_path:
-        splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
-        check_same_splits(splits, ckpt_path)
-    datamodule.write_files(folder)
-    model = build_model(config, datamodule)
-    trainer = build_trainer(config, resume_step)
-    fit_to_data(trainer, datamodule, config.train)
+
+    def check(datamodule: CaptionDataModule) -> dict[str, float]:
+        if ckpt_path:
+            splits = {
+                image.image_id: split for split, images in datamodule.splits.items() for image in images
+            }
+            check_same_splits(splits, ckpt_path)
+        return {}
+
+    scorer, datamodule, model, trainer, metrics = build(config, check, config.train, resume_step)
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger) and resume_step is not None:
             logger.resume_at(resume_step)

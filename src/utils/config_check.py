@@ -14,13 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from src.utils.errors import ConfigErrors, UserError
-from src.utils.run_folder import checkpoint_file, shown
+from src.utils.run_folder import checkpoint_file, flat, shown
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}  # imported when used
@@ -51,6 +51,8 @@ RULES: dict[str, Any] = {
     "model.lr_scheduler.frequency": Count,
     "model.lr_scheduler.scheduler.warmup": Fraction,
     "trainer.accelerator": Literal["cpu", "gpu", "cuda", "mps", "auto"],
+    "trainer.strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"],
+    "trainer.barebones": Literal[False],  # it would log nothing
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
                                  "32", "16", "bf16", "64", 32, 16, 64, None],
     "trainer.max_epochs": OrMinusOne | None,
@@ -84,7 +86,7 @@ def find_problems(config: DictConfig) -> list[str]:
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     problems: list[str] = []
-    values = dict(_plain_values(own, "", problems))
+    values = dict(_resolve(own, problems))
     for key, value in values.items():
         rule = find_rule(key)
         if rule is not None and (expected := type_error(value, rule)):
@@ -155,26 +157,18 @@ def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
             yield str(error)
 
 
-def _plain_values(node: Any, prefix: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+def _resolve(config: DictConfig, problems: list[str]) -> Iterator[tuple[str, Any]]:
     """Yield every key, dotted, with its plain value; values that are known only while a job runs are not yielded."""
-    for name in node:
-        key = f"{prefix}{name}"
-        if OmegaConf.is_missing(node, name):
+    for key, raw in flat(OmegaConf.to_container(config, resolve=False)):
+        if raw == "???":
             problems.append(f"{key}=???; expected a value; set {key}")
             continue
         try:
-            value = node[name]
-            plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
+            value = OmegaConf.select(config, key)
+            yield key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
         except OmegaConfBaseException as error:
-            raw = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
-            if not any(word in str(raw) for word in ("hydra:", "paths.")):
+            if not any(text in str(raw) for text in ("hydra:", "paths.")):
                 problems.append(f"{key}={raw}; {' '.join(str(error).split())}")
-            continue
-        if isinstance(value, DictConfig):
-            yield key, None if value._is_none() else {}
-            yield from () if value._is_none() else _plain_values(value, f"{key}.", problems)
-        else:
-            yield key, plain
 
 
 def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
@@ -194,15 +188,15 @@ def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{chosen} needs the package {missing}; expected it to be installed; pip install {missing}"
         return
     for setting, value in values.items():
-        name = setting.removeprefix(f"{key}.")
-        if name == setting or "." in name or name in FOR_HYDRA or f"{setting}._target_" in values:
+        name, _, rest = setting.removeprefix(f"{key}.").partition(".")
+        if not setting.startswith(f"{key}.") or name in FOR_HYDRA:
             continue
         if name not in parameters:
             near = difflib.get_close_matches(name, list(parameters), n=1)
             hint = f"did you mean {key}.{near[0]}?" if near else f"remove {setting}"
             if not is_open:
                 yield f"{setting}={shown(value)}; expected a setting of {kind} ({', '.join(parameters)}); {hint}"
-        elif find_rule(setting) is None and (expected := type_error(value, parameters[name])):
+        elif not rest and find_rule(setting) is None and (expected := type_error(value, parameters[name])):
             yield f"{setting}={shown(value)}; expected {expected}; set {setting}"
 
 

@@ -1,6 +1,5 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
-import contextlib
 import difflib
 import glob
 import os
@@ -17,7 +16,6 @@ from src.utils.logging import rank, visible
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
-EXPECTED = {bool: "true or false", int: "a whole number", float: "a number"}
 TRACEBACK = "CAPTIONER_TRACEBACK"  # what the user set it to, also for child processes
 
 _running = False
@@ -233,7 +231,7 @@ def parse_command(
         if positional and (not equals or is_pattern or os.path.lexists(argument)):
             values[positional].append(expand_home(argument))
         elif equals and key in defaults:
-            values[key] = _typed(key, value, defaults[key])
+            values[key] = _convert(key, value, defaults[key])
         else:
             near = difflib.get_close_matches(key, list(defaults), n=1)
             hint = f"; did you mean {near[0]}=...?" if near else ""
@@ -252,18 +250,17 @@ def expand_home(path: str) -> str:
     return expanded
 
 
-def _typed(key: str, value: str, default: Any) -> Any:
-    """Convert to a bool, int or float where the default is one, else expand a leading `~`."""
-    if isinstance(default, bool):
-        if value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif not isinstance(default, int | float):
+def _convert(key: str, value: str, default: Any) -> Any:
+    """Convert a text to the type of a default, a bool, int or float; in others expand a leading `~`."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(default, int | float):
         return expand_home(value)
-    else:
-        with contextlib.suppress(ValueError):
-            return type(default)(value)
-    expected = EXPECTED[type(default)]
-    raise UserError(f"{key}={value!r}; expected {expected}; set {key}={str(default).lower()}")
+    try:
+        return TypeAdapter(type(default)).validate_python(value)
+    except ValidationError as error:
+        expected = error.errors()[0]["msg"].removeprefix("Input should be ").partition(",")[0]
+        raise UserError(f"{key}={value!r}; expected {expected}; set {key}={str(default).lower()}") from error
 
 
 def run_command(main: Callable[[list[str]], object], arguments: list[str], usage: str = "") -> None:

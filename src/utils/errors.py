@@ -58,8 +58,13 @@ class Stopped(UserError):
         self.exit_status, self.everywhere = 128 + number, everywhere
 
 
+def raise_stop(number: int) -> None:
+    """Raise `StopSignal`: the handler outside of training."""
+    raise StopSignal(number)
+
+
 @contextmanager
-def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
+def handle_signals(handler: Callable[[int], None] = raise_stop) -> Iterator[None]:
     """Call `handler(number)` on the first signal of `SIGNALS`; a second one does what it did before.
 
     Signals within `REPEAT_SECONDS` of the first are ignored: SLURM signals every process of a job step, and torchrun,
@@ -84,11 +89,6 @@ def handle_signals(handler: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-def raise_stop(number: int) -> None:
-    """Raise `StopSignal`: the handler outside of training."""
-    raise StopSignal(number)
 
 
 def how_to_resume(folder: Path) -> str:

@@ -19,19 +19,11 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import transformers
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import enable_progress_bars
-from safetensors import SafetensorError
 
 from src.utils.errors import UserError
 
-LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, EOFError,
-               OverflowError, MemoryError, SafetensorError, StrictDataclassError, UnpicklingError)  # fmt: skip
 KNOWN_ID = "nlpconnect/vit-gpt2-image-captioning"
 CONNECT_SECONDS = 5.0
 HUB_ERRORS = (
@@ -108,7 +100,7 @@ def load_pretrained(
         settings["local_files_only"] = not is_hub_reachable()
     try:
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
-    except LOAD_ERRORS as error:
+    except Exception as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
         raise UserError(f"{found}{_describe_failure(part, source, key, list(_causes(error)))}") from error
 

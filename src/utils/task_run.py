@@ -17,15 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.utils.config_check import check_config
 from src.utils.entry import leave
-from src.utils.errors import (
-    Stopped,
-    StopSignal,
-    UserError,
-    handle_signals,
-    how_to_resume,
-    raise_stop,
-    resource_error,
-)
+from src.utils.errors import Stopped, StopSignal, UserError, handle_signals, how_to_resume, resource_error
 from src.utils.files import atomic_write, write_json
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import (
@@ -61,14 +53,17 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     status = "finished"
     try:
         try:
-            with handle_signals(raise_stop):
+            with handle_signals():
                 yield folder
         except StopSignal as signal:
             raise Stopped(signal.number, f"; {how_to_resume(folder)}") from None
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
         _write_traceback(error, config)
-        let_rank_0_exit_first(error)
+        if rank() and getattr(error, "everywhere", False):
+            time.sleep(
+                HEAD_START_SECONDS
+            )  # a launcher kills all once one has ended, and rank 0 still writes files
         reported = resource_error(error, OmegaConf.select(config, "datamodule.batch_size"))
         leave(reported or error, whole=status == "stopped")
         if reported:
@@ -163,15 +158,6 @@ def _write_traceback(error: BaseException, config: DictConfig) -> None:
         error.add_note(f"the traceback is in {path}")
     except OSError as fault:  # a full disk may be what failed; without the note the traceback is shown
         log.warning("%s cannot be written: %s", path, fault)
-
-
-def let_rank_0_exit_first(error: BaseException) -> None:
-    """Wait a little on other ranks than 0 where all stop.
-
-    torchrun, srun and Lightning's launcher kill all processes once one has ended, and rank 0 still writes files.
-    """
-    if rank() and getattr(error, "everywhere", False):
-        time.sleep(HEAD_START_SECONDS)
 
 
 def close_loggers(failed: bool = False) -> None:

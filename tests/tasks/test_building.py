@@ -33,24 +33,14 @@ def config(**groups):
     return OmegaConf.create({"trainer": TRAINER, "extras": {"ignore_warnings": False}, **groups})
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"accelerator": "gpu"}, "trainer.accelerator=gpu; expected such a device.*set trainer=auto"),
-        ({"accelerator": "mps"}, "trainer.accelerator=mps; expected such a device.*set trainer=auto"),
-        ({"barebones": True}, "trainer.barebones=true .*set logger=none callbacks=none"),
-        *(
-            ({"strategy": name}, f"trainer.strategy={name}; expected one of .*set trainer=ddp")
-            for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed")
-        ),
-    ],
-)
-def test_what_cannot_be_trained_with_is_refused_in_a_line(monkeypatch, settings, message):
+@pytest.mark.parametrize("accelerator", ["gpu", "mps"])
+def test_a_device_that_is_missing_is_refused_in_a_line(monkeypatch, accelerator):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(UserError, match=message) as caught:
-        check_trainer(config(trainer=TRAINER | settings))
-    assert "\n" not in str(caught.value)
+    with pytest.raises(
+        UserError, match=f"trainer.accelerator={accelerator}; expected such a device.*set trainer=auto"
+    ):
+        check_trainer(config(trainer=TRAINER | {"accelerator": accelerator}))
 
 
 @pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])

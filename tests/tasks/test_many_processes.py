@@ -171,11 +171,7 @@ def test_all_build_the_cache(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "statuses", "words"),
     [
-        (
-            "error",
-            [1, 1],
-            ["[rank 1] error: ValueError: the wheel came off", "error: RuntimeError: "],
-        ),
+        ("error", [1, 1], ["[rank 1] error: ValueError: the wheel came off", "error: RuntimeError: "]),
         ("killed", [-9, 1], ["[rank 1] error: RuntimeError: "]),
         ("told", [143, 143], ["stopped by SIGTERM; resume with the same command and ckpt_path="]),
         ("launched", [1], ["error: ValueError: the wheel came off"]),

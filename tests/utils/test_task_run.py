@@ -11,7 +11,6 @@ from src.utils.errors import ConfigErrors, Stopped, UserError
 from src.utils.task_run import (
     HEAD_START_SECONDS,
     close_loggers,
-    let_rank_0_exit_first,
     print_config,
     task_run,
 )
@@ -95,20 +94,15 @@ def test_other_ranks_write_nothing_but_their_own_traceback(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("variable", "rank", "everywhere", "waits"),
-    [
-        ("RANK", "1", True, True),
-        ("SLURM_PROCID", "3", True, True),
-        ("RANK", "1", False, False),
-        ("RANK", "0", True, False),
-    ],
+    ("rank", "everywhere", "waits"), [("1", True, True), ("1", False, False), ("0", True, False)]
 )
-def test_rank_0_exits_first_where_all_stop(monkeypatch, variable, rank, everywhere, waits):
+def test_rank_0_exits_first_where_all_stop(tmp_path, monkeypatch, rank, everywhere, waits):
     slept = []
-    monkeypatch.setattr("time.sleep", slept.append)
-    monkeypatch.setenv(variable, rank)
-    let_rank_0_exit_first(Stopped(15, "", everywhere))
-    assert slept == [HEAD_START_SECONDS] * waits
+    monkeypatch.setattr("src.utils.task_run.time.sleep", slept.append)
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(Stopped):
+        run_job(tmp_path, Stopped(15, "", everywhere))
+    assert (HEAD_START_SECONDS in slept) == waits  # git is waited for too
 
 
 def test_loggers_are_closed(monkeypatch):
