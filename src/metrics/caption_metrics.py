@@ -1,7 +1,7 @@
 """COCO's caption metrics as a Hugging Face `evaluate` metric: a wrapper of `CaptionScorer`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import datasets
@@ -38,12 +38,19 @@ class CaptionMetrics(evaluate.Metric):
             if predictions.keys() != references.keys():
                 raise UserError("predictions and references differ in image ids; expected the same in both")
             predictions, references = list(predictions.values()), [references[key] for key in predictions]
-        given = (predictions, references)
-        counts = ["no" if texts is None else len(texts) for texts in given]
-        if counts[0] != counts[1] or any(isinstance(texts, str | Mapping) for texts in given):
-            raise UserError(f"{counts[0]} predictions and {counts[1]} references; expected two equal lists")
-        self.texts += predictions
-        self.lists += [[texts] if isinstance(texts, str) else texts for texts in references]
+        if any(
+            not isinstance(texts, Iterable) or isinstance(texts, str | Mapping)
+            for texts in (predictions, references)
+        ):
+            raise UserError("predictions or references are missing or no list; expected two equal lists")
+        texts, lists = (
+            list(predictions),
+            [[one] if isinstance(one, str) else list(one or ()) for one in references],
+        )
+        if len(texts) != len(lists):
+            raise UserError(f"{len(texts)} predictions and {len(lists)} references; expected two equal lists")
+        self.texts += texts
+        self.lists += lists
 
     def add(self, *, prediction: Any = None, reference: Any = None, references: Any = None) -> None:
         """Add the caption and the reference or references of one image."""

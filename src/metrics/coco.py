@@ -43,8 +43,8 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Met
         dict(zip(BLEU, map(float, corpus), strict=True)),
         {name: np.array(values) for name, values in zip(BLEU, per_image, strict=True)},
         {
-            name: SufficientStatistic(counts, partial(bleu_of_counts, order=n + 1))
-            for n, name in enumerate(BLEU)
+            name: SufficientStatistic(counts, partial(bleu_of_counts, order=n))
+            for n, name in enumerate(BLEU, 1)
         },
     )
 
@@ -127,15 +127,15 @@ def text_statistics(candidates: Sequence[str]) -> MetricResult:
     lengths = np.array([len(caption) for caption in tokens], np.float64)
     ngrams = [list(zip(*(caption[i:] for i in range(REPEATED_NGRAM)), strict=False)) for caption in tokens]
     repeats = np.array([(len(all_) - len(set(all_)), len(all_)) for all_ in ngrams], np.float64)  # (N, 2)
-    repeated = SufficientStatistic(repeats, _ratio)
+    repeated = SufficientStatistic(repeats, ratio)
     corpus = {
         "distinct_fraction": len(set(candidates)) / len(candidates),
         "mean_length": float(lengths.mean()),
-        "repeated_ngram_fraction": float(_ratio(repeats.sum(axis=0, keepdims=True))[0]),
+        "repeated_ngram_fraction": float(ratio(repeats.sum(axis=0, keepdims=True))[0]),
     }
     return MetricResult(corpus, {}, {"mean_length": mean(lengths), "repeated_ngram_fraction": repeated})
 
 
-def _ratio(sums: Floats) -> Floats:
+def ratio(sums: Floats) -> Floats:
     """(R, 2) numerators and denominators -> (R,), 0 where the denominator is 0."""
     return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)

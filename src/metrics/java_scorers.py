@@ -1,6 +1,7 @@
 """METEOR and SPICE: optional scores that need Java, checked before a run and stopped after a time limit.
 
-N images.
+Each runs in a process of its own (`python -m src.metrics.java_scorers NAME`, JSON in and out), since pycocoevalcap
+waits for its Java program without a limit and a process can be killed.
 """
 
 import contextlib
@@ -17,27 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from src.metrics.bootstrap import Floats, MetricResult, SufficientStatistic, mean
+from src.metrics.bootstrap import MetricResult, mean
 from src.utils.errors import UserError
 
 JARS = {
     "meteor": ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"),
-    "spice": (
-        "spice/spice-1.0.jar",
-        "spice/lib/stanford-corenlp-3.6.0.jar",
-        "spice/lib/stanford-corenlp-3.6.0-models.jar",
-    ),
+    "spice": ("spice/spice-1.0.jar", "spice/lib/stanford-corenlp-3.6.0-models.jar"),
 }
 HOW_TO_GET = {
     "meteor": "install pycocoevalcap again",
     "spice": "python -m pycocoevalcap.spice.get_stanford_models downloads them, about 400 MB",
 }
-WORKER = Path(__file__).with_name("java_worker.py")
+COMMAND = [sys.executable, "-m", __name__]
+ROOT = Path(__file__).resolve().parents[2]
 # UTF-8 and decimal points whatever the locale
 JAVA_OPTIONS = "-Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US"
-# METEOR 1.5 for English: weights of exact, stem, synonym and paraphrase matches, and its four parameters
-STAGES = np.array([1.0, 0.6, 0.8, 0.6])
-ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 
 
 class JavaScorerFailed(Exception):
@@ -57,9 +52,7 @@ def unavailable_reason(name: str) -> str | None:
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or []]
     missing = [jar for jar in JARS[name] if not any((folder / jar).is_file() for folder in folders)]
-    if missing:
-        return f"{', '.join(Path(jar).name for jar in missing)} missing; {HOW_TO_GET[name]}"
-    return None
+    return f"{Path(missing[0]).name} missing; {HOW_TO_GET[name]}" if missing else None
 
 
 def skip_reason(name: str, setting: bool | str) -> str | None:
@@ -81,81 +74,65 @@ def skip_reason(name: str, setting: bool | str) -> str | None:
 def run(
     name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float
 ) -> MetricResult:
-    """Compute METEOR or SPICE of tokenized captions; line breaks and METEOR's separator `|||` become blanks.
+    """Compute METEOR or SPICE of N tokenized captions; line breaks and METEOR's separator `|||` become blanks.
+
+    METEOR has no interval: its corpus score is no mean over images.
 
     Raises:
         JavaScorerFailed: no result within `timeout` seconds, or the scorer failed.
     """
-    keys = [f"{index:09d}" for index in range(len(candidates))]  # SPICE's results come in sorted order
-    one_line = [[" ".join(text.replace("|||", " ").split()) for text in (c, *texts)]
-                for c, texts in zip(candidates, references, strict=True)]  # fmt: skip
-    task = {
-        "candidates": {key: texts[:1] for key, texts in zip(keys, one_line, strict=True)},
-        "references": {key: texts[1:] for key, texts in zip(keys, one_line, strict=True)},
-    }
-    result = _run_worker(name, json.dumps(task), timeout)
-    per_image = np.array(result["per_image"], np.float64)
+    task: dict[str, dict[str, list[str]]] = {"candidates": {}, "references": {}}
+    for index, texts in enumerate(zip(candidates, references, strict=True)):
+        one_line = [" ".join(text.replace("|||", " ").split()) for text in (texts[0], *texts[1])]
+        key = f"{index:09d}"  # SPICE's results come in sorted order
+        task["candidates"][key], task["references"][key] = one_line[:1], one_line[1:]
+    corpus, values = _run_process(name, json.dumps(task), timeout)
+    per_image = np.nan_to_num(np.array(values, np.float64))  # SPICE of a caption without anything to parse
     if name == "meteor":
-        counts = _without_whole_chunks(np.array(result["counts"], np.float64))
-        statistic = SufficientStatistic(counts, meteor_of_counts)
-        return MetricResult({name: result["corpus"]}, {name: per_image}, {name: statistic})
-    per_image = np.nan_to_num(per_image)  # SPICE of a caption without anything to parse
+        return MetricResult({name: corpus}, {name: per_image}, {})
     return MetricResult({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})
 
 
-def meteor_of_counts(counts: Floats) -> Floats:
-    """(R, 23) sums of METEOR's counts -> (R,) scores.
-
-    The counts: words of candidate and reference, function words of both, then for each of four stages matched
-    content words of both and matched function words of both, chunks, matched words of both.
-    """
-    words, function_words = counts[:, 0:2], counts[:, 2:4]
-    matches = counts[:, 4:20].reshape(-1, 4, 4)
-    weighted = DELTA * matches[:, :, 0:2] + (1 - DELTA) * matches[:, :, 2:4]  # (R, 4 stages, 2 sides)
-    found = np.einsum("s,rst->rt", STAGES, weighted)
-    total = DELTA * (words - function_words) + (1 - DELTA) * function_words
-    precision, recall = _divide(found, total).T
-    f_mean = _divide(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
-    fragments = _divide(counts[:, 20], counts[:, 21:23].mean(axis=1))
-    return f_mean * (1 - GAMMA * fragments**BETA)
-
-
-def _divide(a: Floats, b: Floats) -> Floats:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-
-
-def _without_whole_chunks(counts: Floats) -> Floats:
-    """(N, 23): a candidate that equals a reference word for word has no chunk, in METEOR's sums as alone."""
-    whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(axis=1)
-    counts[whole, 20] = 0
-    return counts
-
-
-def _run_worker(name: str, task: str, timeout: float) -> dict:
-    """Return the result of `java_worker`, which is killed with its Java program when it takes too long."""
+def _run_process(name: str, task: str, timeout: float) -> tuple[float, list[float]]:
+    """Return corpus and per-image scores; the process is killed with its Java program when it takes too long."""
     options = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} {JAVA_OPTIONS}".strip()
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKER), name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
+    process = subprocess.Popen(
+        [*COMMAND, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, encoding="utf-8", cwd=ROOT, start_new_session=True,
         env={**os.environ, "JAVA_TOOL_OPTIONS": options, "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,
-    )
+    )  # fmt: skip
     try:
-        output, errors = worker.communicate(task, timeout=timeout)
+        output, errors = process.communicate(task, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise JavaScorerFailed(f"no result within {timeout:g} seconds") from None
     finally:
         with contextlib.suppress(ProcessLookupError):  # it has ended
             if hasattr(os, "killpg"):
-                os.killpg(worker.pid, signal.SIGKILL)  # its Java program too
+                os.killpg(process.pid, signal.SIGKILL)  # its Java program too
             else:
-                worker.kill()
-        worker.wait()
-    if worker.returncode != 0 or not output.strip():
+                process.kill()
+        process.wait()
+    if process.returncode != 0 or not output.strip():
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
         raise JavaScorerFailed(f"it failed: {last.strip()}")
-    return json.loads(output.splitlines()[-1])
+    corpus, per_image = json.loads(output.splitlines()[-1])
+    return corpus, per_image
+
+
+def main() -> None:
+    """Read a task from standard input and print [corpus, per image] as the last line."""
+    task, name = json.load(sys.stdin), sys.argv[1]
+    if name == "meteor":
+        from pycocoevalcap.meteor.meteor import Meteor
+
+        corpus, per_image = Meteor().compute_score(task["references"], task["candidates"])
+    else:
+        from pycocoevalcap.spice.spice import Spice
+
+        corpus, details = Spice().compute_score(task["references"], task["candidates"])
+        per_image = [scores["All"]["f"] for scores in details]
+    print(json.dumps([corpus, list(per_image)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,13 +5,12 @@ they do not compare with COCO's. The `rouge` package itself is not used: its ROU
 an entry per pair of tokens, 15 GB for two texts of 20,000.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from src.metrics.bootstrap import Floats, MetricResult, SufficientStatistic
-from src.metrics.coco import lcs_rows
+from src.metrics.coco import lcs_rows, ratio
 
 ROUGE_KEYS = tuple(f"rouge_{kind}_{part}" for kind in ("1", "2", "l") for part in ("r", "p", "f"))
 BIGRAM_WEIGHTS = (0, 1, 0, 0)
@@ -21,20 +20,17 @@ def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str
     """Compute `bleu_bigram` and `rouge_{1,2,l}_{r,p,f}` of raw texts.
 
     Corpus ROUGE is the mean over pairs, as `rouge.Rouge().get_scores(..., avg=True)`. A pair with an empty
-    side scores 0. Per image, there is ROUGE only.
+    side scores 0. Per image, and with intervals, there is ROUGE only.
     """
     images = list(zip(candidates, references, strict=True))
     sizes = np.array([len(texts) for texts in references], np.float64)  # (N,) pairs of an image
-    rouge = np.array(
-        [sum(_rouge(candidate, text) for text in texts) for candidate, texts in images]
-    )  # (N, 9)
+    rouge = np.array([sum(_rouge(found, text) for text in texts) for found, texts in images])  # (N, 9)
     corpus = {"bleu_bigram": _bleu_bigram(candidates, references)}
     corpus |= dict(zip(ROUGE_KEYS, (rouge.sum(axis=0) / sizes.sum()).tolist(), strict=True))
-    counts = np.array([_bigram_counts(candidate, texts) for candidate, texts in images])
-    statistics = {"bleu_bigram": SufficientStatistic(counts, _bleu_of_counts)}
-    for column, key in enumerate(ROUGE_KEYS):
-        pairs = np.stack([rouge[:, column], sizes], axis=1)  # (N, 2)
-        statistics[key] = SufficientStatistic(pairs, lambda sums: sums[:, 0] / sums[:, 1])
+    statistics = {
+        key: SufficientStatistic(np.stack([rouge[:, column], sizes], axis=1), ratio)  # (N, 2)
+        for column, key in enumerate(ROUGE_KEYS)
+    }
     per_image = {key: rouge[:, column] / sizes for column, key in enumerate(ROUGE_KEYS)}
     return MetricResult(corpus, per_image, statistics)
 
@@ -45,44 +41,8 @@ def _bleu_bigram(candidates: Sequence[str], references: Sequence[Sequence[str]])
     pairs = [
         (c.split(), text.split()) for c, texts in zip(candidates, references, strict=True) for text in texts
     ]
-    return float(
-        corpus_bleu(
-            [[reference] for _, reference in pairs],
-            [candidate for candidate, _ in pairs],
-            weights=BIGRAM_WEIGHTS,
-            smoothing_function=SmoothingFunction().method4,
-        )
-    )
-
-
-def _bigram_counts(candidate: str, references: Sequence[str]) -> list[float]:
-    """Over an image's pairs: matched tokens, matched bigrams, bigrams, candidate's and references' lengths."""
-    from nltk.translate.bleu_score import modified_precision
-
-    tokens = candidate.split()
-    unigrams = [modified_precision([text.split()], tokens, 1).numerator for text in references]
-    bigrams = [modified_precision([text.split()], tokens, 2) for text in references]
-    return [
-        float(sum(unigrams)),
-        float(sum(match.numerator for match in bigrams)),
-        float(sum(match.denominator for match in bigrams)),
-        float(len(tokens) * len(references)),
-        float(sum(len(text.split()) for text in references)),
-    ]
-
-
-def _bleu_of_counts(sums: Floats) -> Floats:
-    """(R, 5) sums of `_bigram_counts` -> (R,) what `corpus_bleu` gives for them."""
-    return np.array([_bleu_of_sums(*row) for row in sums.tolist()])
-
-
-def _bleu_of_sums(unigrams: float, matched: float, bigrams: float, length: float, other: float) -> float:
-    if round(unigrams) == 0:
-        return 0.0
-    if round(matched) == 0:  # Chen and Cherry's fourth smoothing
-        matched = math.log(length) / 10 if length > 1 else bigrams
-    brevity = 1.0 if length > other else math.exp(1 - other / length)
-    return brevity * matched / bigrams
+    found, wanted = [pair[0] for pair in pairs], [[pair[1]] for pair in pairs]
+    return float(corpus_bleu(wanted, found, BIGRAM_WEIGHTS, SmoothingFunction().method4))
 
 
 def _rouge(candidate: str, reference: str) -> Floats:

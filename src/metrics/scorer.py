@@ -3,24 +3,27 @@
 Pure functions of text: no model, no files, no network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from src.metrics.bootstrap import intervals as bootstrap
 from src.metrics.coco import coco_scores, text_statistics
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
 from src.metrics.original_scores import original_scores
-from src.metrics.ptb.tokenizer import PTBTokenizer, WhitespaceTokenizer
+from src.metrics.ptb.tokenizer import ptb_tokenize
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-TOKENIZERS: dict[str, type[PTBTokenizer | WhitespaceTokenizer]] = {
-    "ptb": PTBTokenizer,
-    "whitespace": WhitespaceTokenizer,
-}
+# "whitespace" is for tokenized text, which stays as it is: the reference scorers cut it at any white space, but ROUGE-L
+# at each single blank, which published scores of such text count on.
+TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {"ptb": ptb_tokenize, "whitespace": list}
 FEW_IMAGES = 100
+FEW = (
+    "CIDEr-D of %d images, under %d: its document frequencies come from the references of these images, "
+    "so it compares with scores on the same images only, and its intervals are wide"
+)
 _warned: set[str] = set()
 
 
@@ -28,8 +31,8 @@ _warned: set[str] = set()
 class Scores:
     """Scores of one set of captions.
 
-    corpus: scores by name. intervals: 95% bootstrap intervals over images, (low, high) by name, for every
-    score of `corpus` but `distinct_fraction`. per_image: one row of scores per image, in the order given.
+    corpus: scores by name. intervals: 95% bootstrap intervals over images, (low, high) by name, for the scores of
+    `corpus` but distinct_fraction, METEOR and bleu_bigram. per_image: a row of scores per image, in the order given.
     skipped: requested metrics that are missing, with the reason.
     """
 
@@ -74,9 +77,9 @@ class CaptionScorer:
             raise UserError(f"metrics.tokenizer={tokenizer!r}; expected ptb or whitespace; set it to ptb")
         if bootstrap_samples < 0:
             raise UserError(
-                f"metrics.bootstrap_samples={bootstrap_samples}; expected 0 for none, or more; set it to 1000"
+                f"metrics.bootstrap_samples={bootstrap_samples}; expected 0 or more; set it to 1000"
             )
-        self.tokenizer = TOKENIZERS[tokenizer]()
+        self.tokenize = TOKENIZERS[tokenizer]
         self.bootstrap_samples = bootstrap_samples
         self.seed = seed
         self.original = original
@@ -104,9 +107,12 @@ class CaptionScorer:
                 a caption is not a string.
         """
         _check(image_ids, candidates, references)
-        if intervals:
-            _warn_of_few(len(image_ids))
-        captions, texts = self._tokenize(candidates, references)
+        if intervals and len(image_ids) < FEW_IMAGES and "few" not in _warned:
+            _warned.add("few")
+            log.warning(FEW, len(image_ids), FEW_IMAGES)
+        captions = self.tokenize(candidates)  # as COCO does: candidates in one call, references in another
+        lines = iter(self.tokenize([text for texts in references for text in texts]))
+        texts = [[next(lines) for _ in image] for image in references]
         scores = coco_scores(captions, texts)
         if self.original:
             scores |= original_scores(candidates, references)
@@ -125,27 +131,6 @@ class CaptionScorer:
             [dict(zip(scores.per_image, row, strict=True)) for row in rows],
             skipped,
         )
-
-    def _tokenize(
-        self, candidates: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[list[str], list[list[str]]]:
-        """Tokenize as COCO does: all candidates in one call, all references in another."""
-        lines = iter(self.tokenizer.tokenize([text for texts in references for text in texts]))
-        return self.tokenizer.tokenize(candidates), [[next(lines) for _ in texts] for texts in references]
-
-
-def score(
-    image_ids: Sequence[str],
-    candidates: Sequence[str],
-    references: Sequence[Sequence[str]],
-    intervals: bool = True,
-) -> Scores:
-    """Score captions with `CaptionScorer()`: COCO's metrics without Java, 1000 bootstrap samples.
-
-    Raises:
-        UserError: see `CaptionScorer.score`.
-    """
-    return CaptionScorer().score(image_ids, candidates, references, intervals)
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -168,15 +153,3 @@ def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequ
             raise UserError(
                 f"image {image_id!r} has a caption or reference that is not a string; expected text"
             )
-
-
-def _warn_of_few(num_images: int) -> None:
-    """Warn once that CIDEr-D of so few images has little meaning."""
-    if num_images < FEW_IMAGES and "few" not in _warned:
-        _warned.add("few")
-        log.warning(
-            "CIDEr-D of %d images, under %d: its document frequencies come from the references of these images, "
-            "so it compares with scores on the same images only, and its intervals are wide",
-            num_images,
-            FEW_IMAGES,
-        )

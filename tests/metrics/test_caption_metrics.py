@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from src.metrics.scorer import score
+from src.metrics.scorer import CaptionScorer
 from src.utils.errors import UserError
 
 CAPTIONS = ["a dog runs.", "two cats"]
@@ -24,7 +24,7 @@ def test_is_an_evaluate_metric_and_gives_the_scores_of_the_scorer(metric):
 
     assert isinstance(metric, evaluate.Metric)
     scores = metric.compute(predictions=CAPTIONS, references=TEXTS)
-    corpus = score(["0", "1"], CAPTIONS, TEXTS, intervals=False).corpus
+    corpus = CaptionScorer().score(["0", "1"], CAPTIONS, TEXTS, intervals=False).corpus
     assert scores == corpus | {"n": 2, "references_per_image": 1.5, "tokenizer": "ptb"}
     assert metric.features.keys() == {"predictions", "references"}
 
@@ -57,6 +57,11 @@ def test_a_single_reference_needs_no_list(metric):
     assert metric.compute() == listed
 
 
+def test_iterators_are_lists(metric):
+    listed = metric.compute(predictions=CAPTIONS, references=TEXTS)
+    assert metric.compute(predictions=iter(CAPTIONS), references=(iter(texts) for texts in TEXTS)) == listed
+
+
 def test_lone_surrogates_are_no_characters(metric):
     clean = metric.compute(predictions=CAPTIONS, references=TEXTS)
     assert metric.compute(predictions=["a dog \ud83druns.", "two cats"], references=TEXTS) == clean
@@ -71,8 +76,8 @@ def test_intervals_on_request(metric):
     ("captions", "texts", "message"),
     [
         (["a"], [], "1 predictions and 0 references"),
-        (["a"], None, "1 predictions and no references"),
-        (None, [["a"]], "no predictions and 1 references"),
+        (["a"], None, "missing or no list"),
+        (None, [["a"]], "missing or no list"),
         ({"a": "a"}, [["a"]], "expected two equal lists"),
         ([], [], "no caption to score"),
         ([3], [["a"]], "not a string"),

@@ -3,11 +3,10 @@
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from src.metrics import java_scorers
-from src.metrics.java_scorers import JavaScorerFailed, meteor_of_counts, run, skip_reason, unavailable_reason
+from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason, unavailable_reason
 from src.utils.errors import UserError
 from tests.metrics.reference import needs_java
 
@@ -20,11 +19,11 @@ def ask_anew():
     unavailable_reason.cache_clear()
 
 
-def worker(monkeypatch, tmp_path, body):
-    """Run this instead of the real worker."""
-    path = tmp_path / "worker.py"
+def scorer(monkeypatch, tmp_path, body):
+    """Run this program instead of the real scorer."""
+    path = tmp_path / "scorer.py"
     path.write_text(f"import json, sys, time, subprocess\ntask = json.load(sys.stdin)\n{body}\n")
-    monkeypatch.setattr(java_scorers, "WORKER", path)
+    monkeypatch.setattr(java_scorers, "COMMAND", [sys.executable, str(path)])
 
 
 def test_no_java_is_the_reason(monkeypatch, tmp_path):
@@ -65,8 +64,8 @@ def test_another_setting_is_an_error():
 
 
 def test_captions_reach_the_scorer_on_one_line(monkeypatch, tmp_path):
-    answer = "{'corpus': 0.5, 'per_image': [len(t[0]) for t in task['candidates'].values()], 'counts': None}"
-    worker(
+    answer = "[0.5, [len(texts[0]) for texts in task['candidates'].values()]]"
+    scorer(
         monkeypatch, tmp_path, f"print('noise')\nassert chr(10) not in str(task)\nprint(json.dumps({answer}))"
     )
     scores = run("spice", ["a\nb", "a ||| b\r\n"], [["c\n"], ["d"]], timeout=60)
@@ -75,14 +74,14 @@ def test_captions_reach_the_scorer_on_one_line(monkeypatch, tmp_path):
 
 
 def test_an_unparsed_caption_counts_as_nothing(monkeypatch, tmp_path):
-    worker(monkeypatch, tmp_path, 'print(\'{"corpus": NaN, "per_image": [0.5, NaN], "counts": null}\')')
+    scorer(monkeypatch, tmp_path, "print('[NaN, [0.5, NaN]]')")
     assert run("spice", ["a", ""], [["a"], ["b"]], timeout=60).corpus["spice"] == 0.25
 
 
 def test_a_hanging_scorer_is_stopped_with_its_children(monkeypatch, tmp_path):
     beat = tmp_path / "beat"
     child = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
-    worker(monkeypatch, tmp_path, f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(600)")
+    scorer(monkeypatch, tmp_path, f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(600)")
     started = time.monotonic()
     with pytest.raises(JavaScorerFailed, match="no result within 2 seconds"):
         run("meteor", ["a"], [["a"]], timeout=2)
@@ -93,17 +92,9 @@ def test_a_hanging_scorer_is_stopped_with_its_children(monkeypatch, tmp_path):
 
 
 def test_a_scorer_that_breaks_off_tells_why(monkeypatch, tmp_path):
-    worker(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
+    scorer(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
     with pytest.raises(JavaScorerFailed, match="it failed: no memory left"):
         run("meteor", ["a"], [["a"]], timeout=60)
-
-
-def test_meteor_of_counts_by_hand():
-    # 4 words against 5, no function words, 3 exact matches in 2 chunks: P 3/4, R 3/5
-    counts = np.zeros((2, 23))
-    counts[0, [0, 1, 4, 5, 20, 21, 22]] = [4, 5, 3, 3, 2, 3, 3]
-    f_mean = 0.75 * 0.6 / (0.85 * 0.75 + 0.15 * 0.6)
-    assert meteor_of_counts(counts) == pytest.approx([f_mean * (1 - 0.6 * (2 / 3) ** 0.2), 0])
 
 
 @needs_java
@@ -120,17 +111,3 @@ def test_published_meteor(shared_data):
     scores = run("meteor", found, texts, timeout=600)
     assert scores.per_image["meteor"][2] == pytest.approx(single["expected"]["METEOR"], abs=1e-6)
     assert scores.per_image["meteor"][3:].tolist() == [1, 0]
-    counts, combine = scores.statistics["meteor"]
-    assert combine(counts) == pytest.approx(scores.per_image["meteor"])
-    assert combine(counts.sum(axis=0, keepdims=True))[0] == pytest.approx(scores.corpus["meteor"])
-    first = combine(counts[:2].sum(axis=0, keepdims=True))[0]
-    assert first == pytest.approx(vector["expected"]["METEOR"], abs=1e-6)
-
-
-def test_worker_is_run_by_this_python(monkeypatch, tmp_path):
-    worker(
-        monkeypatch,
-        tmp_path,
-        "print(json.dumps({'corpus': 0, 'per_image': [0], 'counts': None, 'exe': sys.executable}))",
-    )
-    assert java_scorers._run_worker("spice", "{}", 60)["exe"] == sys.executable

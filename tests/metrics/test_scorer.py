@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from src.metrics import scorer as scoring
 from src.metrics.java_scorers import JavaScorerFailed
-from src.metrics.scorer import CaptionScorer, score
+from src.metrics.scorer import CaptionScorer, Scores
 from src.utils.errors import UserError
 
 NAMES = {f"Bleu_{n}": f"bleu_{n}" for n in range(1, 5)} | {"ROUGE_L": "rouge_l", "CIDEr": "cider_d"}
@@ -20,6 +20,10 @@ IMAGES = {
     "2.jpg": ("Two men sit on a bench.", ["Two men are sitting on a bench.", "Men on a bench"]),
     "3.jpg": ("A child, smiling.", ["A small child smiles.", "The child is smiling at the camera."]),
 }
+
+
+def score(*captions, **settings) -> Scores:
+    return CaptionScorer().score(*captions, **settings)
 
 
 def images():
@@ -86,12 +90,11 @@ def test_per_image_scores_are_those_of_the_reference_scorers():
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    from src.metrics.ptb.tokenizer import PTBTokenizer
+    from src.metrics.ptb.tokenizer import ptb_tokenize
 
     ids, found, texts = images()
-    tokenize = PTBTokenizer().tokenize
-    wanted = {i: tokenize(own) for i, own in zip(ids, texts, strict=True)}
-    given = {i: [line] for i, line in zip(ids, tokenize(found), strict=True)}
+    wanted = {i: ptb_tokenize(own) for i, own in zip(ids, texts, strict=True)}
+    given = {i: [line] for i, line in zip(ids, ptb_tokenize(found), strict=True)}
     rows = score(ids, found, texts).per_image
     cider = Cider().compute_score(wanted, given)[1]
     rouge = Rouge().compute_score(wanted, given)[1]

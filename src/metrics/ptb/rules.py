@@ -1,6 +1,6 @@
 """Rules of the PTB tokenizer: what a token can look like, found by sending millions of texts through it.
 
-Rules are written on the shape of a text (`characters.SHAPES`): é stands for any letter beyond ASCII, MARK
+Rules are written on the shape of a text (`tokenizer.SHAPES`): é stands for any letter beyond ASCII, MARK
 for a mark, ٣ for a digit, § for a symbol. At each place that rule wins whose token and what must follow it
 are longest together; of equals, the first in the list. No rule repeats a repetition over the same characters,
 so none is slower than the square of the text it looks at.
@@ -128,109 +128,88 @@ def _rule(first: str, token: str, then: str = "", to: Normaliser = _same) -> Rul
     return Rule(re.compile(f"[{first}]"), re.compile(f"({token}){following}"), to)
 
 
-def _words() -> list[Rule]:
-    """Words, their clitics and negations, entities, links, names with an apostrophe."""
-    letter = rf"A-Za-zé{MARK}\xad&"
-    link = r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z"  # what a host without www. begins with, and W
-    split = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
-    return [
-        _rule(r" \t\xa0\u2003", f"{BLANK}+", to=_always("")),
-        _rule("<", TAG, to=lambda token: token.translate(NO_BREAK)),
-        _rule("&—", "&(?:MD|mdash|ndash);|—", to=_always("--")),
-        _rule("&", "(?i:&amp;)", to=_always("&")),
-        _rule("&", "&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);"),
-        _rule(letter, f"(?>{WORD})", CLITIC, _without_soft_hyphens),
-        _rule(r"A-Za-z\xad", r"[A-Za-z\xad]*?[A-MO-Za-mo-z]\xad*", NEGATION, _without_soft_hyphens),
-        _rule("cgwlCGWL", split, "(?i:not|na|ta|me)"),
-        _rule("'", "'[tT]", "(?i:is|was)"),
-        _rule(letter, WORD, to=_without_soft_hyphens),
-        _rule("hH", URL),
-        _rule(link, HOST),
-        _rule(link, HOST + PATH),
-        _rule("<&a-zA-Z0-9", EMAIL),
-        _rule("@＠#", rf"[@＠][a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+"),
-        _rule("A-HJ-XZn", f"[A-HJ-XZn]{ANY_QUOTE}{PLAIN_LETTER}{{2}}{PLAIN_LETTER}*"),
-        _rule("'’&", CLITIC, "[^A-Za-z]", _plain_quotes),
-        _rule("nN", NEGATION, "[^A-Za-z]", _plain_quotes),
-    ]
-
-
 CONTRACTED = (("can", "not"), ("gon", "na"), ("got", "ta"), ("wan", "na"), ("lem", "me"), ("gim", "me"))
 # Words that the tokenizer cuts in two; every other run of ASCII letters before a blank is one token.
 CUT_WORDS = frozenset(a + b for a, b in CONTRACTED)
-
-
-def _numbers_and_compounds() -> list[Rule]:
-    plain = "A-Za-zé0-9٣"
-    return [
-        _rule("0-9٣", DATE),
-        _rule(r"-+0-9٣.:,\xad\u066b", NUMBER, to=_without_soft_hyphens),
-        _rule("0-9٣", FRACTION, to=lambda token: token.translate(NO_BREAK)),
-        _rule("½", "½", to=SPELT.__getitem__),
-        _rule(plain, HYPHENATED),
-        _rule("A-Z", INITIALS, to=lambda token: re.sub("(?i)&amp;", "&", token)),
-        _rule("A-Za-z", TITLES),
-        _rule("A-Za-z", ENDINGS, r"[\s\S]{2}|\Z"),
-        _rule("acfnopACFNOP", NUMBERING, f"{BLANK_OR_END}?{DIGIT}"),
-        _rule("peEP", r"(?i:ph|ed)\.[dD]\.", r"[\s\S]{2}|\Z"),
-        _rule("A-Za-z0-9", SLASHED),
-        _rule("A-Za-z0-9", DOTTED_HYPHENATED, to=_without_soft_hyphens),
-    ]
-
-
-def _apostrophes_and_stops() -> list[Rule]:
-    """'em, '90s, ma'am, y'all; single letters, acronyms; words whose full stop stands before a comma."""
-    quote = "'`’‘&"
-    vowels = f"{PLAIN_LETTER}+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z]{PLAIN_LETTER}*"
-    stopped = (
-        (rf"A-Za-zé{MARK}\xad&", WORD),
-        ("A-Za-zé0-9٣", HYPHENATED),
-        ("A-Z", INITIALS),
-        ("A-Za-z0-9", DOTTED_HYPHENATED),
-    )
-    return [
-        _rule(quote, f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|[2-9]0[sS]|(?i:em|cause|till?))"),
-        _rule("A-Za-zé", vowels),
-        _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
-        _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),
-        _rule("oO", f"[oO]{ANY_QUOTE}[oO]"),
-        _rule("yY", f"[yY]{APOSTROPHE}", PLAIN_LETTER),
-        _rule("A-Za-z", "[A-Za-z]", SENTENCE_START),
-        _rule("A-Za-z", r"[A-Za-z](?:\.[A-Za-z])*\."),
-        _rule("A-Z$", r"[A-Z]*\$"),
-        _rule("€", "€", to=_always("$")),
-        _rule("¢£…", "[¢£…]", to=SPELT.__getitem__),
-        _rule("Cc", r"[Cc]\+\+"),
-        _rule("CFcf", "[CFcf]#"),
-        *(_rule(first, rf"(?:{word})\.", "[,;:、]", _without_soft_hyphens) for first, word in stopped),
-        _rule(rf"A-Za-zé{MARK}\xad0-9٣&", FILE, rf"{BLANK_OR_END}|[.?!,]"),
-        _rule(r"(+0-9", PHONE, to=lambda token: token.translate(BRACKETS)),
-    ]
-
-
-def _punctuation() -> list[Rule]:
-    return [
-        _rule("<>:;=", EYES_AND_MOUTH, "[^A-Za-z0-9]", lambda token: token.translate(PARENTHESES)),
-        _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=lambda token: token.translate(BRACKETS)),
-        _rule("-", "(?i:-[LR][RCS]B-)"),
-        _rule(r"()\[\]{}", r"[()\[\]{}]", to=lambda token: token.translate(BRACKETS)),
-        _rule(".", r"\.{3,5}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
-        _rule("-", "--{1,3}", to=_always("--")),
-        _rule("-", "-{5,}"),
-        _rule(r"!?_*#@\\", r"[!?]+|_+|\*+|#{2,}|@{2,}|(?:\\\*){1,3}"),
-        _rule(r".,;:\-+/#@", r"[.,;:\-+/#@]"),
-        _rule("'", "'", r"[A-Za-z][^ \t\xa0\n]", _always("`")),
-        _rule("'", "''?"),
-        _rule("'’&", CLITIC, to=_plain_quotes),
-        _rule('"', '"', r"[A-Za-z0-9$]", _always("``")),
-        _rule('"', '"', to=_always("''")),
-        _rule("`‘’“", "[`‘’“]{1,2}", to=lambda token: token.translate(QUOTES)),
-        _rule("&", "&(?:lt|gt|quot|apos|nbsp);", to=SPELT.__getitem__),
-        _rule("⁺²₂", "⁺?(?:²+|₂+)"),
-        _rule(r"§$%&*<=>\\^|~⁄⁺、＠", r"<<|>>|[§$%&*<=>\\^|~⁄⁺、＠]"),
-    ]
-
-
-def rules() -> list[Rule]:
-    """All rules, in the order in which equals are decided."""
-    return [*_words(), *_numbers_and_compounds(), *_apostrophes_and_stops(), *_punctuation()]
+SPLIT = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
+LETTER_START = rf"A-Za-zé{MARK}\xad&"
+LINK_START = r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z"  # what a host without www. begins with, and W
+PLAIN_START = "A-Za-zé0-9٣"
+VOWELS = f"{PLAIN_LETTER}+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z]{PLAIN_LETTER}*"
+STOPPED = (
+    (LETTER_START, WORD),
+    (PLAIN_START, HYPHENATED),
+    ("A-Z", INITIALS),
+    ("A-Za-z0-9", DOTTED_HYPHENATED),
+)
+# In the order in which equals are decided
+RULES = (
+    # Words, their clitics and negations, entities, links, names with an apostrophe
+    _rule(r" \t\xa0\u2003", f"{BLANK}+", to=_always("")),
+    _rule("<", TAG, to=lambda token: token.translate(NO_BREAK)),
+    _rule("&—", "&(?:MD|mdash|ndash);|—", to=_always("--")),
+    _rule("&", "(?i:&amp;)", to=_always("&")),
+    _rule("&", "&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);"),
+    _rule(LETTER_START, f"(?>{WORD})", CLITIC, _without_soft_hyphens),
+    _rule(r"A-Za-z\xad", r"[A-Za-z\xad]*?[A-MO-Za-mo-z]\xad*", NEGATION, _without_soft_hyphens),
+    _rule("cgwlCGWL", SPLIT, "(?i:not|na|ta|me)"),
+    _rule("'", "'[tT]", "(?i:is|was)"),
+    _rule(LETTER_START, WORD, to=_without_soft_hyphens),
+    _rule("hH", URL),
+    _rule(LINK_START, HOST),
+    _rule(LINK_START, HOST + PATH),
+    _rule("<&a-zA-Z0-9", EMAIL),
+    _rule("@＠#", rf"[@＠][a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+"),
+    _rule("A-HJ-XZn", f"[A-HJ-XZn]{ANY_QUOTE}{PLAIN_LETTER}{{2}}{PLAIN_LETTER}*"),
+    _rule("'’&", CLITIC, "[^A-Za-z]", _plain_quotes),
+    _rule("nN", NEGATION, "[^A-Za-z]", _plain_quotes),
+    # Numbers and compounds
+    _rule("0-9٣", DATE),
+    _rule(r"-+0-9٣.:,\xad\u066b", NUMBER, to=_without_soft_hyphens),
+    _rule("0-9٣", FRACTION, to=lambda token: token.translate(NO_BREAK)),
+    _rule("½", "½", to=SPELT.__getitem__),
+    _rule(PLAIN_START, HYPHENATED),
+    _rule("A-Z", INITIALS, to=lambda token: re.sub("(?i)&amp;", "&", token)),
+    _rule("A-Za-z", TITLES),
+    _rule("A-Za-z", ENDINGS, r"[\s\S]{2}|\Z"),
+    _rule("acfnopACFNOP", NUMBERING, f"{BLANK_OR_END}?{DIGIT}"),
+    _rule("peEP", r"(?i:ph|ed)\.[dD]\.", r"[\s\S]{2}|\Z"),
+    _rule("A-Za-z0-9", SLASHED),
+    _rule("A-Za-z0-9", DOTTED_HYPHENATED, to=_without_soft_hyphens),
+    # 'em, '90s, ma'am, y'all; single letters, acronyms; words whose full stop stands before a comma
+    _rule("'`’‘&", f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|[2-9]0[sS]|(?i:em|cause|till?))"),
+    _rule("A-Za-zé", VOWELS),
+    _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
+    _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),
+    _rule("oO", f"[oO]{ANY_QUOTE}[oO]"),
+    _rule("yY", f"[yY]{APOSTROPHE}", PLAIN_LETTER),
+    _rule("A-Za-z", "[A-Za-z]", SENTENCE_START),
+    _rule("A-Za-z", r"[A-Za-z](?:\.[A-Za-z])*\."),
+    _rule("A-Z$", r"[A-Z]*\$"),
+    _rule("€", "€", to=_always("$")),
+    _rule("¢£…", "[¢£…]", to=SPELT.__getitem__),
+    _rule("Cc", r"[Cc]\+\+"),
+    _rule("CFcf", "[CFcf]#"),
+    *(_rule(first, rf"(?:{word})\.", "[,;:、]", _without_soft_hyphens) for first, word in STOPPED),
+    _rule(rf"A-Za-zé{MARK}\xad0-9٣&", FILE, rf"{BLANK_OR_END}|[.?!,]"),
+    _rule(r"(+0-9", PHONE, to=lambda token: token.translate(BRACKETS)),
+    # Punctuation
+    _rule("<>:;=", EYES_AND_MOUTH, "[^A-Za-z0-9]", lambda token: token.translate(PARENTHESES)),
+    _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=lambda token: token.translate(BRACKETS)),
+    _rule("-", "(?i:-[LR][RCS]B-)"),
+    _rule(r"()\[\]{}", r"[()\[\]{}]", to=lambda token: token.translate(BRACKETS)),
+    _rule(".", r"\.{3,5}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
+    _rule("-", "--{1,3}", to=_always("--")),
+    _rule("-", "-{5,}"),
+    _rule(r"!?_*#@\\", r"[!?]+|_+|\*+|#{2,}|@{2,}|(?:\\\*){1,3}"),
+    _rule(r".,;:\-+/#@", r"[.,;:\-+/#@]"),
+    _rule("'", "'", r"[A-Za-z][^ \t\xa0\n]", _always("`")),
+    _rule("'", "''?"),
+    _rule("'’&", CLITIC, to=_plain_quotes),
+    _rule('"', '"', r"[A-Za-z0-9$]", _always("``")),
+    _rule('"', '"', to=_always("''")),
+    _rule("`‘’“", "[`‘’“]{1,2}", to=lambda token: token.translate(QUOTES)),
+    _rule("&", "&(?:lt|gt|quot|apos|nbsp);", to=SPELT.__getitem__),
+    _rule("⁺²₂", "⁺?(?:²+|₂+)"),
+    _rule(r"§$%&*<=>\\^|~⁄⁺、＠", r"<<|>>|[§$%&*<=>\\^|~⁄⁺、＠]"),
+)

@@ -1,56 +1,86 @@
 """The tokens that the COCO caption scores are made of, without Java.
 
 pycocoevalcap cuts captions with the Penn Treebank tokenizer of Stanford CoreNLP 3.4.1, a Java program, then
-drops punctuation. `PTBTokenizer` gives the same tokens.
+drops punctuation. `ptb_tokenize` gives the same tokens. Which characters count as letters, marks, digits and symbols
+was measured: every character up to U+1FFFF went through that tokenizer in 26 contexts and was grouped by what came
+out (`characters.txt`, ranges of code points), so that scores do not follow the Unicode version of the running Python.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from re import compile as pattern
 
-from src.metrics.ptb.characters import SHAPES
-from src.metrics.ptb.rules import CUT_WORDS, Rule, rules
+from src.metrics.ptb.rules import CUT_WORDS, RULES, Rule
 
 # COCO's filter. Brackets are in its list in capitals and arrive in small letters, so `-lrb-` stays a token.
-DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 LINE_BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x85\u2028\u2029", " "))
 PLAIN_WORD = pattern(r" *([A-Za-z]+)(?=[,;!?]?[ \n])")
 LONGEST_TOKEN = 500  # characters that a rule looks ahead; keeps the time linear in the length of a text
+# One character stands for its kind, so that rules can be read: é a letter, ̀  a mark, ٣ a digit, § a symbol.
+LETTER, MARK, DIGIT, SYMBOL, DROPPED = "é", "\u0300", "٣", "§", "\x01"
+ALIKE = {
+    "\u2003": "\u2000\u2001\u2002\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u3000",  # blanks
+    "\u2010": "\u058a\u2011",  # hyphens
+    "—": "\x96\x97–―",
+    "²": "¹³⁰⁴⁵⁶⁷⁸⁹",
+    "₂": "₀₁₃₄₅₆₇₈₉",
+    "⁺": "⁻₊₋",
+    "€": "\x80¤₠",
+    "½": "¼¾⅓⅔",
+    "’": "\x92",
+    "‘": "\x91‛",
+    "“": "\x93\x94”„‟‚‹›«»",
+    "\u066b": "\u066c",
+}
+THEMSELVES = "\xa0\xad¢£…⁄、＠" + "".join(ALIKE)
 
 
-class PTBTokenizer:
-    """Cuts captions as pycocoevalcap's `PTBTokenizer` does, all captions of one call together.
+def _ranges(table: str, kind: str) -> list[tuple[int, int, str]]:
+    """Parse `"NAME c0-d6 d8"` to [(0xc0, 0xd6, kind), (0xd8, 0xd8, kind)]."""
+    ends = (item.split("-") for item in table.split()[1:])
+    return [(int(first, 16), int((last or [first])[0], 16), kind) for first, *last in ends]
 
-    Together, because what follows a line can decide about its last token, there as here: "type A." before a
-    line that begins with "The " gives "type a", before others "type a.".
 
-    Line breaks inside a caption are blanks. (There only "\\n" is; others shift all later captions.)
+class ShapeTable(dict[int, str]):
+    """For `str.translate`: each character to the one that stands for its kind; text keeps its length.
+
+    `"Çà va?".translate(SHAPES)` is `"éé va?"`. Filled as characters are met.
     """
 
-    def tokenize(self, captions: Sequence[str]) -> list[str]:
-        """One string per caption: its tokens in small letters, joined by blanks; empty for an empty caption.
+    def __init__(self) -> None:
+        super().__init__((code, chr(code) if chr(code).isprintable() else DROPPED) for code in range(0x80))
+        self.update({ord(char): char for char in "\t\n" + THEMSELVES})
+        self.update({ord(char): kind for kind, chars in ALIKE.items() for char in chars})
+        tables = Path(__file__).with_name("characters.txt").read_text(encoding="ascii").split("\n\n")
+        kinds = zip(tables, (LETTER, MARK, DIGIT, SYMBOL), strict=True)
+        self._ranges = sorted(item for table, kind in kinds for item in _ranges(table, kind))
 
-        `PTBTokenizer().tokenize(["A man's dog (left) isn't 1.5 cm."])` is
-        `["a man 's dog -lrb- left -rrb- is n't 1.5 cm"]`.
-        """
-        text = "\n".join(_clean(caption) for caption in captions)
-        lines: list[list[str]] = [[] for _ in captions]
-        for line, token in _tokens(text, text.translate(SHAPES)):
-            if token:
-                lines[line].append(token)
-        return [_caption(tokens) for tokens in lines]
+    def __missing__(self, code: int) -> str:
+        first, last, kind = self._ranges[max(bisect_right(self._ranges, (code, 0x110000, "")) - 1, 0)]
+        self[code] = kind if first <= code <= last else DROPPED
+        return self[code]
 
 
-class WhitespaceTokenizer:
-    """For text that is tokenized already: nothing is changed."""
+SHAPES = ShapeTable()
 
-    def tokenize(self, captions: Sequence[str]) -> list[str]:
-        """The captions as they are.
 
-        The reference scorers cut them at any white space, but ROUGE-L at each single blank: there two blanks
-        hold an empty word between them. Published scores of such text count on it.
-        """
-        return list(captions)
+def ptb_tokenize(captions: Sequence[str]) -> list[str]:
+    """Return the tokens of each caption in small letters, joined by blanks, as pycocoevalcap's `PTBTokenizer` does.
+
+    `ptb_tokenize(["A man's dog (left) isn't 1.5 cm."])` is `["a man 's dog -lrb- left -rrb- is n't 1.5 cm"]`. All
+    captions of a call are cut together, since what follows a line can decide about its last token, there as here:
+    "type A." before a line that begins with "The " gives "type a", before others "type a.". Line breaks inside a
+    caption are blanks. (There only "\\n" is; others shift all later captions.)
+    """
+    text = "\n".join(_clean(caption) for caption in captions)
+    lines: list[list[str]] = [[] for _ in captions]
+    for line, token in _tokens(text, text.translate(SHAPES)):
+        if token:
+            lines[line].append(token)
+    return [_caption(tokens) for tokens in lines]
 
 
 def _clean(caption: str) -> str:
@@ -66,7 +96,7 @@ def _caption(tokens: list[str]) -> str:
     """Tokens of one line in small letters, without punctuation."""
     if tokens:
         tokens[-1] = tokens[-1].rstrip()  # a link may end in a no-break blank; the line loses it
-    text = " ".join(token for token in tokens if token not in DROPPED)
+    text = " ".join(token for token in tokens if token not in PUNCTUATION)
     if not text.isascii():
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.lower()
@@ -101,10 +131,5 @@ def _next(text: str, shape: str, position: int) -> tuple[int, str]:
 
 
 @cache
-def _rules() -> list[Rule]:
-    return rules()
-
-
-@cache
 def _rules_from(first: str) -> list[Rule]:
-    return [rule for rule in _rules() if rule.first.match(first)]
+    return [rule for rule in RULES if rule.first.match(first)]
