@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GPT2Config,
     PreTrainedTokenizerFast,
@@ -21,9 +21,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from src.demo.synthetic.medical_findings import report, sample_figure
-from src.demo.synthetic.scene import STYLES, sample_scene
-from src.demo.synthetic.scene_captions import describe_scene
+from src.demo.synthetic.medical import report, sample_figure
+from src.demo.synthetic.scenes import STYLES, describe_scene, sample_scene
 from src.utils.entry import parse_command, run_command
 
 HERE = Path(__file__).parent
@@ -40,14 +39,23 @@ WORD_WEIGHT = 40  # how often the tokenizer sees each word of the lists
 
 def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     """Write the untrained model, its image processor and its tokenizer; return the folder."""
-    folder = Path(folder)
-    tokenizer = train_tokenizer()
+    folder, tokenizer = Path(folder), train_tokenizer()
+    end = tokenizer.eos_token_id
+    encoder = ViTConfig(
+        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, hidden_size=WIDTH, intermediate_size=4 * WIDTH,
+        num_hidden_layers=BLOCKS, num_attention_heads=HEADS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    decoder = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=MAX_POSITIONS, n_embd=WIDTH, n_layer=BLOCKS, n_head=HEADS,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+    )  # fmt: skip
+    config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
     torch.manual_seed(seed)
-    model: Any = VisionEncoderDecoderModel(tiny_config(len(tokenizer), tokenizer.eos_token_id))
+    model: Any = VisionEncoderDecoderModel(config)
     # Embeddings stay frozen in fine-tuning and pretraining has few words: those of the others must be long
     # enough for the last block to point at them.
     torch.nn.init.normal_(model.decoder.get_input_embeddings().weight, std=EMBEDDING_STD)
-    end = tokenizer.eos_token_id
     model.generation_config.update(decoder_start_token_id=end, eos_token_id=end, pad_token_id=end)
     model.save_pretrained(folder)
     ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(folder)
@@ -55,42 +63,12 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_config(vocabulary: int, end: int) -> VisionEncoderDecoderConfig:
-    """Return the sizes of encoder and decoder; one token starts, ends and pads."""
-    encoder = ViTConfig(
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=HEADS,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    sizes: Any = {"vocab_size": vocabulary, "n_positions": MAX_POSITIONS, "n_embd": WIDTH, "n_layer": BLOCKS}
-    decoder = GPT2Config(**sizes, n_head=HEADS, **dropout, bos_token_id=end, eos_token_id=end)
-    config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
-    config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
-    return config
-
-
 def train_tokenizer() -> PreTrainedTokenizerFast:
     """Train a byte-level BPE: words of the synthetic datasets and the lists mostly whole, other text in pieces."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        min_frequency=2,
-        special_tokens=[END],
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    bpe.train_from_iterator(corpus(), trainer)
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(corpus(), VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False)
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=MAX_POSITIONS, **tokens)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, model_max_length=MAX_POSITIONS, **tokens)
 
 
 def corpus() -> list[str]:
@@ -112,8 +90,7 @@ def corpus() -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Parse `key=value` arguments and write the untrained folder."""
-    settings = parse_command(arguments, {"folder": "data/vit_gpt2_tiny_untrained", "seed": 0})
-    print(build_tiny(settings["folder"], settings["seed"]))
+    print(build_tiny(**parse_command(arguments, {"folder": "data/vit_gpt2_tiny_untrained", "seed": 0})))
 
 
 if __name__ == "__main__":

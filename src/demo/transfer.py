@@ -5,34 +5,35 @@
 Absolute paths become relative to the project's folder; what only resuming needs is dropped.
 """
 
-import csv
+import json
 import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
+import torch
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path("src/demo/flickr")
 REQUIRED = ("config_resolved.yaml", "metrics.json", "run.json", "predictions.csv", "checkpoints/best.ckpt")
-OPTIONAL = ("splits.csv", "skipped.csv", "attention.json", "losses.png")
 WITH_PATHS = ("config_resolved.yaml", "run.json")
-DROPPED_TAGS = re.compile(r"^gradients/|^_hparams_|text_summary")
-PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder
+OPTIONAL = ("splits.csv", "skipped.csv", "attention.json", "losses.png")
+DROPPED_TAGS = re.compile(r"^gradients/|^_hparams_|text_summary")  # large, or with paths
 
 
 def transfer(run_dir: str | Path, out: str | Path = OUT, images: int = 24) -> Path:
-    """Copy config, metrics, curves, TensorBoard events, predictions, trained weights and some test images.
+    """Copy config, metrics, curves, TensorBoard events, predictions, trained weights and the first test images.
 
-    run_dir: a finished run of `train.py`; out: the folder to make or replace, in the project's if relative;
-    images: how many test images come along, the first ones of predictions.csv.
-
-    Raises:
-        UserError: the run folder lacks a file, or `out` is a folder that is no run.
+    run_dir: a finished run of `train.py`; out: the folder to make or replace, in the project's if relative.
+    Raises UserError where the run folder lacks a file, or `out` is a folder that is no run.
     """
     run, target = Path(run_dir).resolve(), ROOT / out
     missing = [name for name in REQUIRED if not (run / name).is_file()]
@@ -50,9 +51,22 @@ def transfer(run_dir: str | Path, out: str | Path = OUT, images: int = 24) -> Pa
         folder = Path(temporary) / "run"
         for name in ("csv", "tensorboard", "checkpoints", "Images"):
             (folder / name).mkdir(parents=True)
-        _copy_texts(run, folder, target)
-        _copy_events(run / "tensorboard", folder / "tensorboard")
-        _copy_weights(run, folder, target)
+        for name in ("metrics.json", *OPTIONAL):
+            if (run / name).is_file():
+                shutil.copyfile(run / name, folder / name)
+        for name in WITH_PATHS:
+            text = _portable((run / name).read_text(encoding="utf-8"), run, target)
+            (folder / name).write_text(text, encoding="utf-8")
+        for path in (run / "csv").glob("**/metrics.csv"):
+            shutil.copyfile(path, folder / "csv" / "metrics.csv")
+        _copy_events(run / "tensorboard", folder / "tensorboard" / "events.out.tfevents.0.demo")
+        content = read_checkpoint(run / "checkpoints" / "best.ckpt")
+        kept = {
+            name: content[name]
+            for name in ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+        }
+        kept[METADATA_KEY] = json.loads(_portable(json.dumps(content[METADATA_KEY]), run, target))
+        torch.save(kept, folder / "checkpoints" / "best.ckpt")
         _copy_predictions(run, folder, target, images)
         if target.is_dir():
             shutil.rmtree(target)
@@ -60,35 +74,15 @@ def transfer(run_dir: str | Path, out: str | Path = OUT, images: int = 24) -> Pa
     return target
 
 
-def portable(value: Any, run: Path, target: Path) -> Any:
-    """Replace the folders of the run and of the project in all strings of `value`."""
-    if isinstance(value, dict):
-        return {key: portable(item, run, target) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [portable(item, run, target) for item in value]
-    if not isinstance(value, str):
-        return value
+def _portable(text: str, run: Path, target: Path) -> str:
+    """Replace the folders of the run and of the project."""
+    project = "${oc.env:PROJECT_ROOT}"
     inside = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
-    return value.replace(str(run), f"{PROJECT}/{inside}").replace(str(ROOT), PROJECT)
-
-
-def _copy_texts(run: Path, folder: Path, target: Path) -> None:
-    for name in ("metrics.json", *OPTIONAL):
-        if (run / name).is_file():
-            shutil.copyfile(run / name, folder / name)
-    for name in WITH_PATHS:
-        text = portable((run / name).read_text(encoding="utf-8"), run, target)
-        (folder / name).write_text(text, encoding="utf-8")
-    for path in (run / "csv").glob("**/metrics.csv"):
-        shutil.copyfile(path, folder / "csv" / "metrics.csv")
+    return text.replace(str(run), f"{project}/{inside}").replace(str(ROOT), project)
 
 
 def _copy_events(source: Path, out: Path) -> None:
-    """Copy all event files into one, without gradients (large) and settings (paths)."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    with (out / "events.out.tfevents.0.demo").open("wb") as file:
+    with out.open("wb") as file:
         writer = RecordWriter(file)
         for path in sorted(source.glob("**/events.out.tfevents.*")):
             for event in LegacyEventFileLoader(str(path)).Load():
@@ -100,42 +94,27 @@ def _copy_events(source: Path, out: Path) -> None:
         writer.flush()
 
 
-def _copy_weights(run: Path, folder: Path, target: Path) -> None:
-    """Copy the trained weights, their base and config, without the optimizer."""
-    import torch
-
-    from src.models.checkpoint import METADATA_KEY, read_checkpoint
-
-    content = read_checkpoint(run / "checkpoints" / "best.ckpt")
-    names = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
-    kept = {name: content[name] for name in names}
-    kept[METADATA_KEY] = portable(content[METADATA_KEY], run, target)
-    torch.save(kept, folder / "checkpoints" / "best.ckpt")
-
-
 def _copy_predictions(run: Path, folder: Path, target: Path, images: int) -> None:
     """Copy predictions.csv with paths relative to it; the first images are put beside it in `Images/`."""
-    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for index, row in enumerate(rows):
-        path = Path(row["path"])
+    rows = pd.read_csv(run / "predictions.csv", dtype=str, keep_default_na=False)
+    paths = []
+    for index, path in enumerate(map(Path, rows["path"])):
         if index < images and path.is_file():
             name = path.name if not (folder / "Images" / path.name).exists() else f"{index}_{path.name}"
             shutil.copyfile(path, folder / "Images" / name)
-            row["path"] = f"Images/{name}"
-        elif target.is_relative_to(ROOT):  # an image outside the project is of no use on another machine
+            paths.append(f"Images/{name}")
+        elif not target.is_relative_to(ROOT):
+            paths.append(str(path))
+        else:  # an image outside the project is of no use on another machine
             up = "../" * len(target.relative_to(ROOT).parts)
-            row["path"] = up + path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
-    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+            paths.append(up + path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else "")
+    rows.assign(path=paths).to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
 
 
 def main(arguments: list[str]) -> None:
     """Parse `key=value` arguments and transfer."""
     settings = parse_command(arguments, {"run_dir": None, "out": str(OUT), "images": 24})
-    folder = transfer(settings["run_dir"], settings["out"], settings["images"])
+    folder = transfer(**settings)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB")
 

@@ -19,11 +19,19 @@ from src.demo.synthetic.datamodules import (
     write_medical,
     write_scenes,
 )
-from src.demo.synthetic.medical_drawing import draw_figure
-from src.demo.synthetic.medical_findings import Subfigure, report
-from src.demo.synthetic.scene import KINDS, PEOPLE, PLACES, STYLES, TABLES, Scene, Thing, sample_scene
-from src.demo.synthetic.scene_captions import describe_scene
+from src.demo.synthetic.medical import Subfigure, draw_figure, report
 from src.demo.synthetic.scene_drawing import draw_scene
+from src.demo.synthetic.scenes import (
+    KINDS,
+    PEOPLE,
+    PLACES,
+    STYLES,
+    TABLES,
+    Scene,
+    Thing,
+    describe_scene,
+    sample_scene,
+)
 from src.utils.errors import UserError
 
 SIZE = 96

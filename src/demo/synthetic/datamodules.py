@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,9 @@ from PIL import Image
 
 from src.datamodule.flickr import FlickrDataModule
 from src.datamodule.medicat import MedicatDataModule
-from src.demo.synthetic.medical_drawing import draw_figure
-from src.demo.synthetic.medical_findings import report, sample_figure
-from src.demo.synthetic.scene import STYLES, sample_scene
-from src.demo.synthetic.scene_captions import describe_scene
+from src.demo.synthetic.medical import draw_figure, report, sample_figure
 from src.demo.synthetic.scene_drawing import draw_scene
+from src.demo.synthetic.scenes import STYLES, describe_scene, sample_scene
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
@@ -31,7 +30,6 @@ from src.utils.logging import get_logger
 log = get_logger(__name__)
 
 IMAGE_SIZE = 192  # pixels of the edge of an image or subfigure
-INDEX_NAME = "synthetic_medical.jsonl"
 LABELS = ("Figure {}. ", "Fig. {}. ", "FIGURE {}: ", "Fig {}. ", "")
 LICENSES = ("cc-by", "cc-by-nc", "cc-by-nc-nd", "cc0", None)
 MODES = ("L", "L", "L", "RGB", "RGBA", "LA", "P", "I;16")  # of the PNG files
@@ -55,19 +53,17 @@ class SyntheticFlickrDataModule(FlickrDataModule):
         **common: Any,
     ) -> None:
         super().__init__(data_dir, **common)
-        self.generation = (num_images, style, drawing_seed, image_size)
+        self.write = partial(
+            write_scenes, num_images=num_images, style=style, seed=drawing_seed, size=image_size
+        )
 
     def prepare_data(self) -> None:
         """Generate the dataset unless its folder exists."""
-        generate_once(Path(self.data_dir), lambda folder: write_scenes(folder, *self.generation))
+        generate_once(Path(self.data_dir), self.write)
 
 
 class SyntheticMedicalDataModule(MedicatDataModule):
-    """Synthetic medical figures in MedICaT's layout.
-
-    num_images, drawing_seed, image_size: see `write_medical`; the folder's name should hold them. common: the
-    arguments of `MedicatDataModule`.
-    """
+    """Synthetic medical figures in MedICaT's layout: as `SyntheticFlickrDataModule`, with `write_medical`."""
 
     def __init__(
         self,
@@ -78,11 +74,11 @@ class SyntheticMedicalDataModule(MedicatDataModule):
         **common: Any,
     ) -> None:
         super().__init__(data_dir, **common)
-        self.generation = (num_images, drawing_seed, image_size)
+        self.write = partial(write_medical, num_images=num_images, seed=drawing_seed, size=image_size)
 
     def prepare_data(self) -> None:
         """Generate the dataset unless its folder exists."""
-        generate_once(Path(self.data_dir), lambda folder: write_medical(folder, *self.generation))
+        generate_once(Path(self.data_dir), self.write)
 
 
 def generate_once(data_dir: Path, write: Callable[[Path], None]) -> None:
@@ -114,19 +110,15 @@ def generate_once(data_dir: Path, write: Callable[[Path], None]) -> None:
 def write_scenes(
     out: str | Path, num_images: int, style: str = "plain", seed: int = 0, size: int = IMAGE_SIZE
 ) -> None:
-    """Draw `num_images` scenes with five captions each into `out`: `Images/<style>_<i>.jpg` and `captions.txt`.
+    """Draw scenes with five captions each into `out`: `Images/<style>_<i>.jpg` and `captions.txt`.
 
     Scene i depends on style, seed, size and i alone: a larger dataset begins with the smaller one.
-
-    Raises:
-        UserError: an unknown style, or a number that is too small.
+    Raises UserError for an unknown style, or a number that is too small.
     """
     if style not in STYLES:
-        raise UserError(
-            f"datamodule.style={style!r}; expected plain or night; set datamodule.style={STYLES[0]}"
-        )
-    out = _make_folder(out, "Images", num_images, size)
-    with atomic_write(out / "captions.txt") as file:
+        raise UserError(f"datamodule.style={style!r}; expected plain or night; set datamodule.style=plain")
+    folder = _make_folder(Path(out) / "Images", num_images, size)
+    with atomic_write(Path(out) / "captions.txt") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", "caption"])
         for index in range(num_images):
@@ -134,37 +126,35 @@ def write_scenes(
             scene = sample_scene(rng, style)
             captions = describe_scene(scene, rng)
             name = f"{style}_{index:05d}.jpg"
-            draw_scene(scene, size, rng).save(out / "Images" / name, quality=90)
+            draw_scene(scene, size, rng).save(folder / name, quality=90)
             writer.writerows([name, caption] for caption in captions)
 
 
 def write_medical(out: str | Path, num_images: int, seed: int = 0, size: int = IMAGE_SIZE) -> None:
-    """Draw `num_images` figures of invented papers (1 to 4 figures each): `figures/` and a .jsonl index.
+    """Draw figures of invented papers (1 to 4 figures each) into `out`: `figures/` and a .jsonl index.
 
     A paper depends on seed, size and its number alone: a larger dataset begins with the smaller one.
-
-    Raises:
-        UserError: a number is too small.
+    Raises UserError for a number that is too small.
     """
-    out = _make_folder(out, "figures", num_images, size)
+    folder = _make_folder(Path(out) / "figures", num_images, size)
     done = paper = 0
-    with atomic_write(out / INDEX_NAME) as file:
+    with atomic_write(Path(out) / "synthetic_medical.jsonl") as file:
         while done < num_images:
             for record, image in _paper(seed, paper, size)[: num_images - done]:
-                image.save(out / "figures" / f"{record['pdf_hash']}_{record['fig_uri']}")
+                image.save(folder / f"{record['pdf_hash']}_{record['fig_uri']}")
                 file.write(json.dumps(record) + "\n")
                 done += 1
             paper += 1
 
 
-def _make_folder(out: str | Path, images: str, num_images: int, size: int) -> Path:
+def _make_folder(folder: Path, num_images: int, size: int) -> Path:
     if num_images < 1 or size < 16:
         raise UserError(
             f"datamodule.num_images={num_images} at {size} pixels; expected at least 1 image of 16 pixels; "
             "set datamodule.num_images=1000"
         )
-    (Path(out) / images).mkdir(parents=True, exist_ok=True)
-    return Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _paper(seed: int, number: int, size: int) -> list[tuple[dict[str, Any], Image.Image]]:

@@ -8,19 +8,23 @@ from typing import Any
 
 from PIL import Image, ImageColor, ImageDraw
 
-from src.demo.synthetic.scene import KINDS, PEOPLE, TABLES, Scene, Thing
+from src.demo.synthetic.scenes import KINDS, PEOPLE, TABLES, Scene, Thing
 
 Colour = tuple[int, ...]
 Point = tuple[float, float]
+Look = dict[str, Any]  # one of the tables `looks`
 
 OVERSAMPLING = 2
 EVENING = (72, 76, 122)  # 256ths of red, green and blue that remain in full evening light
 GLOWING = ("moon", "lamp")
 DAY_EDGES = (None, None, None, "#282830")  # outlines of plain scenes
 EVENING_EDGES = (None, "#e8eeff")
+PAPERS = ((250, 246, 236), (236, 242, 248), (240, 240, 240))
 HORIZON = 0.62  # where the ground begins, 0 top to 1 bottom
 SKIN = ("#f5d0b0", "#e0ac7c", "#a87048", "#68422c")
 HAIR = ("#342620", "#784e28", "#ce9e48", "#1e1c1e")
+HANDS = {"standing": "0.19 0.42", "holding": "0.27 0.62", "running": "0.27 0.62", "waving": "0.26 1.0"}
+OTHER_HANDS = {"standing": "-0.19 0.42", "running": "-0.27 0.56"}
 HELD_REACH = {"umbrella": 0.58, "balloon": 0.5}
 HALO = {"lamp": (0.93, 0.14), "moon": (0.5, 0.17), "sun": (0.5, 0.17), "fire": (0.5, 0.2)}  # height, radius
 
@@ -31,9 +35,7 @@ def draw_scene(scene: Scene, size: int, rng: random.Random) -> Image.Image:
     if scene.style == "plain":
         look["edge"] = rng.choice(EVENING_EDGES if scene.evening else DAY_EDGES)
     if scene.place == "paper":
-        image = Image.new(
-            "RGB", (pixels, pixels), rng.choice(((250, 246, 236), (236, 242, 248), (240, 240, 240)))
-        )
+        image = Image.new("RGB", (pixels, pixels), rng.choice(PAPERS))
     else:
         image = _background(scene, look, pixels, rng)
     things = sorted(scene.things, key=lambda thing: thing.base) + ([scene.sky] if scene.sky else [])
@@ -58,7 +60,7 @@ def shade(colour: str | Colour, factor: float) -> Colour:
 # Backgrounds
 
 
-def _background(scene: Scene, look: dict[str, Any], pixels: int, rng: random.Random) -> Image.Image:
+def _background(scene: Scene, look: Look, pixels: int, rng: random.Random) -> Image.Image:
     image = _gradient(pixels, pixels, *rng.choice(look["skies"]))
     draw = ImageDraw.Draw(image)
     horizon = round(HORIZON * pixels)
@@ -78,9 +80,7 @@ def _gradient(width: int, height: int, top: str, bottom: str) -> Image.Image:
     return Image.composite(Image.new("RGB", mask.size, bottom), Image.new("RGB", mask.size, top), mask)
 
 
-def _draw_far(
-    place: str, draw: ImageDraw.ImageDraw, look: dict[str, Any], pixels: int, rng: random.Random
-) -> None:
+def _draw_far(place: str, draw: ImageDraw.ImageDraw, look: Look, pixels: int, rng: random.Random) -> None:
     """Draw what stands at the horizon: hills, mountains, a row of houses, the sea, trees."""
     horizon, far = HORIZON * pixels, look["far"]
     if place in ("hills", "snow"):
@@ -113,7 +113,7 @@ def _draw_far(
             draw.ellipse(box, fill=shade(far, 0.8))
 
 
-def _draw_near(place: str, draw: ImageDraw.ImageDraw, look: dict[str, Any], pixels: int) -> None:
+def _draw_near(place: str, draw: ImageDraw.ImageDraw, look: Look, pixels: int) -> None:
     """Draw what lies on the ground: the road's marks, the shore of a lake, the foam of the sea."""
     ground, light, horizon = look["ground"], look["light"], HORIZON * pixels
     if place == "street":
@@ -162,10 +162,8 @@ class Pen:
 
     def shape(self, form: str, colour: str, *numbers: float) -> None:
         """Draw one row of the table of shapes in `scenes.yaml`."""
-        outline: dict[str, Any] = {
-            "outline": self.edge,
-            "width": max(self.pixels // 190, 1) if self.edge else 0,
-        }
+        width = max(self.pixels // 190, 1) if self.edge else 0
+        outline: dict[str, Any] = {"outline": self.edge, "width": width}
         scale, fill = self.thing.height * self.pixels, self.fill(colour)
         if form == "ellipse":
             (x, y), rx, ry = self.at(*numbers[:2]), numbers[2] * scale, numbers[3] * scale
@@ -205,37 +203,20 @@ def _star(numbers: Sequence[float]) -> list[Point]:
 def _draw_person(pen: Pen) -> None:
     """Draw a man, woman, boy or girl; women and girls in a dress, boys in shorts."""
     kind, pose, held = pen.thing.kind, pen.thing.pose, pen.thing.held
-    dress, running = kind in ("woman", "girl"), pose == "running"
-    stride = 0.2 if running else 0.07
-    leg = "skin" if dress or kind == "boy" else "dark"
-    for side in (-1, 1):
-        pen.shape("line", leg, 0.085, side * 0.04, 0.42, side * stride, 0.02)
-        pen.shape("line", "dark", 0.04, side * stride - 0.02, 0.015, side * stride + 0.05, 0.015)
+    dress, age = kind in ("woman", "girl"), "child" if kind in ("boy", "girl") else "adult"
+    tables, legs = TABLES["person_shapes"], "running" if pose == "running" else "standing"
+    arms = "holding" if held and pose == "standing" else pose
+    pen.shapes(tables[f"legs {legs}"].replace("LEG", "skin" if dress or kind == "boy" else "dark"))
     if kind == "boy":
-        pen.shape("box", "dark", -0.11, 0.26, 0.11, 0.44)
-    hand = (0.26, 1.0) if pose == "waving" else (0.27, 0.62) if running or held else (0.19, 0.42)
-    other = (-0.27, 0.56) if running else (-0.19, 0.42)
-    pen.shape("line", "skin", 0.06, 0.11, 0.73, *hand)
-    pen.shape("line", "skin", 0.06, -0.11, 0.73, *other)
+        pen.shapes(tables["shorts"])
+    pen.shapes(tables["arms"].replace("HAND", HANDS[arms]).replace("OTHER", OTHER_HANDS[legs]))
     if held:
-        pen.shapes(TABLES["held_shapes"][held].replace("HAND", f"{hand[0]} {hand[1]}"))
+        pen.shapes(TABLES["held_shapes"][held].replace("HAND", HANDS[arms]))
     pen.shapes(TABLES["held_shapes"]["dress" if dress else "shirt"])
-    _draw_head(replace(pen, edge=None), 0.13 if kind in ("boy", "girl") else 0.105, long_hair=dress)
+    replace(pen, edge=None).shapes(tables[f"{'long' if dress else 'short'} hair {age}"])
 
 
-def _draw_head(pen: Pen, radius: float, long_hair: bool) -> None:
-    middle = 0.74 + radius
-    if long_hair:
-        pen.shape("ellipse", "hair", 0, middle - 0.03, radius * 1.25, radius * 1.35)
-        pen.shape("ellipse", "skin", 0, middle - 0.02, radius * 0.85, radius * 0.9)
-    else:
-        pen.shape("ellipse", "hair", 0, middle + 0.03, radius * 1.02, radius * 1.0)
-        pen.shape("ellipse", "skin", 0, middle - 0.02, radius * 0.95, radius * 0.88)
-    for eye in (-0.35, 0.35):
-        pen.shape("ellipse", "#282222", eye * radius, middle, radius * 0.12, radius * 0.14)
-
-
-def _row(image: Image.Image, thing: Thing, look: dict[str, Any], rng: random.Random, shadow: bool) -> None:
+def _row(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shadow: bool) -> None:
     """Draw a thing, or its row of `count`; move it in where the edge of the image would cut it off."""
     kind = KINDS[thing.kind]
     gap = kind.get("gap", 0.56) * thing.height
@@ -248,9 +229,7 @@ def _row(image: Image.Image, thing: Thing, look: dict[str, Any], rng: random.Ran
         _draw_one(image, one, look, rng, shadow)
 
 
-def _draw_one(
-    image: Image.Image, thing: Thing, look: dict[str, Any], rng: random.Random, shadow: bool
-) -> None:
+def _draw_one(image: Image.Image, thing: Thing, look: Look, rng: random.Random, shadow: bool) -> None:
     if thing.kind in HALO or thing.held == "lantern":
         _draw_halo(image, thing, look["glow"])
     draw, palette, light = ImageDraw.Draw(image), look["palette"], look["light"]
@@ -284,8 +263,7 @@ def _draw_halo(image: Image.Image, thing: Thing, glow: str) -> None:
     u = 0.27 if thing.held == "lantern" else 0.0
     x = thing.x + (-u if thing.flip else u) * thing.height
     y = thing.base - lift * thing.height
-    left, top, right, bottom = (
-        round(edge * image.width) for edge in (x - radius, y - radius, x + radius, y + radius)
-    )
+    edges = (x - radius, y - radius, x + radius, y + radius)
+    left, top, right, bottom = (round(edge * image.width) for edge in edges)
     mask = Image.radial_gradient("L").resize((right - left, bottom - top))
     image.paste(glow, (left, top), mask.point(lambda value: max(0, 150 - value * 150 // 181)))

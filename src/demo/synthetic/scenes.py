@@ -1,6 +1,7 @@
-"""Sample the content of synthetic scenes before they are rendered or described: places, things, colours, sizes, poses.
+"""Sample synthetic scenes (places, things, colours, sizes, poses) and describe them; the tables are in `scenes.yaml`.
 
-The tables are in `scenes.yaml`.
+"plain" captions are school-book sentences. "night" captions are like Flickr's: present participles, commas
+within a sentence, a blank before every punctuation mark, other words for the same things.
 """
 
 import random
@@ -22,6 +23,14 @@ SHAPES_PROBABILITY = 0.08  # of a plain scene: bare shapes on paper
 EVENING_PROBABILITY = 0.35  # of a plain scene: evening light
 WITH_SIZE = ("car", "house", "tree", "boat", *SHAPES)
 IN_GROUPS = ("dog", "cat", "tree", "boy", "girl", "boat", "man", "woman")
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+RELATIONS = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
+NUMBERS = {2: "two", 3: "three"}
+PLURALS = {"man": "men", "woman": "women"}
+NO_COLOUR = ("bird", "fire", "lamp", "plane")
+RARE = 0.15  # how often a plain caption takes the night style's word, so that the tiny model has seen it
+ACTIONS = {"cat": "sitting", "car": "parked", "boat": "sailing", "fire": "burning"}
+WITH_ARTICLE = ("sun", "moon", "stars", "cloud")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ def _ground(rng: random.Random, style: str, place: str, x: float) -> Thing:
     if kind in WITH_SIZE and rng.random() < 0.5:
         size, scale = rng.choice((("small", 0.7), ("big", 1.3)))
     base = rng.uniform(0.84, 0.92) if kind != "boat" else rng.uniform(0.74, 0.8)
-    thing = _thing(rng, kind, x, base, scale, size, flips=True)
+    thing = _flip(rng, _thing(rng, kind, x, base, scale, size))
     if kind in IN_GROUPS and not size and rng.random() < 0.25:
         count = rng.choice((2, 3))
         return replace(thing, count=count, height=thing.height * (0.98 - 0.08 * count), pose=_pose(rng, kind))
@@ -97,17 +106,12 @@ def _ground(rng: random.Random, style: str, place: str, x: float) -> Thing:
     return replace(thing, held=held, held_colour=held_colour, pose="standing" if held else _pose(rng, kind))
 
 
-def _thing(
-    rng: random.Random,
-    kind: str,
-    x: float,
-    base: float,
-    scale: float = 1.0,
-    size: str = "",
-    flips: bool = False,
-) -> Thing:
-    colour, height = rng.choice(KINDS[kind]["colours"]), KINDS[kind]["height"] * scale
-    return Thing(kind, colour, x, base, height, size, flip=flips and rng.random() < 0.5)
+def _thing(rng: random.Random, kind: str, x: float, base: float, scale: float = 1.0, size: str = "") -> Thing:
+    return Thing(kind, rng.choice(KINDS[kind]["colours"]), x, base, KINDS[kind]["height"] * scale, size)
+
+
+def _flip(rng: random.Random, thing: Thing) -> Thing:
+    return replace(thing, flip=rng.random() < 0.5)
 
 
 def _pose(rng: random.Random, kind: str) -> str:
@@ -120,7 +124,7 @@ def _sky(rng: random.Random, style: str, evening: bool) -> Thing:
         kind = "moon"
     count = rng.choice((2, 3)) if kind == "bird" else 1
     base = rng.uniform(0.26, 0.32) if kind in ("balloon", "kite", "stars") else rng.uniform(0.2, 0.28)
-    return replace(_thing(rng, kind, rng.uniform(0.2, 0.8), base, flips=True), count=count)
+    return replace(_flip(rng, _thing(rng, kind, rng.uniform(0.2, 0.8), base)), count=count)
 
 
 def _shapes(rng: random.Random) -> Scene:
@@ -137,3 +141,72 @@ def _shape(rng: random.Random, x: float, base: float) -> Thing:
     kind = rng.choice(SHAPES)
     size, scale = rng.choice((("small", 0.65), ("", 1.0), ("big", 1.3)))
     return _thing(rng, kind, x, base, scale, size)
+
+
+def describe_scene(scene: Scene, rng: random.Random) -> list[str]:
+    """Return five captions, all from different templates; some mention what is in the sky."""
+    templates = TABLES["templates"][scene.style]
+    main = templates["shapes" if scene.place == "paper" else "two" if len(scene.things) == 2 else "one"]
+    chosen = rng.sample(templates["sky"], 2) if scene.sky else []
+    chosen += [rng.choice(templates["evening"])] if scene.evening else []
+    chosen += rng.sample(main, 5 - len(chosen))
+    rng.shuffle(chosen)
+    captions = [template.format_map(_slots(scene, rng)) for template in chosen]
+    return [caption[0].upper() + caption[1:] for caption in captions]
+
+
+def _slots(scene: Scene, rng: random.Random) -> dict[str, str]:
+    first, style = scene.things[0], scene.style
+    action = first.pose or ACTIONS.get(first.kind, "standing")
+    slots = {"first": noun_phrase(first, scene, rng), "is1": _be(first), "doing": _word(action, style, rng)}
+    slots |= {"beside": _word("next to", style, rng), "under": _word("under", style, rng)}
+    if scene.place != "paper":
+        slots["place"] = rng.choice(TABLES["places"][style][scene.place])
+    if scene.relation:
+        second = scene.things[1]
+        slots |= {"second": noun_phrase(second, scene, rng), "is2": _be(second)}
+        slots |= {"side": scene.relation, "other": OPPOSITE[scene.relation]}
+        slots |= {"relation": RELATIONS[scene.relation], "reverse": RELATIONS[OPPOSITE[scene.relation]]}
+    if scene.sky is not None:
+        slots |= {"sky": noun_phrase(scene.sky, scene, rng), "is_sky": _be(scene.sky)}
+    return slots
+
+
+def noun_phrase(thing: Thing, scene: Scene, rng: random.Random) -> str:
+    """Return "a big red car", "three girls in blue dresses"."""
+    style = scene.style
+    noun = _word(thing.kind, style, rng)
+    if thing.kind in WITH_ARTICLE:
+        return noun
+    if thing.kind in PEOPLE:
+        clothing = _word("dress" if thing.kind in ("woman", "girl") else "shirt", style, rng)
+        if thing.count > 1:
+            noun = PLURALS.get(noun, noun + "s")
+            return f"{NUMBERS[thing.count]} {noun} in {thing.colour} {_plural(clothing)}"
+        held = ""
+        if thing.held:
+            held = f" {_word('holding', style, rng)} {_article(f'{thing.held_colour} {thing.held}')}"
+        return f"a {noun} in {_article(f'{thing.colour} {clothing}')}{held}"
+    colour = "" if thing.kind in NO_COLOUR else f"{thing.colour} "
+    if thing.count > 1:
+        return f"{NUMBERS[thing.count]} {colour}{_plural(noun)}"
+    size = f"{_word(thing.size, style, rng)} " if thing.size else ""
+    return _article(f"{size}{colour}{noun}")
+
+
+def _word(key: str, style: str, rng: random.Random) -> str:
+    """Return the style's word for `key`; plain takes the other one now and then."""
+    plain, night = TABLES["words"].get(key, (key, key))
+    return night if style == "night" or rng.random() < RARE else plain
+
+
+def _be(thing: Thing) -> str:
+    return "are" if thing.count > 1 or thing.kind == "stars" else "is"
+
+
+def _plural(noun: str) -> str:
+    return noun[:-1] + "ies" if noun.endswith("y") else noun + ("es" if noun.endswith("ss") else "s")
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
