@@ -20,7 +20,7 @@ train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.dat
 	$(RUN) train.py $(ARGS)
 
 test: .venv/.captioner-dev  ## Run the tests, offline: make test ARGS="-k packing" runs some
-	$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),--cov $(SPREAD))
+	$(RUN) -m pytest -q $(if $(ARGS),$(ARGS),$(SPREAD))
 
 lint: .venv/.captioner-dev  ## Check format, style, spelling and types
 	$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m codespell_lib && $(RUN) -m mypy
