@@ -41,14 +41,17 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     """Write the untrained model, its image processor and its tokenizer; return the folder."""
     folder, tokenizer = Path(folder), train_tokenizer()
     end = tokenizer.eos_token_id
-    encoder = ViTConfig(
-        image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, hidden_size=WIDTH, intermediate_size=4 * WIDTH,
-        num_hidden_layers=BLOCKS, num_attention_heads=HEADS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    decoder = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=MAX_POSITIONS, n_embd=WIDTH, n_layer=BLOCKS, n_head=HEADS,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
+    image: Any = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "hidden_size": WIDTH}
+    image |= {"intermediate_size": 4 * WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
+    text: Any = {
+        "vocab_size": len(tokenizer),
+        "n_positions": MAX_POSITIONS,
+        "n_embd": WIDTH,
+        "n_layer": BLOCKS,
+    }
+    dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    encoder = ViTConfig(**image, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    decoder = GPT2Config(**text, **dropout, n_head=HEADS, bos_token_id=end, eos_token_id=end)
     config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = end
     torch.manual_seed(seed)

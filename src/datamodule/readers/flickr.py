@@ -43,17 +43,10 @@ def read_flickr(
     karpathy_json: str | Path | None = None,
     official_split: bool = True,
 ) -> CaptionTable:
-    """Read a Flickr folder: images in the order of the file; they are not opened.
+    """Read a Flickr folder: images in the order of the captions file; they are not opened.
 
-    Args:
-        data_dir: holds the captions file and the image folder.
-        captions_file: inside `data_dir` or absolute; None takes the first of CAPTIONS_FILES that exists, else
-            Karpathy's json.
-        images_dir: likewise; None takes the first of IMAGE_FOLDERS.
-        karpathy_json: Karpathy's json, for its official split; None takes the one in `data_dir`.
-        official_split: False ignores the json's split; else images that it does not name are in `excluded`.
-
-    Raises UserError where a folder or file is missing or unreadable, or the captions file has an unknown format.
+    The arguments are the keys of configs/datamodule/flickr.yaml. Images that the official split does not name are in
+    `excluded`. Raises UserError where a folder or file is missing, or the captions file has an unknown format.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     json_file = find_first("karpathy_json", karpathy_json, root, KARPATHY_FILES)

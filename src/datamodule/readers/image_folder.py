@@ -46,9 +46,7 @@ class ImageFolder:
         self.root, self._own_name = os.path.realpath(folder), folder.name.lower()
         self._paths: dict[str, str] = {}  # image id -> absolute path, links resolved
         self._group_of: dict[str, str] = {}  # target outside the folder -> id of the first link to it
-        self._near_ids: dict[
-            str, list[str]
-        ] = {}  # lower-case path or name, with and without extension -> ids
+        self._near_ids: dict[str, list[str]] = {}  # see `_index`
         self._near: dict[str, str] = {}  # name in the captions file -> id of the near match
         try:
             self._list("", (self.root,))
@@ -111,7 +109,7 @@ class ImageFolder:
         return ids[0]
 
     def _index(self) -> dict[str, list[str]]:
-        """Image ids by folded path ("sub/a.jpg", "sub/a") and by folded name ("//a.jpg", "//a"); made on first use."""
+        """Image ids by lower-case path ("sub/a.jpg", "sub/a") and name ("//a.jpg", "//a"); made on first use."""
         if not self._near_ids:
             for image_id in self._paths:
                 key = _fold(image_id)

@@ -14,7 +14,6 @@ from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find
 from src.utils.errors import UserError
 
 RELEASE = "s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
-FIGURE_FOLDERS = ("figures", "Figures")
 CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
 # A number, then a mark or a capital: "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. S1a -", "Figure 4 Axial CT".
 # "Figure 1 shows a cyst" is a sentence and stays.
@@ -46,41 +45,27 @@ def read_medicat(
     strip_labels: bool = True,
     min_words: int = 1,
 ) -> CaptionTable:
-    """Read a MedICaT folder: one image per figure in file order, one group per paper; figures are not opened.
+    """Read a MedICaT folder: one image per figure in file order, one group per paper (`pdf_hash`).
 
-    Args:
-        data_dir: holds the jsonl and the folder of figures.
-        captions_file: inside `data_dir` or absolute; None takes the release's file, else the only .jsonl.
-        images_dir: likewise; None takes figures/.
-        subcaptions_file: the release's subcaptions_public.jsonl. A figure with accepted subfigures there is
-            replaced by them: one image for each box, with its subcaption.
-        subfigures_only: exclude the figures that have none.
-        radiology_only, scope_only: rows whose field `radiology` or `scope` is true.
-        caption_fields: the first of these that holds text is the caption.
-        strip_labels: remove "Figure 1." and the like from the caption's start.
-        min_words: words that a caption must have.
-
+    The arguments are the keys of configs/datamodule/medicat.yaml. A figure with accepted subfigures in
+    `subcaptions_file` is replaced by them: one image for each box, with its subcaption.
     Raises UserError where a folder or file is missing or unreadable, or no row has the release's fields.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
-    if subfigures_only and subcaptions_file is None:
+    names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
+    index = find_first("captions_file", captions_file, root, (RELEASE, *names[:1]))
+    if index is None or (captions_file is None and len(names) > 1 and index.name != RELEASE):
         raise UserError(
-            "datamodule.subfigures_only=true without a file of subfigures; expected "
-            "datamodule.subcaptions_file=subcaptions_public.jsonl; set it, or subfigures_only=false"
+            f"datamodule.data_dir={printable(str(root))!r} has {len(names)} jsonl files ({printable(str(names))}); "
+            "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
         )
-    if isinstance(caption_fields, str) or min_words < 1:
-        raise UserError(
-            f"datamodule.caption_fields={caption_fields!r}, min_words={min_words}; expected a list of fields of the "
-            f"jsonl and at least 1 word; set datamodule.caption_fields=[{','.join(CAPTION_FIELDS)}]"
-        )
-    index = find_first("captions_file", captions_file, root, (RELEASE,)) or _find_only_jsonl(root)
-    folder = ImageFolder(root, images_dir, FIGURE_FOLDERS)
+    folder = ImageFolder(root, images_dir, ("figures", "Figures"))
     table = CaptionTable([], [], 0, Counter())
     subfigures: dict[str, list[Subfigure]] = {}
     if subcaptions_file is not None:
         subfigures = read_subfigures(find_path("subcaptions_file", subcaptions_file, root), table)
     required = [name for name, on in (("radiology", radiology_only), ("scope", scope_only)) if on]
-    fields = tuple(caption_fields)  # a list of OmegaConf is slow to walk 217,060 times
+    fields = [caption_fields] if isinstance(caption_fields, str) else list(caption_fields)
     seen, line = set[str](), 0
     for line, row in _read_rows(index, table):
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
@@ -115,17 +100,6 @@ def read_medicat(
         )
     folder.log_near_matches()
     return table
-
-
-def _find_only_jsonl(root: Path) -> Path:
-    files = [path for path in sorted(root.glob("*.jsonl")) if not path.name.startswith("subcaptions")]
-    if len(files) != 1:
-        found = ", ".join(path.name for path in files[:8]) or "none"
-        raise UserError(
-            f"datamodule.data_dir={printable(str(root))!r} has {len(files)} jsonl files ({printable(found)}); "
-            "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
-        )
-    return files[0]
 
 
 def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -7,7 +7,7 @@ that leave the folder (`..`, absolute), links and members of unexpected size are
 import json
 import re
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
@@ -50,11 +50,8 @@ def read_shards(
 ) -> CaptionTable:
     """Read a folder of tar shards: samples in their order; those without image or caption are in `skipped` (line 0).
 
-    Args:
-        data_dir: holds `*.tar`; or train/, val/ (validation/), test/ with `*.tar`, which then are the official split.
-        train_shards, val_shards, test_shards: glob patterns within `data_dir` ("train-*.tar") for the official split.
-
-    Raises UserError where there are no or compressed shards, or a shard is truncated or no tar file.
+    The arguments are the keys of configs/datamodule/webdataset.yaml; folders train/, val/ (validation/) and test/ are
+    an official split too. Raises UserError where there are no or compressed shards, or one is damaged.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     table = CaptionTable([], [], 0)
@@ -66,10 +63,8 @@ def read_shards(
             if error:
                 table.skipped.append(SkippedRow(0, image_id, error, str(path)))
             else:
-                location, span = str(path.resolve()), sample.span
-                table.images.append(
-                    CaptionedImage(image_id, location, captions, image_id, split=split, span=span)
-                )
+                image = CaptionedImage(image_id, str(path.resolve()), captions, image_id, split=split)
+                table.images.append(replace(image, span=sample.span))
         table.rows_read += len(samples)
         num_scattered = sum(sample.is_scattered for sample in samples.values())
         if num_scattered:

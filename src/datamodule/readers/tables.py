@@ -88,10 +88,9 @@ def _read_rows(path: Path) -> pd.DataFrame:
     rows["error"] = malformed.map({False: "", True: "malformed line"})
     if delimiter == ",":
         rows.loc[malformed & (texts.str.count('"') % 2 == 1), "error"] = "unclosed quote"
-        rows["caption"] = rows["caption"].map(_unquote)
-    return rows.assign(
-        name=rows["name"].str.strip().map(_unquote) if delimiter == "," else rows["name"].str.strip()
-    )
+    for column in ("name", "caption"):
+        rows[column] = rows[column].map(_unquote if delimiter == "," else str.strip)
+    return rows
 
 
 def _join_quoted(lines: dict[int, str]) -> None:
@@ -111,8 +110,8 @@ def _join_quoted(lines: dict[int, str]) -> None:
 
 
 def _unquote(cell: str) -> str:
-    inner = cell.strip()
-    return inner[1:-1].replace('""', '"') if re.fullmatch(QUOTED, inner) else cell
+    cell = cell.strip()
+    return cell[1:-1].replace('""', '"') if re.fullmatch(QUOTED, cell) else cell
 
 
 def _read_json(path: Path) -> pd.DataFrame:

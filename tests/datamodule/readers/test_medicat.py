@@ -97,12 +97,7 @@ def test_caption_fields_in_order_of_preference(tmp_path: Path) -> None:
     assert texts() == ["One two", "Three", "Three", "Four"]
     assert texts(strip_labels=False)[0] == "Figure 1. One two"
     assert texts(caption_fields=["s2orc_caption", "s2_caption"])[0] == "Three"
-
-
-@pytest.mark.parametrize("wrong", [{"caption_fields": "s2_caption"}, {"min_words": 0}])
-def test_settings_out_of_range(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"caption_fields=.*min_words="):
-        read_medicat(folder(tmp_path, row(NAMES[0])), **wrong)
+    assert texts(caption_fields="s2orc_caption")[0] == "Three"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +140,7 @@ def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
     (root / "subcaptions_public.jsonl").write_text("{}")
     assert len(read_medicat(root).images) == 1
     (root / "other.jsonl").write_text("{}")
-    with pytest.raises(UserError, match=r"2 jsonl files \(other\.jsonl, release\.jsonl\).*captions_file"):
+    with pytest.raises(UserError, match=r"2 jsonl files \(.*other\.jsonl.*release\.jsonl.*captions_file"):
         read_medicat(root)
     assert len(read_medicat(root, "release.jsonl", root / "figures").images) == 1
     (root / RELEASE).write_text(json.dumps(row(NAMES[2])))
@@ -155,7 +150,7 @@ def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data_dir='.*medicat' does not exist"):
         read_medicat(tmp_path / "medicat")
-    with pytest.raises(UserError, match=r"has 0 jsonl files \(none\)"):
+    with pytest.raises(UserError, match=r"has 0 jsonl files"):
         read_medicat(tmp_path)
     (tmp_path / "x.jsonl").write_text(json.dumps(row(NAMES[0])))
     with pytest.raises(UserError, match="has no image folder"):
@@ -290,8 +285,8 @@ def test_figures_with_subfigures_become_their_subfigures(tmp_path: Path) -> None
     only = read_medicat(root, subcaptions_file="subcaptions.jsonl", subfigures_only=True)
     assert list(captions(only)) == [f"{NAMES[1]}#1", f"{NAMES[1]}#2"]
     assert only.excluded == {"subfigures not accepted": 1, "no subfigures": 2}
-    with pytest.raises(UserError, match="subfigures_only=true without a file"):
-        read_medicat(root, subfigures_only=True)
+    with pytest.raises(UserError, match="excluded by settings: no subfigures 3"):
+        read_medicat(root, subfigures_only=True).check()
 
 
 def test_subfigures_obey_the_settings_and_the_index(tmp_path: Path) -> None:
