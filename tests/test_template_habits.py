@@ -1,6 +1,8 @@
 """Habits of lightning-hydra-template's users: a config composed outside the entries can be instantiated and run."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def composed_config(tmp_path, flickr_folder, tiny_checkpoint, monkeypatch):
             config.model.max_length = 6
             config.trainer.max_epochs = 1
             config.trainer.accelerator = "cpu"
-            config.extras.print_config = False
+            config.extras.print_config = config.extras.enforce_tags = False
             config.logger = None
         HydraConfig.instance().set_config(config)
         return config
@@ -51,18 +53,23 @@ def test_data_model_trainer_and_callbacks_are_instantiated_as_composed(composed_
     assert all(isinstance(instantiate(node), Callback) for node in config.callbacks.values())
 
 
-@pytest.mark.parametrize(
-    "limits", [{"fast_dev_run": True}, {"limit_train_batches": 0.01, "limit_val_batches": 0.01}]
-)
-def test_train_and_eval_run_on_a_composed_config(composed_config, tmp_path, limits):
+@pytest.mark.parametrize("limits", [{"fast_dev_run": True}, {"limit_train_batches": 0.01}])
+def test_train_and_eval_run_on_a_composed_config(composed_config, limits):
     config = composed_config("train")
     with open_dict(config):
         config.trainer.update(limits)
-    metrics = train(config)
-    assert metrics["train/loss"] > 0
-    if "fast_dev_run" in limits:
-        return
-    checkpoint = Path(config.paths.output_dir) / "checkpoints" / "last.ckpt"
-    assert checkpoint.is_file()
-    scored = composed_config("eval", f"ckpt_path={checkpoint}")
-    assert evaluate_checkpoint(scored)["test/loss"] > 0
+    assert train(config)["train/loss"] > 0
+    if "fast_dev_run" not in limits:
+        checkpoint = Path(config.paths.output_dir) / "checkpoints" / "last.ckpt"
+        assert evaluate_checkpoint(composed_config("eval", f"ckpt_path={checkpoint}"))["test/loss"] > 0
+
+
+@pytest.mark.slow
+def test_a_sweep_over_all_experiments_runs_without_any_downloaded_data(tmp_path):
+    small = ("+datamodule.num_images=20", "+datamodule.image_size=32", "test=false")
+    command = [sys.executable, "train.py", "-m", "experiment=glob(*)", "debug=fdr", *small]
+    command += [f"paths.data_dir={tmp_path}/data", f"paths.log_dir={tmp_path}/logs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    experiments = list((ROOT / "configs" / "experiment").glob("*.yaml"))
+    assert len(list(tmp_path.glob("logs/debug/multiruns/*/*/metrics.json"))) == len(experiments)

@@ -12,46 +12,78 @@ from pytorch_lightning import Callback
 from src.utils.errors import Stopped
 from tests.faults.tiny import Run, differences, with_dropout
 
+PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=1.0)
+SETTINGS = {
+    "plain": {},
+    "validated within": {"val_check_interval": 0.5},
+    "accumulating": {"accumulate_grad_batches": 2},
+    "plateau": {"scheduler": PLATEAU},
+}
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint, tmp_path_factory):
     return with_dropout(tiny_checkpoint, tmp_path_factory.mktemp("dropout"))
 
 
+@pytest.fixture(scope="module")
+def whole(checkpoint, flickr_folder, tmp_path_factory):
+    """Return a function that gives the unbroken run of some settings, its folder and the settings."""
+    done = {}
+
+    def run(name):
+        if name not in done:
+            folder, settings = tmp_path_factory.mktemp("runs") / "whole", {"max_epochs": 2} | SETTINGS[name]
+            done[name] = Run(checkpoint, flickr_folder, folder, **settings), folder, settings
+        return done[name]
+
+    return run
+
+
 def lost_or_changed(whole, resumed, step):
-    """What the resumed run logged otherwise than the unbroken one, or did not log."""
+    """Return what the resumed run logged otherwise than the unbroken one, or did not log."""
     one, other = whole.history.values, resumed.history.values
     changed = {place for place, value in other.items() if one.get(place) != value}
     return changed | {place for place in one if place[1] > step and place not in other}
 
 
-PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=1.0)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("plain", 2),  # in mid-epoch
+        ("plain", 4),  # the end of an epoch
+        ("validated within", 2),
+        ("accumulating", 1),
+        ("plateau", 3),
+        ("plateau", 4),
+    ],
+)
+def test_a_resumed_run_ends_like_an_unbroken_one(checkpoint, flickr_folder, tmp_path, whole, name, number):
+    unbroken, source, settings = whole(name)
+    folder = shutil.copytree(source, tmp_path / "moved" / "whole")  # a run folder that was moved
+    file = shutil.copy(folder / f"{number}.ckpt", folder / "last.ckpt")
+    resumed = Run(checkpoint, flickr_folder, folder, resume=file, **settings)
+    assert differences(unbroken.end(), resumed.end()) == []
+    step = torch.load(source / f"{number}.ckpt", weights_only=True)["global_step"]
+    assert lost_or_changed(unbroken, resumed, step) == set()
 
 
 @pytest.mark.parametrize(
-    ("settings", "files"),
+    ("name", "workaround"),
     [
-        (
-            {},
-            (2, 3, 4, 11),
-        ),  # mid-epoch, the step before a validation, an epoch's end, before the last validation
-        ({"val_check_interval": 0.5}, (1, 2, 3)),  # around a validation in mid-epoch
-        ({"accumulate_grad_batches": 2}, (1, 2, 3)),
-        ({"check_val_every_n_epoch": 2}, (3, 4)),
-        ({"scheduler": PLATEAU}, (2, 3, 4)),
+        ("plain", "src.models.vit_gpt2.load_loader_position"),
+        ("plateau", "src.callbacks.checkpointing.end_restart"),
     ],
-    ids=["plain", "validated within", "accumulating", "validated every other", "plateau"],
 )
-def test_a_resumed_run_ends_like_an_unbroken_one(checkpoint, flickr_folder, tmp_path, settings, files):
-    whole = Run(checkpoint, flickr_folder, tmp_path / "whole", **settings)
-    for number in files:
-        folder = tmp_path / str(number) / "whole"  # a run folder that was moved
-        shutil.copytree(tmp_path / "whole", folder)
-        file = shutil.copy(folder / f"{number}.ckpt", folder / "last.ckpt")
-        step = torch.load(file, weights_only=True)["global_step"]
-        resumed = Run(checkpoint, flickr_folder, folder, resume=file, **settings)
-        assert differences(whole.end(), resumed.end()) == [], f"{number}.ckpt, step {step}"
-        assert lost_or_changed(whole, resumed, step) == set(), f"{number}.ckpt, step {step}"
+def test_workarounds_of_lightning_are_still_needed(
+    checkpoint, flickr_folder, tmp_path, whole, monkeypatch, name, workaround
+):
+    unbroken, source, settings = whole(name)
+    monkeypatch.setattr(workaround, lambda trainer: None)
+    folder = shutil.copytree(source, tmp_path / "whole")
+    file = shutil.copy(folder / "2.ckpt", folder / "last.ckpt")
+    resumed = Run(checkpoint, flickr_folder, folder, resume=file, **settings)
+    assert differences(unbroken.end(), resumed.end()) != []
 
 
 def test_a_run_that_early_stopping_ended_does_not_train_on(checkpoint, flickr_folder, tmp_path):
@@ -63,7 +95,7 @@ def test_a_run_that_early_stopping_ended_does_not_train_on(checkpoint, flickr_fo
 
 
 class Signal(Callback):
-    """Sends this process a signal in a hook, once the run is at a step."""
+    """Send this process a signal in a hook, once the run is at a step."""
 
     def __init__(self, hook, step, number):
         self.step, self.number = step, number
@@ -75,27 +107,20 @@ class Signal(Callback):
             os.kill(os.getpid(), number)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals cannot be sent there")
 @pytest.mark.parametrize(
-    ("name", "hook", "step", "accumulate", "kept"),
+    ("name", "hook", "step", "settings", "kept"),
     [
-        ("SIGINT", "on_train_batch_start", 5, 1, 6),  # the current step ends
-        ("SIGTERM", "on_train_batch_start", 1, 3, 1),  # an epoch's last step, which a validation follows
-        (
-            "SIGUSR1",
-            "on_validation_batch_start",
-            4,
-            1,
-            3,
-        ),  # a validation is left; the step before it is repeated
-        ("SIGTERM", "on_validation_epoch_end", 4, 1, 4),  # too late to be left: the epoch ends
+        ("SIGINT", "on_train_batch_start", 5, "plain", 6),  # the current step ends
+        ("SIGTERM", "on_train_batch_start", 1, "accumulating", 1),
+        ("SIGUSR1", "on_validation_batch_start", 4, "plain", 3),  # left; the step before it is repeated
+        ("SIGTERM", "on_validation_epoch_end", 4, "plain", 4),  # too late to be left: the epoch ends
     ],
 )
 def test_a_signal_stops_after_a_whole_step_and_the_run_resumes(
-    checkpoint, flickr_folder, tmp_path, name, hook, step, accumulate, kept
+    checkpoint, flickr_folder, tmp_path, whole, name, hook, step, settings, kept
 ):
-    if not hasattr(signal, name) or os.name == "nt":
-        pytest.skip(f"{name} cannot be sent here")
-    number, settings = getattr(signal, name), {"accumulate_grad_batches": accumulate}
+    number, (unbroken, _, settings) = getattr(signal, name), whole(settings)
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=r"ckpt_path=.*last\.ckpt") as caught:
         Run(checkpoint, flickr_folder, tmp_path / "cut", more=(Signal(hook, step, number),), **settings)
@@ -104,5 +129,4 @@ def test_a_signal_stops_after_a_whole_step_and_the_run_resumes(
     last = tmp_path / "cut" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == kept
     resumed = Run(checkpoint, flickr_folder, tmp_path / "cut", last, **settings)
-    whole = Run(checkpoint, flickr_folder, tmp_path / "whole", **settings)
-    assert differences(whole.end(), resumed.end()) == []
+    assert differences(unbroken.end(), resumed.end()) == []

@@ -1,5 +1,6 @@
 """What a run of `eval.py` does: the numbers of the training run again, from a file and nothing else."""
 
+import os
 import shutil
 
 import pytest
@@ -41,22 +42,20 @@ def test_eval_leaves_the_files_of_a_run(again, finished):
     assert metrics["data/test_images"] == 4
 
 
-@pytest.mark.parametrize("named", ["file", "last"])
-def test_a_checkpoint_may_be_a_file_or_the_newest(finished, named, tmp_path):
+def test_last_is_the_newest_run(finished, tmp_path):
     """On two test images, without the base: quick, and other images than those of the run."""
-    file = finished.folder / "checkpoints" / "last.ckpt"
-    if named == "last":
-        newest = tmp_path / "logs" / "train" / "runs" / "2026-01-02_00-00-00"
-        shutil.copytree(finished.folder, newest)
-        shutil.copytree(finished.folder, newest.with_name("2025-01-02_00-00-00"))
-        (newest.with_name("2025-01-02_00-00-00") / "checkpoints" / "last.ckpt").write_bytes(b"an older one")
-    words = (
-        f"ckpt_path={file if named == 'file' else 'last'}",
-        "trainer.limit_test_batches=1",
-        "zero_shot=false",
+    newest = tmp_path / "logs" / "train" / "runs" / "2026-01-02_00-00-00"
+    older = newest.with_name("2026-01-03_00-00-00") / "checkpoints" / "last.ckpt"
+    shutil.copytree(finished.folder, newest)
+    shutil.copytree(finished.folder, older.parents[1])
+    os.utime(older, (1, 1))
+    (older.with_name("best.ckpt")).write_bytes(b"not this one")
+    run, words = (
+        tmp_path / "logs" / "eval" / "runs" / "a",
+        ("trainer.limit_test_batches=1", "zero_shot=false"),
     )
-    metrics = run_eval(tmp_path / "logs" / "eval" / "runs" / "a", *words, "datamodule.batch_size=2")
-    assert len(captions(tmp_path / "logs" / "eval" / "runs" / "a")) == 2
+    metrics = run_eval(run, "ckpt_path=last", *words, "datamodule.batch_size=2")
+    assert len(captions(run)) == 2
     assert not [name for name in metrics if name.startswith("zero_shot/")]
 
 
@@ -90,6 +89,8 @@ def trained():
 def test_data_model_seed_and_precision_are_those_of_training(tmp_path, trained):
     with job(tmp_path, name="eval") as config:
         merged = with_training_config(config, trained)
+        fp16 = with_training_config(config, trained | {"trainer": {"precision": "16-mixed"}})
+    assert fp16.trainer.precision is None  # fp16 stays with its GPU
     assert OmegaConf.to_container(merged.datamodule) == trained["datamodule"]
     assert OmegaConf.to_container(merged.model) == trained["model"]
     assert (merged.seed, merged.trainer.precision, merged.task_name) == (5, "32-true", "eval")
@@ -105,18 +106,11 @@ def test_the_command_line_has_the_last_word(tmp_path, trained):
     assert OmegaConf.to_container(merged.datamodule) == {"data_dir": "there", "batch_size": 4}
 
 
-def test_half_precision_of_a_gpu_is_left_there(tmp_path, trained):
-    with job(tmp_path, name="eval") as config:
-        merged = with_training_config(config, trained | {"trainer": {"precision": "16-mixed"}})
-    assert merged.trainer.precision is None
-
-
 def test_a_predictions_file_is_scored_again_without_a_model(finished, tmp_path, monkeypatch):
     def no_model(*args):
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("src.tasks.eval.build_model", no_model)
-    monkeypatch.setattr("src.tasks.eval.build_data", no_model)
+    monkeypatch.setattr("src.tasks.eval.build", no_model)
     metrics = run_eval(tmp_path / "eval", f"predictions={finished.folder / 'predictions.csv'}")
     expected = {name: value for name, value in scores(finished.metrics).items() if not name.endswith("/loss")}
     assert metrics == pytest.approx(expected, abs=1e-12)

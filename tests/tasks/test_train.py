@@ -41,6 +41,10 @@ def test_the_run_folder_is_complete(finished):
     assert list((finished.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert not [name for name in names if name.endswith(".tmp")]
     assert json.loads((finished.folder / "run.json").read_text())["status"] == "finished"
+    text = (finished.folder / "config_resolved.yaml").read_text()
+    assert "${" not in text
+    checkpoint = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint[METADATA_KEY]["config"] == OmegaConf.to_container(OmegaConf.create(text))
     report = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert all(row.image_id in report for row in read_predictions(finished.folder / "predictions.csv"))
 
@@ -76,15 +80,6 @@ def test_every_image_is_in_one_split_and_each_test_image_has_a_prediction(finish
     assert header == ["line,image_id,reason,detail"]
 
 
-def test_the_config_that_is_kept_is_resolved_and_is_that_of_the_checkpoint(finished):
-    text = (finished.folder / "config_resolved.yaml").read_text()
-    assert "${" not in text
-    kept = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY][
-        "config"
-    ]
-    assert kept == OmegaConf.to_container(OmegaConf.create(text))
-
-
 def test_the_checkpoint_holds_what_trains_by_the_names_of_save_pretrained(finished, tiny_checkpoint):
     saved = saved_weights(finished.folder / "checkpoints" / "best.ckpt")
     with safe_open(tiny_checkpoint / "model.safetensors", "pt") as file:
@@ -95,12 +90,12 @@ def test_the_checkpoint_holds_what_trains_by_the_names_of_save_pretrained(finish
     assert {name: list(weight.shape) for name, weight in saved.items()} == shapes
 
 
-def test_prepacks_stay_and_every_weight_that_trains_moves(finished):
+def test_every_trained_weight_is_updated_and_no_other(finished):
     before, after, trained = (finished.seen[name] for name in ("before", "after", "trained"))
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved <= trained
+    updated = {name for name in before if not torch.equal(before[name], after[name])}
+    assert updated <= trained
     # Softmax does not change when all keys move alike: a key bias has no gradient but rounding.
-    assert all(name.endswith("k_proj.bias") or ".key.bias" in name for name in trained - moved)
+    assert all(name.endswith("k_proj.bias") or ".key.bias" in name for name in trained - updated)
 
 
 def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folder, tmp_path):
@@ -140,15 +135,7 @@ def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(
     ("changed", "message"),
     [
         ("model.optimizer.lr=0.5", r"model.optimizer.lr=0.5; expected 0.01 as in .*config_resolved.yaml"),
-        (
-            "model.optimizer._target_=torch.optim.SGD",
-            r"model.optimizer._target_=torch.optim.SGD; expected torch",
-        ),
-        ("datamodule.split_seed=4", "datamodule.split_seed=4; expected 3"),
-        (
-            "datamodule.data_dir=OTHER",
-            "the images or their splits differ from the run that ckpt_path resumes",
-        ),
+        ("datamodule.data_dir=OTHER", "the images or their splits differ"),
     ],
 )
 def test_settings_that_a_resumed_run_would_ignore_are_refused(
@@ -171,35 +158,31 @@ def test_settings_that_a_resumed_run_would_ignore_are_refused(
     "settings",
     [
         ("callbacks.model_checkpoint.save_top_k=3",),
-        ("callbacks.model_checkpoint.save_top_k=-1",),
-        ("callbacks.model_checkpoint.save_top_k=3", "callbacks.model_checkpoint.filename='{epoch}'"),
-        ("callbacks.model_checkpoint.dirpath=ELSEWHERE",),
+        ("callbacks.model_checkpoint.dirpath=ELSEWHERE", "callbacks.model_checkpoint.filename='{epoch}'"),
     ],
 )
-def test_best_ckpt_is_the_best_epoch_whatever_the_callbacks_names(
+def test_best_ckpt_is_of_the_lowest_loss_whatever_its_name_and_the_sanity_check_is_not_counted(
     tiny_checkpoint, flickr_folder, tmp_path, settings
 ):
-    """With a rate so high that the first epoch is the best."""
+    """With a rate so high that every epoch is worse than the base and the second worse than the first."""
     settings = [one.replace("ELSEWHERE", str(tmp_path / "elsewhere")) for one in settings]
-    rate = (
-        "model.train=full",
-        "model.optimizer.lr=1",
-        "model.lr_scheduler=null",
-        "trainer.max_epochs=2",
-        "test=false",
+    rate = ("model.train=full", "model.optimizer.lr=1", "model.lr_scheduler=null", "trainer.max_epochs=2")
+    limits = ("trainer.limit_train_batches=1", "trainer.num_sanity_val_steps=-1", "test=false", "logger=csv")
+    run = tmp_path / "run"
+    metrics = run_train(run, tiny_checkpoint, flickr_folder, *rate, *limits, PROBE, *settings)
+    first, second = validations(run)
+    assert Probe.seen["sanity"] < first < second
+    assert metrics["val/loss_best"] == pytest.approx(first)
+    best, last = (
+        torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")
     )
-    limits = ("trainer.limit_train_batches=1", "logger=csv")
-    run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, *rate, *limits, *settings)
-    first, second = validations(tmp_path / "run")
-    assert first < second
-    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert (best["epoch"], best["global_step"]) == (0, 1)
+    assert (best["epoch"], best["global_step"], last["epoch"]) == (0, 1, 1)
 
 
-@pytest.mark.parametrize("setting", ["datamodule.split_ratios=[0.8,0.2,0]", "trainer.limit_test_batches=0"])
-def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder, tmp_path, caplog, setting):
+def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder, tmp_path, caplog):
     caplog.set_level("INFO")
-    metrics = run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, "trainer.max_steps=1", setting)
+    settings = ("trainer.max_steps=1", "datamodule.split_ratios=[0.8,0.2,0]")
+    metrics = run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, *settings)
     assert "val/loss" in metrics
     assert not [name for name in metrics if name.startswith("test/")]
     assert "the test is skipped" in caplog.text
@@ -211,7 +194,7 @@ def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder
     found = []
     for number, seed in enumerate((0, 0, 7)):
         torch.manual_seed(100 + number)
-        words = (f"seed={seed}", "model.train=lora", "test=false", "~logger")
+        words = (f"seed={seed}", "model.train=lora", "test=false", "~logger", "trainer.max_steps=1")
         run_train(tmp_path / f"run{number}", tiny_checkpoint, flickr_folder, *words)
         found.append(saved_weights(tmp_path / f"run{number}" / "checkpoints" / "best.ckpt"))
     assert same(found[0], found[1])
@@ -221,23 +204,8 @@ def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder
     assert not {"csv", "tensorboard", "losses.png"} & left
 
 
-def test_the_best_checkpoint_is_of_the_lowest_loss_and_the_sanity_check_is_not_counted(
-    tiny_checkpoint, flickr_folder, tmp_path
-):
-    """A rate so high that every epoch is worse than the base and the second worse than the first."""
-    words = ("model.train=full", "model.optimizer.lr=1", "model.lr_scheduler=null", "trainer.max_epochs=2")
-    limits = ("trainer.limit_train_batches=1", "trainer.num_sanity_val_steps=-1", "test=false")
-    run = tmp_path / "run"
-    metrics = run_train(run, tiny_checkpoint, flickr_folder, *words, *limits, PROBE)
-    first, second = validations(run)
-    assert Probe.seen["sanity"] < first < second
-    assert metrics["val/loss_best"] == pytest.approx(first)
-    epochs = {name: torch.load(run / "checkpoints" / name, weights_only=True)["epoch"]
-              for name in ("best.ckpt", "last.ckpt")}  # fmt: skip
-    assert epochs == {"best.ckpt": 0, "last.ckpt": 1}
-
-
-def test_eight_samples_are_learned_by_heart(root, tmp_path):
+@pytest.mark.slow
+def test_eight_samples_overfit(root, tmp_path):
     """The loss falls to nearly nothing, and the model generates the captions of the same images."""
     write_scenes(tmp_path / "scenes", 8, "night", size=64)
     images_folder = same_images_in_all_splits(tmp_path / "scenes", tmp_path / "thrice")
@@ -270,8 +238,9 @@ def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
     assert logging_config.loggers.matplotlib.level == "INFO"
 
 
-def test_resuming_prints_no_warning_of_a_changed_folder(tiny_checkpoint, flickr_folder, tmp_path, recwarn):
-    first = tmp_path / "logs" / "train" / "runs" / "one"
-    run_train(first, tiny_checkpoint, flickr_folder)
-    run_train(tmp_path / "two", tiny_checkpoint, flickr_folder, f"ckpt_path={first}/checkpoints/best.ckpt")
+def test_resuming_prints_no_warning_of_a_changed_folder(
+    finished, tiny_checkpoint, flickr_folder, tmp_path, recwarn
+):
+    best = f"ckpt_path={finished.folder}/checkpoints/best.ckpt"
+    run_train(tmp_path / "two", tiny_checkpoint, flickr_folder, *MAIN, best, "test=false")
     assert not [warning for warning in recwarn if "dirpath has changed" in str(warning.message)]

@@ -1,5 +1,6 @@
 """Files that are whole or not there, also when the writer is killed."""
 
+import json
 import os
 import signal
 import stat
@@ -9,22 +10,33 @@ import sys
 import pytest
 
 from src.utils import files
-from src.utils.files import atomic_write
+from src.utils.errors import UserError
+from src.utils.files import atomic_write, write_json
 
 
-@pytest.fixture(params=["without a name", "with a temporary name"])
+@pytest.fixture(params=["without a name", "with a temporary name", "refused by the file system"])
 def kind(request, monkeypatch):
-    """Both ways of writing: Linux's files without a name, and what is left elsewhere."""
+    """All ways of writing: Linux's files without a name, and what is left elsewhere."""
     if request.param == "with a temporary name":
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-    return request.param
+    opened = os.open
+
+    def refuse(path, flags, *arguments):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return opened(path, flags, *arguments)
+
+    if request.param == "refused by the file system":
+        if not hasattr(os, "O_TMPFILE"):
+            pytest.skip("no system with nameless files")
+        monkeypatch.setattr(files.os, "open", refuse)
 
 
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_file_is_made_with_its_folder(tmp_path, kind):
+def test_a_file_is_written_with_its_folder(tmp_path, kind):
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as file:
         file.write("ä\n")
@@ -54,25 +66,18 @@ def test_an_error_leaves_the_earlier_file_alone(tmp_path, kind, error):
     assert names(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no system with nameless files")
-def test_a_file_system_without_nameless_files_is_served(tmp_path, monkeypatch):
-    opened = os.open
-
-    def refuse(path, flags, *arguments):
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(95, "Operation not supported")
-        return opened(path, flags, *arguments)
-
-    monkeypatch.setattr(files.os, "open", refuse)
-    with atomic_write(tmp_path / "a") as file:
-        file.write("x")
-    assert (tmp_path / "a").read_text() == "x"
-
-
-def test_a_folder_that_cannot_be_is_told(tmp_path):
+def test_a_folder_that_cannot_be_is_an_error(tmp_path):
     (tmp_path / "a").write_text("a file")
     with pytest.raises(OSError, match="a"), atomic_write(tmp_path / "a" / "b"):
         pass
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+    write_json(tmp_path / "metrics.json", {"test/loss": 1.5})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_json(tmp_path / "folder.json", {})
 
 
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="killed writers leave a temporary file here")
