@@ -13,7 +13,7 @@ help:  ## Print this help
 setup: .venv/.captioner  ## Make .venv and install what the lock names: make setup EXTRAS="app onnx" adds these
 	$(if $(EXTRAS),$(PYTHON) scripts/install.py --only main $(foreach extra,$(EXTRAS),--extras $(extra)),@:)
 
-demo: .venv/.captioner  ## Fine-tune the shipped tiny model on drawn pictures: a minute or two, no download
+demo: .venv/.captioner  ## Fine-tune the shipped tiny model on synthetic images: a minute or two, no download
 	$(RUN) train.py experiment=demo $(ARGS)
 
 train: .venv/.captioner  ## Fine-tune on Flickr: make train ARGS="datamodule.data_dir=FOLDER"
