@@ -19,7 +19,7 @@ from transformers import ViTImageProcessor
 from benchmarks import common
 from src.datamodule.images.decode import load_image
 from src.demo.synthetic.datamodules import write_scenes
-from src.models.kernels.memory import tune_malloc
+from src.models.kernels.linear import tune_malloc
 
 BASELINE = "processor"
 METHODS = (BASELINE, "ours_no_threads", "ours")

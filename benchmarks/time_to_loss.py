@@ -114,7 +114,7 @@ class Comparison:
         for name, weight in own.items():
             weight.copy_(weights[name])
         with torch.autocast("cpu", enabled=False):
-            sums = [self.module.sum_nll_and_num_tokens(batch) for batch in self.batches]
+            sums = [self.module.captioner(batch) for batch in self.batches]
         return float(sum(nll for nll, _ in sums) / sum(tokens for _, tokens in sums))
 
     def run(self, method: str, seed: int) -> list[Point]:

@@ -55,7 +55,7 @@ class Ours:
         """Return nats per token of the first images, without dropout."""
         self.module.eval()
         with torch.no_grad(), common.autocast(method):
-            nll, tokens = self.module.sum_nll_and_num_tokens(self.batch(method))
+            nll, tokens = self.module.captioner(self.batch(method))
         return float(nll / tokens)
 
     def batch(self, method: str) -> Any:
@@ -84,7 +84,7 @@ class Ours:
 
         def step() -> None:
             with common.autocast(method):
-                nll, tokens = self.module.sum_nll_and_num_tokens(batch)
+                nll, tokens = self.module.captioner(batch)
             (nll / tokens).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()

@@ -25,7 +25,7 @@ from src.models.attention_maps import WordAttention, visible_crop, word_attentio
 from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
-from src.models.kernels.memory import tune_malloc
+from src.models.kernels.linear import tune_malloc
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
 from src.utils.hardware import choose_precision

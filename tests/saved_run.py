@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ def save_run(folder: Path, checkpoint: Path | str, seed: int = 1, **model: Any) 
         "trainer": {"max_epochs": 3},
     }  # fmt: skip
     content: dict[str, Any] = {"epoch": 2, "global_step": 6}
+    module.trainer = SimpleNamespace(world_size=1)
     module.on_save_checkpoint(content)
+    module.trainer = None
     assert content[METADATA_KEY]["base"]
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(content, folder / "checkpoints" / "best.ckpt")

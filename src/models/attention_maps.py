@@ -6,12 +6,12 @@ B images, T tokens, P patches, D width, W words of a caption, h x w the grid of 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig, VisionEncoderDecoderModel
+from transformers import VisionEncoderDecoderModel
 
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
@@ -48,33 +48,28 @@ def word_attention(
     The model is in eval mode. encoder_states: (B,P,De), the encoder's last hidden states; captions: B.
     Returns None where the encoder's states are no square grid of patches, or the decoder gives no attention.
     """
-    side = grid_side(encoder_states.shape[1])
-    if side is None or not _is_square(model.encoder.config):
-        return None
+    side = grid_side(encoder_states.shape[1], model.encoder.config)
     tokens = [processor.encode_caption(caption) for caption in captions]
-    attention = cross_attention(model, processor, encoder_states, tokens)  # (B,T,P)
-    if attention is None:
+    attention = None if side is None else cross_attention(model, processor, encoder_states, tokens)  # (B,T,P)
+    if side is None or attention is None:
         return None
     grids = attention[:, :, -side * side :].unflatten(-1, (side, side)).float().cpu()  # (B,T,h,w)
     return [merge_words(processor, ids, grid[: len(ids)]) for ids, grid in zip(tokens, grids, strict=True)]
 
 
-def grid_side(num_states: int) -> int | None:
+def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
     """Side of the square of patches among P states with up to two special tokens, or None.
 
     Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None.
+    encoder_config: with sides of images or patches that differ, None: 2 x 8 patches would pass for 4 x 4.
     """
-    for special in range(min(num_states, MOST_SPECIAL_TOKENS + 1)):
-        side = math.isqrt(num_states - special)
-        if side * side == num_states - special:
-            return side
-    return None
-
-
-def _is_square(encoder_config: PreTrainedConfig) -> bool:
-    """Whether image and patches are square: 2 x 8 patches would pass for 4 x 4 by their number."""
     sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
-    return all(size is None or isinstance(size, int) or len(set(size)) == 1 for size in sizes)
+    if any(isinstance(size, list | tuple) and len(set(size)) > 1 for size in sizes):
+        return None
+    for patches in range(num_states, max(0, num_states - MOST_SPECIAL_TOKENS - 1), -1):
+        if math.isqrt(patches) ** 2 == patches:
+            return math.isqrt(patches)
+    return None
 
 
 def cross_attention(
@@ -89,12 +84,12 @@ def cross_attention(
     behind a caption's end are meaningless.
     """
     inputs = [torch.tensor([processor.start_id, *ids[:-1]]) for ids in tokens]
-    padded = pad_sequence(inputs, True, processor.pad_id)  # (B,T)
-    mask = pad_sequence([torch.ones_like(ids) for ids in inputs], True)
     with eager_attention(model.decoder):
         layers = model.decoder(
-            input_ids=padded.to(encoder_states.device),
-            attention_mask=mask.to(encoder_states.device),
+            input_ids=pad_sequence(inputs, True, processor.pad_id).to(encoder_states.device),  # (B,T)
+            attention_mask=pad_sequence([torch.ones_like(ids) for ids in inputs], True).to(
+                encoder_states.device
+            ),
             encoder_hidden_states=project_states(model, encoder_states),
             output_attentions=True,
             use_cache=False,

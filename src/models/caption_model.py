@@ -1,10 +1,12 @@
 """The captioner as an nn.Module: encode images, loss of packed captions, generate captions. No Lightning.
 
+pixels -> embeddings -> blocks[:depth] -> features (cached) -> blocks[depth:] -> layernorm -> encoder states
+
 B images, H x W pixels, P patches + class token, D width.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +15,10 @@ from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor
-from src.models.backbone import backbone_features, count_frozen_blocks, has_block_list, run_head
-from src.models.freezing import choose_trainable, find_blocks
+from src.models.freezing import add_lora, choose_trainable, count_frozen_blocks, find_blocks, has_block_list
 from src.models.generation import generate_captions, generation_config
 from src.models.kernels.attention import use_math_attention
-from src.models.kernels.memory import page_out, tune_malloc
-from src.models.lora import add_lora, lora_config
+from src.models.kernels.linear import page_out, tune_malloc
 from src.models.loss import can_use_cpu_kernels, packed_loss
 from src.utils.errors import UserError
 
@@ -58,13 +58,18 @@ class CaptionModel(nn.Module):
             raise UserError(
                 f"model.kernels={kernels!r}; expected {', '.join(KERNELS)}; set model.kernels=auto"
             )
-        self.network, self.processor, self.kernels = network, processor, kernels
-        self.max_length = check_length(max_length, processor)
-        self.num_beams = num_beams
+        default = min(DEFAULT_LENGTH, processor.max_positions)
+        self.max_length = default if max_length is None else max_length
+        if not isinstance(self.max_length, int) or not 2 <= self.max_length <= processor.max_positions:
+            raise UserError(
+                f"model.max_length={max_length}; expected 2 to {processor.max_positions} tokens, the decoder's "
+                f"positions; set model.max_length={default}"
+            )
+        self.network, self.processor, self.kernels, self.num_beams = network, processor, kernels, num_beams
         network.generation_config = generation_config(processor, self.max_length, num_beams)
         trained = choose_trainable(network, train, num_layers_to_train, new_weights)
         if train == "lora":
-            trained += add_lora(network, lora_config(lora), new_weights)
+            trained += add_lora(network, lora, new_weights)
         self._trained_modules = (trained,)  # in a tuple, so that torch does not register them twice
         self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
         self.depth = count_frozen_blocks(network.encoder) if has_block_list(network.encoder) else 0
@@ -85,8 +90,6 @@ class CaptionModel(nn.Module):
         for module in self._trained_modules[0]:
             module.train(mode)
         return self
-
-    # --- kernels --------------------------------------------------------------------------------------------
 
     def uses_cpu_kernels(self, device: torch.device) -> bool:
         """Whether `models/kernels` compute loss and captions on a device.
@@ -112,19 +115,18 @@ class CaptionModel(nn.Module):
 
     # --- encode ---------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def backbone_features(self, pixel_values: Tensor) -> Tensor:
-        """Run the frozen backbone, `depth` blocks: pixels (B,3,H,W) to features (B,P,D)."""
-        return backbone_features(self.network.encoder, pixel_values, self.depth)
-
-    def page_out_backbone(self) -> None:
-        """Page out the backbone's weights while cached features are read; pixels would read them again."""
+        """Run the frozen backbone, embeddings and `depth` blocks: pixels (B,3,H,W) to features (B,P,D)."""
         encoder: Any = self.network.encoder
-        for module in (encoder.embeddings, *encoder.layers[: self.depth]):
-            for weight in module.parameters():
-                page_out(weight)
+        features = encoder.embeddings(pixel_values)
+        settings = _block_settings(encoder, features, pixel_values.shape[-2:])
+        for block in encoder.layers[: self.depth]:
+            features = block(features, **settings)
+        return features
 
     def encode(self, batch: CaptionBatch) -> Tensor:
-        """Encoder states (B,P,D) of a batch of pixels or of cached features."""
+        """Encoder states (B,P,D) of a batch of pixels or of cached features, in any precision."""
         encoder, image = self.network.encoder, self.processor.image
         if not self.depth:
             return encoder(batch.pixel_values).last_hidden_state
@@ -132,7 +134,19 @@ class CaptionModel(nn.Module):
         if features is None:
             assert batch.pixel_values is not None
             features = self.backbone_features(batch.pixel_values)
-        return run_head(encoder, features, self.depth, (image.height, image.width))
+        if not torch.is_autocast_enabled(features.device.type):
+            features = features.to(next(encoder.parameters()).dtype)
+        settings = _block_settings(encoder, features, (image.height, image.width))
+        for block in encoder.layers[self.depth :]:
+            features = block(features, **settings)
+        return encoder.layernorm(features)
+
+    def page_out_backbone(self) -> None:
+        """Page out the backbone's weights while cached features are read; pixels would read them again."""
+        encoder: Any = self.network.encoder
+        for module in (encoder.embeddings, *encoder.layers[: self.depth]):
+            for weight in module.parameters():
+                page_out(weight)
 
     # --- loss and captions ----------------------------------------------------------------------------------
 
@@ -150,35 +164,22 @@ class CaptionModel(nn.Module):
         settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
         return generate_captions(self.network, self.processor, states, *settings)
 
-    # --- the base -------------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
     def base_weights(self) -> Iterator[None]:
         """Inside, the model is the untouched base; afterwards the trained weights are back."""
         trained = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
         try:
-            self._fill(self._base)
+            self.network.load_state_dict(self._base, strict=False)
             yield
         finally:
-            self._fill(trained)
-
-    @torch.no_grad()
-    def _fill(self, values: Mapping[str, Tensor]) -> None:
-        for name, weight in self.trained_weights().items():
-            weight.copy_(values[name])
+            self.network.load_state_dict(trained, strict=False)
 
 
-def check_length(max_length: int | None, processor: Processor) -> int:
-    """The tokens of a generated caption, start included; None is 32, or what the decoder has positions for.
-
-    Raises:
-        UserError: more than the decoder has positions for, or no room for a token.
-    """
-    if max_length is None:
-        return min(DEFAULT_LENGTH, processor.max_positions)
-    if not isinstance(max_length, int) or not 2 <= max_length <= processor.max_positions:
-        raise UserError(
-            f"model.max_length={max_length}; expected 2 to {processor.max_positions} tokens, the decoder's positions; "
-            f"set model.max_length={min(DEFAULT_LENGTH, processor.max_positions)}"
-        )
-    return max_length
+def _block_settings(encoder: Any, features: Tensor, image_size: Sequence[int]) -> dict[str, Any]:
+    """What BEiT's blocks take beside features: the image's size and the position bias that all of them use."""
+    if not hasattr(encoder, "shared_position_bias"):
+        return {}
+    bias, patch = encoder.shared_position_bias, encoder.config.patch_size
+    grid = image_size[0] // patch, image_size[1] // patch
+    shared = None if bias is None else bias(grid, interpolate_pos_encoding=False, dim_size=features.shape[1])
+    return {"attention_mask": shared, "resolution": tuple(image_size)}

@@ -17,6 +17,7 @@ from src.utils.files import atomic_write
 
 FORMAT = 1
 METADATA_KEY = "captioner"  # holds format, base, base_sha256 and config
+METADATA_TYPES = {"base": str, "base_sha256": str, "config": dict}
 
 
 def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
@@ -39,28 +40,29 @@ def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str
     return digests
 
 
-def combine_digests(digests: Mapping[str, str], names: Iterable[str] | None = None) -> str:
+def combine_digests(digests: Mapping[str, str], names: Iterable[str]) -> str:
     """Return one SHA-256 over weights in the order of their names."""
-    chosen = sorted(digests if names is None else names)
-    return hashlib.sha256("".join(f"{name}={digests[name]}\n" for name in chosen).encode()).hexdigest()
+    text = "".join(f"{name}={digests[name]}\n" for name in sorted(names))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
-    """Refuse weights that hold an infinite number or a NaN: captions would be empty.
+def match_names(
+    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Map saved weights from hub names to module names; UserError where others train here, or in other shapes.
 
-    source: what holds them, for the message.
-
-    Raises:
-        UserError: naming the first such weight.
+    names: hub names by module names. trained: the weights that train here, by module name.
     """
-    for name, weight in weights:
-        if weight.is_floating_point() and weight.numel():
-            low, high = weight.detach().aminmax()  # one pass, no copy; a NaN anywhere makes both NaN
-            if not (low.isfinite() and high.isfinite()):
-                raise UserError(
-                    f"{source}: its weights are not finite ({name}); expected a model whose training did not diverge; "
-                    "use another checkpoint"
-                )
+    expected = {names[name]: name for name in trained}
+    differing = sorted(set(expected) ^ set(saved)) or sorted(
+        name for name, weight in saved.items() if weight.shape != trained[expected[name]].shape
+    )
+    if differing:
+        raise UserError(
+            f"the checkpoint holds {len(saved)} weights and {len(expected)} train here (first difference: "
+            f"{differing[0]}); expected the run's own model.train and model.num_layers_to_train; set them"
+        )
+    return {expected[name]: weight for name, weight in saved.items()}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -69,11 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write to a temporary file, then rename.
-
-        Raises:
-            UserError: the disk is full or the folder cannot be written; an earlier file stays as it was.
-        """
+        """Write to a temporary file, then rename; a disk error leaves an earlier file as it was."""
         try:
             with atomic_write(path, "wb") as file:
                 torch.save(checkpoint, file)
@@ -114,95 +112,64 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise UserError(
             f"{found} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
         )
-    _check_archive(path)
     try:
+        _check_archive(path, found)
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        metadata, weights = checkpoint[METADATA_KEY], checkpoint["state_dict"]
+        kind = metadata["format"]
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{found} holds more than tensors and plain values, or none; expected a checkpoint "
             "written by train.py; it was not loaded, since loading could run code from it"
         ) from error
-    except Exception as error:  # torch raises nearly anything on a damaged file
-        raise _damaged(path, type(error).__name__) from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(METADATA_KEY), dict):
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"{found} is not a checkpoint of this project; expected a file written by train.py; "
             "a save_pretrained folder goes into model.checkpoint=..."
-        )
-    content, weights = checkpoint[METADATA_KEY], checkpoint.get("state_dict")
-    if content.get("format") != FORMAT:
+        ) from error
+    except Exception as error:  # zipfile and torch raise nearly anything on a damaged file
+        raise _damaged(path, str(error).split("\n")[0][:100] or type(error).__name__) from error
+    if kind != FORMAT:
         raise UserError(
-            f"{found} has format {content.get('format')}; expected {FORMAT}; load it with the release that wrote it"
+            f"{found} has format {kind}; expected {FORMAT}; load it with the release that wrote it"
         )
-    kinds = {"base": str, "base_sha256": str, "config": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    wrong = [name for name, kind in METADATA_TYPES.items() if not isinstance(metadata.get(name), kind)]
     if wrong or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise _damaged(path, f"without {wrong[0] if wrong else 'weights'}")
     check_finite(weights.items(), found)
     return checkpoint
 
 
-def _check_archive(path: Path) -> None:
-    """Compare a checkpoint file with its own sizes and CRC-32 sums, before anything of it is loaded.
-
-    Raises:
-        UserError: bytes have changed or are missing, or it would unpack to more than the file's size.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            stated, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
-            if stated > size:
-                raise UserError(
-                    f"ckpt_path={str(path)!r} is a file of {size / 1e6:,.0f} MB that unpacks to "
-                    f"{stated / 1e6:,.0f} MB; expected uncompressed tensors, as train.py writes them; it was not loaded"
-                )
-            changed = archive.testzip()
-    except UserError:
-        raise
-    except Exception as error:  # zipfile raises nearly anything on a damaged file
-        raise _damaged(path, str(error) or type(error).__name__) from error
-    if changed:
-        raise _damaged(path, f"the checksum of {changed} differs")
+def _check_archive(path: Path, found: str) -> None:
+    """Compare a file with its own sizes and CRC-32 sums, before anything of it is loaded."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if unpacked > size:
+            raise UserError(
+                f"{found} is a file of {size / 1e6:,.0f} MB that unpacks to {unpacked / 1e6:,.0f} MB; "
+                "expected uncompressed tensors, as train.py writes them; it was not loaded"
+            )
+        if changed := archive.testzip():
+            raise _damaged(path, f"the checksum of {changed} differs")
 
 
 def _damaged(path: Path, reason: str) -> UserError:
     others = sorted(other.name for other in path.parent.glob("*.ckpt") if other.name != path.name)
-    remedy = (
+    advice = (
         f"use another one of its folder, such as {others[0]}" if others else "copy it again or train again"
     )
-    return UserError(f"ckpt_path={str(path)!r} is damaged ({reason}); expected a whole checkpoint; {remedy}")
+    return UserError(f"ckpt_path={str(path)!r} is damaged ({reason}); expected a whole checkpoint; {advice}")
 
 
-def check_base(content: Mapping[str, Any], base_id: str, base_sha256: str) -> None:
-    """Refuse a checkpoint that was trained on other base weights.
-
-    Raises:
-        UserError: the hashes differ.
-    """
-    if content["base_sha256"] != base_sha256:
-        raise UserError(
-            f"the checkpoint was trained on {content['base']} ({content['base_sha256'][:12]}) and the model is "
-            f"{base_id} ({base_sha256[:12]}); expected the same base weights; set model.checkpoint={content['base']}"
-        )
-
-
-def match_names(
-    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Map saved weights from hub names to module names.
-
-    trained: the weights that train here, by module name.
-
-    Raises:
-        UserError: the file holds other weights than those that train here, or of other shapes.
-    """
-    expected = {names[name]: name for name in trained}
-    differing = sorted(set(expected) ^ set(saved)) or sorted(
-        name for name, weight in saved.items() if weight.shape != trained[expected[name]].shape
-    )
-    if differing:
-        raise UserError(
-            f"the checkpoint holds {len(saved)} weights and {len(expected)} train here (first difference: "
-            f"{differing[0]}); expected the run's own model.train and model.num_layers_to_train; set them"
-        )
-    return {expected[name]: weight for name, weight in saved.items()}
+def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Refuse weights that hold an infinite number or a NaN, as captions would be empty; source: for the message."""
+    for name, weight in weights:
+        if weight.is_floating_point() and weight.numel():
+            low, high = weight.detach().aminmax()  # one pass, no copy; a NaN anywhere makes both NaN
+            if not (low.isfinite() and high.isfinite()):
+                raise UserError(
+                    f"{source}: its weights are not finite ({name}); expected a model whose training did not diverge; "
+                    "use another checkpoint"
+                )

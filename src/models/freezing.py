@@ -1,18 +1,29 @@
-"""Choose which weights train: the last blocks of encoder and decoder, found by structure, not by a list of names."""
+"""Choose which weights train: last blocks, cross-attention, LoRA or all; blocks are found by structure.
 
-from collections.abc import Collection
+LoRA: a product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random and B (out, r) zero at first.
+"""
+
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import nn
 from transformers import VisionEncoderDecoderModel
+from transformers.pytorch_utils import Conv1D
 
 from src.utils.errors import UserError
 
 TRAIN_MODES = ("last_blocks", "cross_attention", "lora", "full")
 CROSS_ATTENTION = ("crossattention", "ln_cross_attn", "encoder_attn", "encoder_attn_layer_norm")
+# Queries and values of ViT, DeiT, BEiT, Swin and BART; of BERT and RoBERTa; GPT-2 keeps them in one matrix, with
+# the queries of its cross-attention apart.
+LORA_TARGETS = ("q_proj", "v_proj", "query", "value", "q_attn", "c_attn")
+LORA_WEIGHT = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of an encoder or decoder, first to last.
+    """Return the transformer blocks of an encoder or decoder, first to last.
 
     They are the items of the innermost lists of like modules (a Swin stage is itself a list of blocks), of the
     class that holds the most weights.
@@ -20,9 +31,12 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
     Raises:
         UserError: the module has no list of blocks.
     """
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) and _is_innermost(m)]
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    blocks = [
+        block for found in lists if not any(m in lists for m in list(found.modules())[1:]) for block in found
+    ]
     sizes: dict[type, int] = {}
-    for block in (block for found in lists for block in found):
+    for block in blocks:
         sizes[type(block)] = sizes.get(type(block), 0) + sum(p.numel() for p in block.parameters())
     if not sizes:
         raise UserError(
@@ -30,11 +44,23 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
             "blocks; choose another model.checkpoint"
         )
     kind = max(sizes, key=lambda block: sizes[block])
-    return [block for found in lists for block in found if type(block) is kind]
+    return [block for block in blocks if type(block) is kind]
 
 
-def _is_innermost(found: nn.ModuleList) -> bool:
-    return not any(isinstance(m, nn.ModuleList) and m is not found and len(m) for m in found.modules())
+def has_block_list(encoder: Any) -> bool:
+    """Whether the encoder is embeddings, one list of blocks and a layer norm (ViT, DeiT, BEiT; not Swin's stages)."""
+    return hasattr(encoder, "layernorm") and list(getattr(encoder, "layers", [])) == find_blocks(encoder)
+
+
+def count_frozen_blocks(encoder: nn.Module) -> int:
+    """Count the frozen blocks at the beginning; 0 where the embeddings, or what all blocks use, train."""
+    blocks = find_blocks(encoder)
+    inside = {id(weight) for block in blocks for weight in block.parameters()}
+    for name, weight in encoder.named_parameters():
+        if weight.requires_grad and id(weight) not in inside and not name.startswith("layernorm."):
+            return 0
+    trains = [any(weight.requires_grad for weight in block.parameters()) for block in blocks]
+    return [*trains, True].index(True)
 
 
 def choose_trainable(
@@ -47,36 +73,34 @@ def choose_trainable(
     `enc_to_dec_proj`, newly initialized weights and a cross-attention that has them always train.
 
     Raises:
-        UserError: an unknown mode, more blocks than there are, nothing that trains, or a decoder whose
-            cross-attention has another name.
+        UserError: an unknown mode, more blocks than there are, or nothing that trains.
     """
-    model.requires_grad_(False)
-    attentions = [m for n, m in model.decoder.named_modules() if n.rpartition(".")[2] in CROSS_ATTENTION]
-    chosen: list[nn.Module] = []
-    if train == "last_blocks":
-        for side in ("encoder", "decoder"):
-            chosen += _last_blocks(model, side, num_layers_to_train)
-    elif train == "cross_attention":
-        chosen = list(attentions)
-    elif train == "full":
-        chosen = [model]
-    elif train != "lora":
+    if train not in TRAIN_MODES:
         raise UserError(
             f"model.train={train!r}; expected one of {', '.join(TRAIN_MODES)}; set model.train=last_blocks"
         )
-    if train == "cross_attention" and not attentions:
+    model.requires_grad_(False)
+    attentions = [m for n, m in model.decoder.named_modules() if n.rpartition(".")[2] in CROSS_ATTENTION]
+    chosen: list[nn.Module] = [model] if train == "full" else []
+    if train == "last_blocks":
+        for side in ("encoder", "decoder"):
+            blocks = find_blocks(getattr(model, side))
+            if not 0 <= num_layers_to_train <= len(blocks):
+                raise UserError(
+                    f"model.num_layers_to_train={num_layers_to_train}; expected 0 to {len(blocks)}, the blocks of "
+                    f"the {side}; set model.num_layers_to_train=1"
+                )
+            chosen += blocks[len(blocks) - num_layers_to_train :]
+    if train == "cross_attention" or (train != "full" and new_weights):
+        chosen += [
+            m for m in attentions if not any(m is module for block in chosen for module in block.modules())
+        ]
+    if train != "full" and getattr(model, "enc_to_dec_proj", None) is not None:
+        chosen.append(model.enc_to_dec_proj)
+    if (train == "cross_attention" and not attentions) or (train != "lora" and not chosen):
         raise UserError(
-            f"model.train='cross_attention', and {type(model.decoder).__name__} has none by the name of "
-            f"{', '.join(CROSS_ATTENTION)}; expected one; set model.train=last_blocks"
-        )
-    if train != "full":
-        if new_weights:
-            chosen += [m for m in attentions if not any(m is module for module in chosen)]
-        if getattr(model, "enc_to_dec_proj", None) is not None:
-            chosen.append(model.enc_to_dec_proj)
-    if not chosen and not new_weights and train != "lora":
-        raise UserError(
-            "model.num_layers_to_train=0 leaves nothing to train; expected 1 or more; set model.num_layers_to_train=1 "
+            f"model.train={train} and model.num_layers_to_train={num_layers_to_train} find nothing to train in this "
+            "model; expected 1 block or more; set model.train=last_blocks and model.num_layers_to_train=1 "
             "(to score the base alone: python eval.py ckpt_path=<hub id or saved folder>)"
         )
     for module in chosen:
@@ -88,11 +112,78 @@ def choose_trainable(
     return chosen
 
 
-def _last_blocks(model: VisionEncoderDecoderModel, side: str, count: int) -> list[nn.Module]:
-    blocks = find_blocks(getattr(model, side))
-    if not 0 <= count <= len(blocks):
+# --- LoRA, by peft ------------------------------------------------------------------------------------------
+
+
+def add_lora(
+    model: VisionEncoderDecoderModel, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()
+) -> list[nn.Module]:
+    """Give linear layers of encoder and decoder, cross-attention included, adapters; returns the modules that train.
+
+    settings: of `peft.LoraConfig`; rank 8 and `LORA_TARGETS` where nothing else is set. new_weights: newly initialized
+    weights; their layers train whole and get no adapter.
+
+    Raises:
+        UserError: a setting that peft does not take, or encoder or decoder has no such layer.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    given = {name: value for name, value in dict(settings or {}).items() if value is not None}
+    targets = given.pop("target_modules", LORA_TARGETS)
+    targets = [targets] if isinstance(targets, str) else list(targets)  # peft takes one name as a pattern
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        config = LoraConfig(
+            **{"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given}, target_modules=targets,
+            exclude_modules=[name.rpartition(".")[0] for name in new_weights],
+        )  # fmt: skip
+        if not (config.r >= 1 and config.lora_alpha > 0 and 0 <= config.lora_dropout < 1):
+            raise ValueError("r is 1 or more, lora_alpha above 0 and lora_dropout from 0 to below 1")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")  # Conv1D and Linear stand in one model
+            inject_adapter_in_model(config, model)
+        for side in ("encoder", "decoder"):
+            if not any(isinstance(module, LoraLayer) for module in getattr(model, side).modules()):
+                linear = [
+                    n for n, m in getattr(model, side).named_modules() if isinstance(m, nn.Linear | Conv1D)
+                ]
+                names = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+                raise ValueError(f"no layer of the {side}'s {names} is among {targets}, in the chosen blocks")
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"model.num_layers_to_train={count}; expected 0 to {len(blocks)}, the blocks of the {side}; "
-            "set model.num_layers_to_train=1"
-        )
-    return blocks[len(blocks) - count :]
+            f"model.lora={dict(settings or {})}: {error}; expected settings of peft.LoraConfig such as r=8, "
+            "lora_alpha=16, lora_dropout=0.0, target_modules, layers_to_transform; set model.lora.r=8"
+        ) from error
+    for weight in trained:
+        weight.requires_grad_(True)
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return [module for layer in layers for module in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
+
+
+def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) -> dict[str, str]:
+    """Hub names of a model with adapters, named as by peft; names: those before `add_lora`.
+
+    Example: `h.0.attn.c_attn.lora_A.default.weight` -> `decoder.transformer.h.0.attn.c_attn.lora_A.weight`.
+    """
+    adapted = {}
+    for name in model.state_dict():
+        found = LORA_WEIGHT.fullmatch(name)
+        if found:
+            adapted[name] = names[f"{found[1]}.weight"].removesuffix("weight") + f"lora_{found[2]}.weight"
+        else:
+            adapted[name] = names[name.replace(".base_layer.", ".")]
+    return adapted
+
+
+def merge_adapter(model: nn.Module) -> None:
+    """Add every adapter to the weights of its layer and remove it; without adapters nothing changes."""
+    if not any(LORA_WEIGHT.fullmatch(name) for name, _ in model.named_parameters()):
+        return
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge(safe_merge=True)  # type: ignore[operator]
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, layer.get_base_layer())

@@ -4,8 +4,7 @@ B images, K beams of an image, R = B * K rows, T tokens, P patches, D width, V v
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +17,7 @@ from src.models.kernels.gpt2 import compute_dtype
 from src.models.loss import can_use_cpu_kernels, project_states
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """A caption that the search ended with; score: mean log-probability of its tokens in nats, 0 is certain.
 
     The end-of-caption token counts where the caption has one, as in the loss.
@@ -89,10 +87,9 @@ def generate_nbest(
 
 def _greedy_scores(found: Any, eos_id: int) -> Tensor:
     """f32 (B): mean log-probability of greedily generated tokens, up to the first EOS."""
-    tokens = found.sequences[:, 1:, None]  # (B,T,1), without the start token
-    logits = torch.stack(found.scores, 1).float()  # (B,T,V)
-    log_probs = logits.log_softmax(-1).gather(-1, tokens).squeeze(-1)  # (B,T)
-    ends = (tokens.squeeze(-1) == eos_id).long()
+    tokens = found.sequences[:, 1:]  # (B,T), without the start token
+    log_probs = torch.stack(found.scores, 1).float().log_softmax(-1).gather(-1, tokens[:, :, None])[:, :, 0]
+    ends = (tokens == eos_id).long()
     counted = ends.cumsum(1) - ends == 0  # no EOS before it
     return (log_probs * counted).sum(1) / counted.sum(1)
 
@@ -129,13 +126,11 @@ class _PackedDecoderModel(VisionEncoderDecoderModel):
 
     def forward(
         self,
-        decoder_input_ids: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | None = None,
-        past_key_values: BeamCache | None = None,
-        **kwargs: object,
+        decoder_input_ids: Tensor,
+        past_key_values: BeamCache,
+        encoder_outputs: Any = None,  # transformers looks for this name
+        **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Logits (R,1,V) of the token after the last of decoder_input_ids, i64 (R, any)."""
-        assert decoder_input_ids is not None
-        assert past_key_values is not None
         logits = decode_step(self.decoder, decoder_input_ids[:, -1], past_key_values)
         return Seq2SeqLMOutput(logits=logits[:, None], past_key_values=past_key_values)

@@ -1,4 +1,4 @@
-"""Summed cross-entropy of packed captions under any VisionEncoderDecoderModel.
+"""Summed cross-entropy of packed captions under any VisionEncoderDecoderModel, and its mean per token.
 
 R rows of captions, T tokens of a row, M tokens in all, B images, P patches, D width, V vocabulary.
 """
@@ -7,12 +7,13 @@ import inspect
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
-from src.models.kernels.cross_entropy import linear_cross_entropy
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
+from src.models.kernels.linear import linear_cross_entropy
 
 
 def packed_loss(
@@ -23,7 +24,7 @@ def packed_loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every labelled token, the same number as that of one row per caption.
 
-    encoder_states: (B,P,De), the encoder's last hidden states; projected to the decoder's width where needed.
+    encoder_states: (B,P,De), the encoder's last hidden states.
     cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
     Returns: summed cross-entropy in nats, f32 (), and the number of labelled tokens, i64 ().
     """
@@ -34,8 +35,7 @@ def packed_loss(
     labels = batch.labels.flatten()[batch.token_index]  # (M)
     count = torch.tensor(batch.num_tokens, device=labels.device)
     if can_use_cpu_kernels(model, states.device) if cpu_kernels is None else cpu_kernels:
-        hidden = packed_hidden(decoder, states, batch)  # (M,D)
-        return linear_cross_entropy(hidden, decoder.lm_head, labels), count
+        return linear_cross_entropy(packed_hidden(decoder, states, batch), decoder.lm_head, labels), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
     return nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), count
@@ -53,12 +53,9 @@ def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> 
 
 
 def packing_mask(caption_index: Tensor) -> Tensor:
-    """Block-diagonal causal mask of packed captions.
+    """Block-diagonal causal mask, bool (R,1,T,T): a row's token attends to the column's of its caption, not later.
 
-    caption_index: i64 (R,T), which caption a token belongs to, -1 on padding.
-    Returns: bool (R,1,T,T), True where the row's token attends to the column's: same caption, not later.
-    A padding token attends to itself alone, so that no row of the softmax is empty.
-
+    caption_index: i64 (R,T), which caption a token belongs to, -1 on padding, which attends to itself alone.
     Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
     """
     length = caption_index.shape[1]
@@ -72,11 +69,13 @@ def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
     allowed = packing_mask(batch.caption_index)
     lowest = torch.finfo(states.dtype).min
-    mask = torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, lowest)  # added to the scores
+    embeddings = getattr(decoder.base_model, "embeddings", None)
+    # RoBERTa and the like number positions from behind the padding id, the others from 0.
+    after_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
     logits = decoder(
         input_ids=batch.input_ids,
-        attention_mask=mask,
-        position_ids=batch.position_ids + position_offset(decoder),
+        attention_mask=torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, lowest),
+        position_ids=batch.position_ids + (embeddings.padding_idx + 1 if after_padding else 0),
         encoder_hidden_states=states,
         use_cache=False,
     ).logits
@@ -92,14 +91,30 @@ def row_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     mask = torch.zeros_like(input_ids).index_put_((row, position), torch.ones_like(row))
     packed_row = torch.zeros_like(input_ids[:, 0])  # of each caption
     packed_row[row] = batch.token_index // batch.input_ids.shape[1]
-    states = states[packed_row]
-    settings = {"attention_mask": mask, "encoder_hidden_states": states, "use_cache": False}
+    settings = {"attention_mask": mask, "encoder_hidden_states": states[packed_row], "use_cache": False}
     return decoder(input_ids=input_ids, **settings).logits[row, position]
 
 
-def position_offset(decoder: Any) -> int:
-    """The position id of a first token: RoBERTa and the like begin after the padding id, the others at 0."""
-    embeddings = getattr(decoder.base_model, "embeddings", None)
-    if embeddings is not None and hasattr(embeddings, "create_position_ids_from_input_ids"):
-        return embeddings.padding_idx + 1
-    return 0
+class TokenMean:
+    """Mean nats per token over batches and processes: sums in tensors, so that no step waits for the device."""
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(2)
+
+    def update(self, nll: Tensor, num_tokens: Tensor) -> None:
+        """Add a batch: its summed nats () and its number of tokens ()."""
+        dtype = torch.float32 if nll.device.type == "mps" else torch.float64
+        batch = torch.stack([nll.detach().to(dtype), num_tokens.to(dtype)])
+        self.sums = self.sums.to(batch) + batch
+
+    def sync(self, trainer: Trainer) -> list[float]:
+        """Sum nats and tokens over all processes; every process has to call it."""
+        if trainer.world_size == 1:
+            return self.sums.tolist()
+        sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: reduction overwrites it
+        return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+
+    def compute(self, trainer: Trainer) -> float:
+        """Nats per token over all processes; NaN over no tokens. Every process has to call it."""
+        nats, tokens = self.sync(trainer)
+        return nats / tokens if tokens else float("nan")

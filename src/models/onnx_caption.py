@@ -15,15 +15,11 @@ import onnxruntime
 from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
-FOLDER = Path(__file__).resolve().parent
-SAVED = FOLDER.parent  # model, tokenizer and image processor that the graphs were made of
-
 
 def read_image(path: str) -> Image.Image:
     """Read RGB pixels as in training: turned as EXIF says, transparency over white, 16 bits scaled to 8."""
-    image = ImageOps.exif_transpose(
-        Image.open(io.BytesIO(Path(path).read_bytes()))
-    )  # a mapped TIFF turns twice
+    data = io.BytesIO(Path(path).read_bytes())  # a mapped TIFF would be turned twice
+    image = ImageOps.exif_transpose(Image.open(data))
     if image.mode.startswith("I") or image.mode == "F":
         gray = np.asarray(image, np.float64)
         scale = 255 / 65535 if image.mode != "F" else 255 if gray.max() <= 1 else 1
@@ -53,34 +49,42 @@ def load_pixels(path: str, settings: dict[str, Any]) -> np.ndarray:
     return values.transpose(2, 0, 1)[None].astype(np.float32)
 
 
-def generate(pixels: np.ndarray, encoder: Any, decoder: Any, settings: dict[str, Any]) -> list[int]:
-    """Token ids of the greedy caption of pixels f32 (1,3,h,w), without start and end."""
+def load_graphs(folder: Path) -> list[Any]:
+    """Open the encoder and the decoder."""
+    names = ("encoder.onnx", "decoder.onnx")
+    return [onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"]) for name in names]
+
+
+def generate(
+    pixels: np.ndarray, encoder: Any, decoder: Any, settings: dict[str, Any]
+) -> tuple[list[int], list[np.ndarray]]:
+    """Caption pixels f32 (1,3,h,w) greedily; returns ids, the start token first, and the logits (V) of each other."""
     cross = encoder.run(None, {"pixel_values": pixels})
     past = [np.zeros((1, patches.shape[1], 0, patches.shape[3]), np.float32) for patches in cross]
     names = [one.name for one in decoder.get_inputs()]
-    ids = [settings["decoder_start_token_id"]]
-    while len(ids) < settings["max_length"]:
+    ids, scores = [settings["decoder_start_token_id"]], []
+    while len(ids) < settings["max_length"] and (len(ids) == 1 or ids[-1] != settings["eos_token_id"]):
         inputs = [np.array([ids[-1:]]), *cross, *past]
         logits, *past = decoder.run(None, dict(zip(names, inputs, strict=True)))
         ids.append(int(logits[0].argmax()))
-        if ids[-1] == settings["eos_token_id"]:
-            return ids[1:-1]
-    return ids[1:]
+        scores.append(logits[0])
+    return ids, scores
 
 
 def main(paths: list[str]) -> None:
     """Print a caption for each image."""
-    encoder, decoder = (
-        onnxruntime.InferenceSession(FOLDER / name) for name in ("encoder.onnx", "decoder.onnx")
-    )
+    folder = Path(__file__).resolve().parent
+    saved = folder.parent  # model, tokenizer and image processor that the graphs were made of
+    graphs = load_graphs(folder)
     image_settings, settings = (
-        json.loads((SAVED / name).read_text(encoding="utf-8"))
+        json.loads((saved / name).read_text(encoding="utf-8"))
         for name in ("preprocessor_config.json", "generation_config.json")
     )
-    tokenizer = Tokenizer.from_file(str(SAVED / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(saved / "tokenizer.json"))
     for path in paths:
-        text = tokenizer.decode(generate(load_pixels(path, image_settings), encoder, decoder, settings))
-        print(f"{path}: {' '.join(text.split())}")
+        ids, _ = generate(load_pixels(path, image_settings), *graphs, settings)
+        ids = ids[1:-1] if ids[-1] == settings["eos_token_id"] else ids[1:]
+        print(f"{path}: {' '.join(tokenizer.decode(ids).split())}")
 
 
 if __name__ == "__main__":

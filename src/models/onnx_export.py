@@ -13,7 +13,6 @@ B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vo
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoder
 
 from src.datamodule.processor import Processor
 from src.models.checkpoint import find_os_error
-from src.models.generation import generate_ids, generation_config
+from src.models.generation import generation_config
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 from src.utils.errors import UserError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 TOLERANCE = 1e-3  # of logits; a wrong mask or position differs by far more
 OPSET = 18
 CHECKED_IMAGES = 8
@@ -79,7 +77,7 @@ def _flatten_cache(cache: Any) -> list[Tensor]:
 
 
 def check_packages() -> None:
-    """Raises UserError where a package that writes or runs ONNX is not installed; imports none."""
+    """Raise UserError where a package that writes or runs ONNX is not installed; imports none."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -99,10 +97,10 @@ def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: P
     """
     check_packages()
     folder.mkdir(parents=True)
-    pixels = torch.zeros(2, 3, processor.image.height, processor.image.width)
     try:
-        with eager_attention(model), torch.no_grad():
-            _export_graphs(model, pixels, folder)
+        with eager_attention(model), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _export_graphs(model, torch.zeros(2, 3, processor.image.height, processor.image.width), folder)
     except Exception as error:  # the exporter raises nearly anything on a model that it does not understand
         if disk_error := find_os_error(error):
             raise disk_error from error
@@ -117,73 +115,61 @@ def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: P
 
 
 def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Path) -> None:
-    free = torch.export.Dim.DYNAMIC
-    cross = EncoderGraph(model)(pixels)
+    settings: dict[str, Any] = {
+        "opset_version": OPSET,
+        "dynamo": True,
+        "external_data": False,
+        "verbose": False,
+    }
+    batch, free = {0: torch.export.Dim.DYNAMIC}, torch.export.Dim.DYNAMIC
+    encoder, decoder = EncoderGraph(model).eval(), DecoderGraph(model).eval()
+    cross = encoder(pixels)
     cross_names, past_names, present_names = (
         [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
         for kind in ("cross", "past", "present")
     )
+    torch.onnx.export(
+        encoder, (pixels,), folder / "encoder.onnx", input_names=["pixel_values"], output_names=cross_names,
+        dynamic_shapes={"pixel_values": batch}, **settings,
+    )  # fmt: skip
     past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
-    ids = torch.zeros(len(pixels), 1, dtype=torch.long)
-    past_shapes = [{0: free, 2: free}] * len(past)
-    shapes = {"input_ids": {0: free}, "cross": [{0: free}] * len(cross), "past": past_shapes}
-    graphs: list[tuple[Any, ...]] = [
-        (EncoderGraph(model), (pixels,), ENCODER, ["pixel_values"], cross_names, {"pixel_values": {0: free}}),
-        (DecoderGraph(model), (ids, list(cross), past), DECODER, ["input_ids", *cross_names, *past_names],
-         ["logits", *present_names], shapes),
-    ]  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for graph, example, name, inputs, outputs, dynamic in graphs:
-            torch.onnx.export(
-                graph.eval(), example, folder / name, input_names=inputs, output_names=outputs, opset_version=OPSET,
-                dynamic_shapes=dynamic, dynamo=True, external_data=False, verbose=False,
-            )  # fmt: skip
+    shapes = {"input_ids": batch, "cross": [batch] * len(cross), "past": [{0: free, 2: free}] * len(past)}
+    torch.onnx.export(
+        decoder, (torch.zeros(len(pixels), 1, dtype=torch.long), cross, past), folder / "decoder.onnx",
+        input_names=["input_ids", *cross_names, *past_names], output_names=["logits", *present_names],
+        dynamic_shapes=shapes, **settings,
+    )  # fmt: skip
 
 
 def check_graphs(
     model: VisionEncoderDecoderModel, processor: Processor, folder: Path, max_length: int
 ) -> str:
-    """Compare the graphs' logits with torch's along its greedy captions of random images; returns one line.
+    """Caption random images with `caption.py` and compare its logits with torch's; returns one line.
 
     Raises:
         UserError: logits differ by more than rounding.
     """
+    from src.models import onnx_caption
+
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (CHECKED_IMAGES, 3, 6, 8), dtype=torch.uint8, generator=generator)
-    pixels = torch.stack([processor.image(image) for image in noise])  # (B,3,h,w)
-    with torch.no_grad():
-        states = model.encoder(pixels).last_hidden_state
-        ids = generate_ids(model, states, generation_config(processor, max_length, 1))  # (B,T)
-        settings = {"encoder_hidden_states": project_states(model, states), "use_cache": False}
-        expected = model.decoder(ids, **settings).logits.numpy()  # (B,T,V)
-    logits = run_graphs(folder, pixels.numpy(), ids.numpy())  # (B,T,V)
-    is_end = ids[:, 1:].numpy() == processor.eos_id
-    counted = np.cumsum(is_end, axis=1) - is_end == 0  # (B,T-1) up to the first EOS
-    same = (logits[:, :-1].argmax(-1) == ids[:, 1:].numpy())[counted]
-    difference = float(np.abs(logits - expected)[:, :-1][counted].max())
-    found = f"{same.sum()} of {same.size} tokens of {len(ids)} images equal torch's, logits differ by {difference:.1e}"
+    graphs = onnx_caption.load_graphs(folder)
+    settings = generation_config(processor, max_length, 1).to_dict()
+    difference, same, count = 0.0, 0, 0
+    for image in noise:
+        pixels = processor.image(image)[None]  # (1,3,h,w)
+        ids, scores = onnx_caption.generate(pixels.numpy(), *graphs, settings)
+        with torch.no_grad():
+            states = project_states(model, model.encoder(pixels).last_hidden_state)
+            expected = model.decoder(torch.tensor([ids[:-1]]), encoder_hidden_states=states).logits[0].numpy()
+        difference = max(difference, float(np.abs(np.stack(scores) - expected).max()))
+        same += int((expected.argmax(-1) == ids[1:]).sum())
+        count += len(scores)
+    found = (
+        f"{same} of {count} tokens of {len(noise)} images equal torch's, logits differ by {difference:.1e}"
+    )
     if not difference <= TOLERANCE:
         raise UserError(
             f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model's kind"
         )
     return f"{folder.name}: {found}"
-
-
-def run_graphs(folder: Path, pixels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Logits f32 (B,T,V) of the graphs for pixels f32 (B,3,h,w) and ids i64 (B,T), one token at a time."""
-    import onnxruntime
-
-    encoder, decoder = (
-        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
-        for name in (ENCODER, DECODER)
-    )
-    cross: Sequence[np.ndarray] = encoder.run(None, {"pixel_values": pixels})
-    past = [np.zeros((*patches.shape[:2], 0, patches.shape[3]), np.float32) for patches in cross]
-    names = [one.name for one in decoder.get_inputs()]
-    logits = []
-    for position in range(ids.shape[1]):
-        inputs = [ids[:, position : position + 1], *cross, *past]
-        next_logits, *past = decoder.run(None, dict(zip(names, inputs, strict=True)))
-        logits.append(next_logits)
-    return np.stack(logits, axis=1)

@@ -31,27 +31,24 @@ def linear_with_warmup(
 
     Step s of a warm-up of n has the rate s / n, epoch e has (e + 1) / n: no epoch trains at 0.
     """
-    return LambdaLR(
-        optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, "linear")
-    )
+    return LambdaLR(optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, False))
 
 
 def cosine_with_warmup(
     optimizer: Optimizer, total_steps: int, warmup: float = 0.05, per_epoch: bool = False
 ) -> LambdaLR:
     """Raise the rate as `linear_with_warmup` does, then lower it to 0 in a half cosine."""
-    return LambdaLR(
-        optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, "cosine")
-    )
+    return LambdaLR(optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, True))
 
 
-def _factor(total: int, warmup: int, per_epoch: bool, decay: str, step: int) -> float:
+def _factor(total: int, warmup: int, per_epoch: bool, cosine: bool, step: int) -> float:
     """The fraction of the peak rate in a step or epoch, both from 0."""
     if step < warmup:
         return (step + per_epoch) / warmup
-    if decay == "linear":
-        return max(0.0, (total - step) / max(1, total - warmup))
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+    length = max(1, total - warmup)
+    if cosine:
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / length)))
+    return max(0.0, (total - step) / length)
 
 
 def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
@@ -63,21 +60,19 @@ def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: T
     Raises:
         UserError: training without an end.
     """
-    settings = dict(settings)
-    factory = settings.pop("scheduler")
+    factory = settings["scheduler"]
     parameters = inspect.signature(factory).parameters
-    if "total_steps" not in parameters:
-        return {"scheduler": factory(optimizer), **settings}
-    steps = trainer.estimated_stepping_batches
-    if steps == float("inf"):
-        raise UserError(
-            "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or "
-            "model.lr_scheduler=null"
-        )
     arguments: dict[str, Any] = {}
-    if settings.get("interval") == "epoch":
-        per_epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        steps = -(-int(steps) // max(per_epoch, 1))
-        arguments = {"per_epoch": True} if "per_epoch" in parameters else {}
-    total = max(int(steps) // settings.get("frequency", 1), 1)
-    return {"scheduler": factory(optimizer, total_steps=total, **arguments), **settings}
+    if "total_steps" in parameters:
+        steps = trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or "
+                "model.lr_scheduler=null"
+            )
+        if settings.get("interval") == "epoch":
+            per_epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+            steps = -(-int(steps) // max(per_epoch, 1))
+            arguments = {"per_epoch": True} if "per_epoch" in parameters else {}
+        arguments["total_steps"] = max(int(steps) // settings.get("frequency", 1), 1)
+    return {**settings, "scheduler": factory(optimizer, **arguments)}

@@ -1,9 +1,8 @@
 """Load a captioner from a hub id or a folder: model and processor; or join a pretrained encoder and decoder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -25,8 +24,7 @@ log = get_logger(__name__)
 HARMLESS = ("attention.bias", "attn.bias", ".masked_bias", "position_ids")
 
 
-@dataclass(frozen=True)
-class PretrainedCaptioner:
+class PretrainedCaptioner(NamedTuple):
     """A loaded captioner.
 
     model: fp32, in eval mode. base_id: hub id (with `@revision`) or folder.
@@ -62,21 +60,16 @@ def load_captioner(
     """
     with silence_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        new: set[str] = set()
         if from_encoder_decoder:
             model, base_id, new = _join(from_encoder_decoder, revision)
         else:
-            if not checkpoint:
-                raise UserError(
-                    "model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=..."
-                )
-            source, new = find_source("model.checkpoint", checkpoint), frozenset[str]()
-            model = _load_model(source, revision)
-            base_id = f"{source}@{revision}" if revision and not Path(source).is_dir() else source
+            model, base_id = _load_whole(checkpoint, revision)
         processor = processor or load_processor(checkpoint, revision, from_encoder_decoder)
     for config in (model.config, model.generation_config):
         config.eos_token_id, config.pad_token_id = processor.eos_id, processor.pad_id
         config.decoder_start_token_id = processor.start_id
-    return PretrainedCaptioner(model.eval(), processor, base_id, new)
+    return PretrainedCaptioner(model.eval(), processor, base_id, frozenset(new))
 
 
 def load_image_processor(base: str) -> Any:
@@ -90,12 +83,16 @@ def load_image_processor(base: str) -> Any:
     return load_pretrained("image processor", AutoImageProcessor, source, revision or None)
 
 
-def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
-    """Load the model in fp32.
+def is_pooler(name: str) -> bool:
+    """Whether a weight belongs to an encoder's pooler, which no captioner uses."""
+    return "pooler" in name.split(".")
 
-    Raises:
-        UserError: another architecture, or weights missing, of other shapes or not finite.
-    """
+
+def _load_whole(checkpoint: str | None, revision: str | None) -> tuple[VisionEncoderDecoderModel, str]:
+    """Load a VisionEncoderDecoder checkpoint in fp32; returns model and base id."""
+    if not checkpoint:
+        raise UserError("model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=...")
+    source = find_source("model.checkpoint", checkpoint)
     config = load_pretrained("config", AutoConfig, source, revision)
     if config.model_type != "vision-encoder-decoder":
         raise UserError(
@@ -103,22 +100,22 @@ def _load_model(source: str, revision: str | None) -> VisionEncoderDecoderModel:
             f"(an image encoder and a text decoder); set model.checkpoint={KNOWN_ID}"
         )
     model, missing = _load_weights("model", VisionEncoderDecoderModel, source, revision, "model.checkpoint")
+    _check_whole(missing, f"model.checkpoint={source!r}")
+    return model, f"{source}@{revision}" if revision and not Path(source).is_dir() else source
+
+
+def _check_whole(missing: list[str], found: str) -> None:
     if missing:
         raise UserError(
-            f"model.checkpoint={source!r} lacks {len(missing)} weights of its config ({missing[0]}, ...); "
-            "expected a whole checkpoint; fetch it again"
+            f"{found} lacks {len(missing)} weights of its config ({missing[0]}, ...); expected a whole checkpoint; "
+            "fetch it again or choose another"
         )
-    return model
 
 
 def _load_weights(
     name: str, kind: Any, source: str, revision: str | None, key: str, **settings: Any
 ) -> tuple[Any, list[str]]:
-    """Load a model; also return the names of weights that the file lacks, without an unused pooler's.
-
-    Raises:
-        UserError: it cannot be loaded, or weights have other shapes or are not finite.
-    """
+    """Load a model; also return the names of weights that the file lacks, without an unused pooler's."""
     model, report = load_pretrained(
         name, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **settings,
@@ -135,32 +132,19 @@ def _load_weights(
     return model, sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
 
 
-def is_pooler(name: str) -> bool:
-    """Whether a weight belongs to an encoder's pooler, which no captioner uses."""
-    return "pooler" in name.split(".")
-
-
 def _join(
     sources: Mapping[str, str], revision: str | None
-) -> tuple[VisionEncoderDecoderModel, str, frozenset[str]]:
-    """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights.
-
-    Raises:
-        UserError: one is missing or cannot be loaded, or the two cannot be joined.
-    """
+) -> tuple[VisionEncoderDecoderModel, str, set[str]]:
+    """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights."""
     if set(sources) != {"encoder", "decoder"} or not all(sources.values()) or revision:
         raise UserError(
             f"model.from_encoder_decoder={dict(sources)} with model.revision={revision}; expected an encoder, a "
             "decoder and no revision; set model.from_encoder_decoder={encoder: ..., decoder: ...}"
         )
     keys = [f"model.from_encoder_decoder.{name}" for name in ("encoder", "decoder")]
-    first, second = (find_source(key, sources[key.rpartition(".")[2]]) for key in keys)
+    first, second = find_source(keys[0], sources["encoder"]), find_source(keys[1], sources["decoder"])
     encoder, missing = _load_weights("encoder", AutoModel, first, None, keys[0])
-    if missing:
-        raise UserError(
-            f"{keys[0]}={first!r} lacks {len(missing)} weights ({missing[0]}, ...); expected a whole image encoder; "
-            "choose another"
-        )
+    _check_whole(missing, f"{keys[0]}={first!r}")
     config = load_pretrained("config", AutoConfig, second, None, keys[1])
     config.is_decoder = config.add_cross_attention = True
     decoder, new = _load_weights("decoder", AutoModelForCausalLM, second, None, keys[1], config=config)
@@ -170,6 +154,5 @@ def _join(
             "bert-base-uncased; choose another"
         )
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
-    names = {f"decoder.{name}" for name in new}
-    names |= {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
-    return model, f"{first} + {second}", frozenset(names)
+    projection = [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")]
+    return model, f"{first} + {second}", {f"decoder.{name}" for name in new} | set(projection)

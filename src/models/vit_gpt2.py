@@ -11,21 +11,12 @@ from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor
-from src.models.backbone import has_block_list
+from src.models import checkpoint as files
 from src.models.caption_model import CaptionModel
-from src.models.checkpoint import (
-    FORMAT,
-    METADATA_KEY,
-    check_base,
-    combine_digests,
-    hub_parameter_names,
-    match_names,
-    weight_digests,
-)
-from src.models.lora import adapted_names
+from src.models.freezing import adapted_names, has_block_list
+from src.models.loss import TokenMean
 from src.models.optimization import make_scheduler, parameter_groups
 from src.models.pretrained import is_pooler, load_captioner
-from src.models.token_mean import TokenMean
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
 from src.utils.logging import get_logger
@@ -64,19 +55,17 @@ class VitGpt2(LightningModule):
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        pretrained = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0, processor)
-        network, new_weights = pretrained.model, pretrained.new_weights
-        self.base_id, self.seed, self.run_config = pretrained.base_id, seed, dict(run_config or {})
+        base = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0, processor)
+        network, self.processor, self.base_id, new_weights = base
+        self.seed, self.run_config = seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        names = hub_parameter_names(network)
-        self.digests = weight_digests(network, names)
+        names = files.hub_parameter_names(network)
+        self.digests = files.weight_digests(network, names)
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
-        self.base_sha256 = combine_digests(self.digests, self.digests.keys() - unsaved)
-        self.captioner = CaptionModel(
-            network, pretrained.processor, train, num_layers_to_train, lora, new_weights,
-            max_length, num_beams, kernels, compile,
-        )  # fmt: skip
-        self.names = adapted_names(network, names) if train == "lora" else names
+        self.base_sha256 = files.combine_digests(self.digests, self.digests.keys() - unsaved)
+        settings = train, num_layers_to_train, lora, new_weights, max_length, num_beams, kernels, compile
+        self.captioner = CaptionModel(network, self.processor, *settings)
+        self.names = adapted_names(network, names)
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
@@ -89,10 +78,8 @@ class VitGpt2(LightningModule):
     ) -> "VitGpt2":
         """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode.
 
-        map_location: the device, None for the CPU. settings: arguments that replace those of the run.
-
-        Raises:
-            UserError: no such file, damaged, or the base weights are missing or others.
+        settings: arguments that replace those of the run. Raises UserError where the file or its base is missing,
+        damaged or another one.
         """
         from src.models.restore import restore
 
@@ -103,11 +90,6 @@ class VitGpt2(LightningModule):
         """transformers' model."""
         return self.captioner.network
 
-    @property
-    def processor(self) -> Processor:
-        """Tokenizer, special ids and image transform."""
-        return self.captioner.processor
-
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by their names in `model`."""
         return self.captioner.trained_weights()
@@ -116,17 +98,13 @@ class VitGpt2(LightningModule):
         """Changes with any weight of the backbone, with where it ends and with the processing of pixels."""
         trained = {self.names[name] for name in self.trained_weights()}
         encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
-        weights = combine_digests(self.digests, encoder - trained)[:32]
+        weights = files.combine_digests(self.digests, encoder - trained)[:32]
         return f"{weights}-{self.captioner.depth}-{self.processor.image.fingerprint()}"
 
-    def sum_nll_and_num_tokens(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy in nats, f32 (), and the number of tokens that it sums over, i64 ()."""
-        return self.captioner(batch)
-
+    @torch.no_grad()
     def generate(self, batch: CaptionBatch) -> list[str]:
         """Generate one caption for each of the B images of a batch."""
-        with torch.no_grad():
-            return self.captioner.generate(self.captioner.encode(batch))
+        return self.captioner.generate(self.captioner.encode(batch))
 
     # --- training -------------------------------------------------------------------------------------------
 
@@ -139,14 +117,11 @@ class VitGpt2(LightningModule):
 
     def on_fit_start(self) -> None:
         """Log what trains."""
-        weights = self.trained_weights()
-        trained, encoder, decoder = (
-            f"{sum(weight.numel() for name, weight in weights.items() if name.startswith(side)):,}"
-            for side in ("", "encoder", "decoder")
-        )
-        total = f"{sum(weight.numel() for weight in self.model.parameters()):,}"
+        sizes = {name: weight.numel() for name, weight in self.trained_weights().items()}
+        encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
         log.info(
-            f"training {trained} of {total} weights (encoder {encoder}, decoder {decoder}), others are frozen"
+            f"training {sum(sizes.values()):,} of {sum(w.numel() for w in self.model.parameters()):,} weights "
+            f"(encoder {encoder:,}, decoder {sum(sizes.values()) - encoder:,}), others are frozen"
         )
         if not has_block_list(self.model.encoder):
             kind = type(self.model.encoder).__name__
@@ -169,25 +144,24 @@ class VitGpt2(LightningModule):
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
-        """Loss in nats per token, over the tokens of all processes and of the accumulated batches so far.
-
-        Raises:
-            UserError: the loss is not finite in one of them; the weights were not changed.
-        """
-        nll, tokens = self.sum_nll_and_num_tokens(batch)
+        """Loss in nats per token, over the tokens of all processes and of the accumulated batches so far."""
+        nll, tokens = self.captioner(batch)
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]
-        if not torch.isfinite(loss):
-            names = ", ".join(batch.image_ids) if not torch.isfinite(nll) else "of another process"
-            raise UserError(
-                f"the loss of step {self.global_step} is {loss.item()} on the images {names}; "
-                "expected a finite number; the weights were not changed: look at these images, or lower "
-                "model.optimizer.lr, or set trainer.precision=32-true, and resume with ckpt_path=last"
-            )
+        images = batch.image_ids if not torch.isfinite(nll) else ["of another process"]
+        self._check_finite("loss", loss, f" on the images {', '.join(images)}")
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
         self.train_loss.update(nll, tokens)
         return nll * self.trainer.accumulate_grad_batches / self._grow_window(mean[1])
+
+    def _check_finite(self, name: str, value: Tensor, images: str = "") -> None:
+        if not torch.isfinite(value):
+            raise UserError(
+                f"the {name} of step {self.global_step} is {value.item()}{images}; expected a finite number; the "
+                "weights were not changed: look at the images, lower model.optimizer.lr or set "
+                "trainer.precision=32-true, and resume with ckpt_path=last"
+            )
 
     @torch.no_grad()
     def _grow_window(self, tokens: Tensor) -> Tensor:
@@ -196,9 +170,9 @@ class VitGpt2(LightningModule):
         A window of batches thus has the gradient of one batch with all their images. Lightning divides each loss by
         the number of batches of a window, which `training_step` makes up for.
         """
-        before = self._window_tokens
-        self._window_tokens = tokens if before is None else before + tokens
+        before, self._window_tokens = self._window_tokens, tokens
         if before is not None:
+            self._window_tokens = before + tokens
             for weight in self.trained_weights().values():
                 if weight.grad is not None:
                     weight.grad.mul_(before / self._window_tokens)
@@ -209,16 +183,12 @@ class VitGpt2(LightningModule):
         self.log("train/loss", self.train_loss.compute(self.trainer))
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:  # fmt: skip
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         """Log the norm of all gradients and clip them, by norm or by value; Lightning calls it before each step.
 
         Lightning's own clipping refuses fused optimizers. Under fp16 these get gradients times the loss scale, which
-        they undo themselves: so the limit is multiplied by it too.
-
-        Raises:
-            UserError: a gradient is not finite; the weights were not changed. (fp16 skips such a step instead.)
+        they undo themselves: so the limit is multiplied by it too. fp16 skips a step that is not finite.
         """
         self._window_tokens = None
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -226,24 +196,16 @@ class VitGpt2(LightningModule):
         scale = scaler.get_scale() if scaler is not None and fused else 1.0
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         limit = gradient_clip_val * scale if gradient_clip_val else float("inf")
-        by_value = str(getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm)) == "value"
+        by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
         norm = nn.utils.clip_grad_norm_(weights, float("inf") if by_value else limit) / scale
-        if scaler is None and not torch.isfinite(norm):
-            raise UserError(
-                f"the gradient of step {self.global_step} is {norm.item()}; expected a finite number; the weights "
-                "were not changed: lower model.optimizer.lr or set trainer.precision=32-true, and resume with "
-                "ckpt_path=last"
-            )
+        if scaler is None:
+            self._check_finite("gradient", norm)
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(weights, limit)
         self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and, if there is one, the schedule.
-
-        Raises:
-            UserError: no optimizer, or a schedule without an end.
-        """
+        """Build the optimizer and, if there is one, the schedule."""
         if self.optimizer is None:
             raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
         optimizer = self.optimizer(parameter_groups(self.parameters()))
@@ -259,7 +221,7 @@ class VitGpt2(LightningModule):
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         """Add the batch to the mean loss."""
         if len(batch):
-            self.eval_loss.update(*self.sum_nll_and_num_tokens(batch))
+            self.eval_loss.update(*self.captioner(batch))
 
     def on_validation_epoch_end(self) -> None:
         loss = self.eval_loss.compute(self.trainer)
@@ -295,23 +257,31 @@ class VitGpt2(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights only, by hub name, with the base's id and hash and the config."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
-        checkpoint[METADATA_KEY] = {
-            "format": FORMAT,
+        checkpoint[files.METADATA_KEY] = {
+            "format": files.FORMAT,
             "base": self.base_id,
             "base_sha256": self.base_sha256,
             "config": self.run_config,
             "val_loss_best": self.val_loss_best,
-            "train_loss": self.train_loss.sync(self._trainer),
+            "train_loss": self.train_loss.sync(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Turn hub names back into this release's module names.
+        """Turn hub names back into this release's module names, and continue the losses so far."""
+        checkpoint["state_dict"] = self.match_checkpoint(checkpoint)
+        metadata = checkpoint[files.METADATA_KEY]
+        self.val_loss_best = metadata["val_loss_best"]
+        if self.trainer.is_global_zero:  # the sums of all processes count once
+            self.train_loss.sums = torch.tensor(metadata.get("train_loss", [0.0, 0.0]), dtype=torch.float64)
 
-        Raises:
-            UserError: other base weights, or other weights than those that train here.
-        """
-        check_base(checkpoint[METADATA_KEY], self.base_id, self.base_sha256)
-        weights = match_names(checkpoint["state_dict"], self.names, self.trained_weights())
-        checkpoint["state_dict"] = {f"captioner.network.{name}": weight for name, weight in weights.items()}
-        self.val_loss_best = checkpoint[METADATA_KEY]["val_loss_best"]
-        self.train_loss.load(checkpoint[METADATA_KEY].get("train_loss", [0.0, 0.0]), self._trainer)
+    def match_checkpoint(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return a checkpoint's weights by their names here; UserError on another base or other trained weights."""
+        metadata = checkpoint[files.METADATA_KEY]
+        if metadata["base_sha256"] != self.base_sha256:
+            raise UserError(
+                f"the checkpoint was trained on {metadata['base']} ({metadata['base_sha256'][:12]}) and the model is "
+                f"{self.base_id} ({self.base_sha256[:12]}); expected the same base weights; "
+                f"set model.checkpoint={metadata['base']}"
+            )
+        weights = files.match_names(checkpoint["state_dict"], self.names, self.trained_weights())
+        return {f"captioner.network.{name}": weight for name, weight in weights.items()}

@@ -1,10 +1,13 @@
 """The packed loss is the loss of separate captions, for every decoder, and trains like it."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from src.models.kernels.gpt2 import is_plain_gpt2
-from src.models.loss import packed_loss
+from src.models.loss import TokenMean, packed_loss, packing_mask
 from tests.models.random_captioner import (
     captioner,
     freeze_all_but,
@@ -68,3 +71,20 @@ def test_bf16_is_within_a_hundredth():
     (expected,) = torch.autograd.grad(exact, weight)
     assert weight.grad.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(weight.grad.flatten(), expected.flatten(), 0) > 0.99
+
+
+def test_packing_mask_by_hand():
+    mask = packing_mask(torch.tensor([[0, 0, 1, -1]]))
+    assert mask.dtype == torch.bool
+    assert mask.int().tolist() == [[[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]]
+
+
+def test_a_mean_over_tokens_counts_each_token_once():
+    mean, alone = TokenMean(), SimpleNamespace(world_size=1)
+    assert math.isnan(mean.compute(alone))
+    mean.update(torch.tensor(6.0), torch.tensor(2))
+    mean.update(torch.tensor(4.0), torch.tensor(8))
+    assert mean.compute(alone) == 1.0
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda sums, reduce_op: sums * 2)
+    assert mean.sync(SimpleNamespace(world_size=2, strategy=strategy)) == [20.0, 20.0]
+    assert mean.sync(alone) == [10.0, 10.0]

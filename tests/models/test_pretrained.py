@@ -110,7 +110,7 @@ def test_sources_that_cannot_be_joined_are_rejected(sources, tmp_path):
     assert_rejected(r"model\.from_encoder_decoder\.decoder=.*does not exist", from_encoder_decoder=gone)
     incomplete = shutil.copytree(sources["encoder"], tmp_path / "incomplete")
     change_weights(incomplete, lambda weights: [weights.pop(n) for n in list(weights) if "layer.0" in n])
-    assert_rejected(r"model\.from_encoder_decoder\.encoder=.* lacks \d+ weights .*; expected a whole image encoder",
+    assert_rejected(r"model\.from_encoder_decoder\.encoder=.* lacks \d+ weights .*; expected a whole checkpoint",
          from_encoder_decoder=sources | {"encoder": str(incomplete)})  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_one_batch_can_be_overfitted(make):
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     losses = []
     for _ in range(100):
-        nll, tokens = module.sum_nll_and_num_tokens(batch)
+        nll, tokens = module.captioner(batch)
         optimizer.zero_grad()
         (nll / tokens).backward()
         optimizer.step()
@@ -120,7 +120,7 @@ def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer(make, tmp_path):
     module, data = make()
     before = weights(module)
-    module.sum_nll_and_num_tokens = lambda batch: (
+    module.captioner.forward = lambda batch: (
         torch.tensor(float("nan"), requires_grad=True),
         torch.tensor(5),
     )

@@ -1,10 +1,7 @@
-"""Attention as matrix products and a softmax (math attention), which is faster than the fused kernel on a CPU in bf16.
+"""Attention as matrix products and a softmax, three to eight times faster than torch's fused kernel on a CPU in bf16.
 
-torch's fused CPU attention is far from the machine's peak in bf16, three to eight times slower backward than batched
-products with a softmax between them. In fp32, and on other devices, the fused kernel is used.
-
-R rows of captions, B images, W columns of the grid, N flat rows, P patches, H heads, d width of a head, D = H * d,
-G = R * H.
+In fp32, and on other devices, the fused kernel is used. B images, H heads, W queries, P keys, d width of a head,
+G = B * H.
 """
 
 from collections.abc import Iterator
@@ -19,59 +16,30 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from src.datamodule.collate import VarlenLayout
-from src.models.kernels.linear import use_onednn_linear
-from src.models.kernels.varlen import pad, unpad
+from src.models.kernels.linear import OneDNNLinear
 
-MATH_ATTENTION = "math_attention"  # the name under which transformers finds `math_attention`
+MATH_ATTENTION = "math_attention"  # the name under which transformers finds `_encoder_attention`
 
 
-def self_attention(
-    qkv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float = 0.0
-) -> Tensor:
-    """Attend from each token to the tokens that the layout's mask allows.
-
-    qkv: (N,3D), queries, keys and values side by side. dropout: probability of dropping an attention weight.
-    Returns: (N,D).
-    """
-    q, k, v = _to_heads(pad(qkv, layout), 3, heads)
-    return _attend(q, k, v, layout, layout.mask, scale, dropout)
-
-
-def cross_attention(
-    q: Tensor, kv: Tensor, layout: VarlenLayout, heads: int, scale: float, dropout: float = 0.0
-) -> Tensor:
-    """Attend from each token to the patches of its image.
-
-    q: (N,D). kv: (R,P,2D), keys and values side by side. Returns: (N,D).
-    """
-    (queries,) = _to_heads(pad(q, layout), 1, heads)
-    keys, values = _to_heads(kv, 2, heads)
-    return _attend(queries, keys, values, layout, None, scale, dropout)
-
-
-def _to_heads(grid: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
-    """(R,W,count*D) -> count tensors (R,H,W,d)."""
-    split = grid.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4)
-    return split.contiguous().unbind(0)
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Tensor | None, scale: float, dropout: float
-) -> Tensor:
-    """Mix values (R,H,P,d) for queries (R,H,W,d) into flat rows (N,D); mask bool (R,1,W,P)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+    """Mix values (B,H,P,d) for queries (B,H,W,d) into (B,H,W,d); mask bool (B,1,W,P), dropout of attention weights."""
     if _prefers_math(q, dropout):
-        mixed = _MathAttention.apply(q, k, v, mask, scale, dropout)
-    else:
-        mixed = scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-    return unpad(mixed.transpose(1, 2).flatten(2), layout)
+        return _MathAttention.apply(q, k, v, mask, scale, dropout)
+    return scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+
+
+def _prefers_math(x: Tensor, dropout: float) -> bool:
+    """Whether products beat the fused attention: on a CPU in bf16, and with dropout, which it does not fuse."""
+    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or dropout > 0)
 
 
 def use_math_attention(model: PreTrainedModel) -> None:
-    """Let an encoder of transformers use `math_attention`, where it can be exchanged, and `OneDNNLinear`."""
-    use_onednn_linear(model)
-    if model._can_set_attn_implementation() and model.config._attn_implementation == "sdpa":
-        AttentionInterface.register(MATH_ATTENTION, math_attention)
+    """Let an encoder of transformers use math attention, where it can be exchanged, and `OneDNNLinear`."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDNNLinear
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(MATH_ATTENTION, _encoder_attention)
         AttentionMaskInterface.register(MATH_ATTENTION, sdpa_mask)
         model.set_attn_implementation(MATH_ATTENTION)
 
@@ -79,18 +47,17 @@ def use_math_attention(model: PreTrainedModel) -> None:
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Let a model use transformers' plain attention, which returns its weights and which every exporter knows."""
-    modules: list[Any] = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+    modules = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
     before = [module.config._attn_implementation for module in modules]
     try:
-        for module in modules:
-            module.config._attn_implementation = "eager"
+        model.set_attn_implementation("eager")
         yield
     finally:
         for module, name in zip(modules, before, strict=True):
-            module.config._attn_implementation = name
+            module.set_attn_implementation(name or "eager")
 
 
-def math_attention(
+def _encoder_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -100,10 +67,7 @@ def math_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention function for transformers' registry: query (B,H,T,d), key and value (B,H,P,d).
-
-    Returns: mixed values (B,T,H,d). Attention with a mask, or on another device or in fp32, goes to transformers' sdpa.
-    """
+    """For transformers' registry: (B,H,W,d) to (B,W,H,d); with a mask, in fp32 or elsewhere through its sdpa."""
     masked = attention_mask is not None or getattr(module, "is_causal", False)
     if masked or not _prefers_math(query, dropout):
         settings = {"scaling": scaling, "dropout": dropout, **kwargs}
@@ -113,13 +77,8 @@ def math_attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def _prefers_math(x: Tensor, dropout: float) -> bool:
-    """Whether products beat the fused attention: on a CPU in bf16, and with dropout, which it does not fuse."""
-    return x.device.type == "cpu" and (x.dtype == torch.bfloat16 or dropout > 0)
-
-
 def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
-    """Gradient of a softmax over the last dimension, both (...,P); fused where this torch has the private operator."""
+    """Gradient of a softmax over the last dimension; fused where this torch has the private operator."""
     fused = getattr(torch, "_softmax_backward_data", None)
     if fused is not None:
         return fused(grad, weights, -1, weights.dtype)
@@ -127,8 +86,6 @@ def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
 
 
 class _MathAttention(torch.autograd.Function):
-    """softmax(q k^T scale) v by batched products: q (R,H,W,d), k and v (R,H,P,d), mask bool (R,1,W,P) or None."""
-
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float

@@ -1,8 +1,8 @@
 """GPT-2 one token at a time, for all beams of all images: the decoder step of transformers' search.
 
 Beams of an image share cross-attention keys and values, which are computed once per image, and a copied beam copies no
-keys and values of its tokens. All beams of an image form one batch entry of attention; an ancestor mask holds which of
-the tokens generated so far belong to which beam.
+keys and values of its tokens: all beams of an image form one batch entry of attention, and an ancestor mask holds
+which of the tokens generated so far belong to which beam.
 
 B images, K beams of an image, R = B * K rows, P patches, H heads, d width of a head, G = B * H, D width.
 """
@@ -26,18 +26,15 @@ class BeamCache(EncoderDecoderCache):
     ancestors: bool (R,max_length*K), which of these tokens a beam consists of.
     """
 
+    is_compileable = False
+
     def __init__(self, images: int, beams: int, max_length: int, device: torch.device) -> None:
         super().__init__(DynamicCache(), DynamicCache())
         self.images, self.beams, self.steps = images, beams, 0
         self.patches: list[Tensor] = []
         self.tokens: list[Tensor] = []
         self.ancestors = torch.zeros(images * beams, max_length * beams, dtype=torch.bool, device=device)
-        self._packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
-
-    def add_block(self, patches: Tensor) -> None:
-        """Keep one block's keys and values of the patches, (2,G,P,d), and allocate those of its tokens."""
-        self.patches.append(patches)
-        self.tokens.append(patches.new_empty(*patches.shape[:2], self.ancestors.shape[1], patches.shape[3]))
+        self.packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens of each beam."""
@@ -49,16 +46,11 @@ class BeamCache(EncoderDecoderCache):
 
     def linear(self, x: Tensor, module: Any) -> Tensor:
         """x (n,I) -> (n,O) through a Conv1D or Linear, whose weight is packed once for the search."""
-        packed = self._packed.get(module)
-        if packed is None:
+        if module not in self.packed:
             weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
             bias = None if module.bias is None else module.bias.detach().to(x.dtype)
-            packed = self._packed[module] = (prepack(module, weight, x.dtype).forward, bias)
-        return onednn_linear(x, *packed)
-
-    @property
-    def is_compileable(self) -> bool:
-        return False
+            self.packed[module] = prepack(module, weight, x.dtype).forward, bias
+        return onednn_linear(x, *self.packed[module])
 
     def append_step(self, dtype: torch.dtype) -> Tensor:
         """Add the next K tokens of each image to their beams; returns what to add to scores: (B,1,K,tokens)."""
@@ -71,14 +63,13 @@ class BeamCache(EncoderDecoderCache):
 
 @torch.no_grad()
 def prefill(decoder: Any, states: Tensor, beams: int, max_length: int) -> BeamCache:
-    """Compute keys and values of the patches for every block of a plain GPT-2.
-
-    states: (B,P,D) in the precision of the products.
-    """
+    """Compute keys and values of the patches for every block; states (B,P,D) in the precision of the products."""
     cache = BeamCache(len(states), beams, max_length, states.device)
     for block in decoder.transformer.h:
         kv = cache.linear(states.flatten(0, 1), block.crossattention.c_attn)  # (B*P,2D)
-        cache.add_block(_to_heads(kv, len(states), 2, block.attn.num_heads))
+        patches = _to_heads(kv, len(states), 2, block.attn.num_heads)
+        cache.patches.append(patches)
+        cache.tokens.append(patches.new_empty(*patches.shape[:2], max_length * beams, patches.shape[3]))
     return cache
 
 
@@ -88,11 +79,11 @@ def decode_step(decoder: Any, ids: Tensor, cache: BeamCache) -> Tensor:
     body, dtype, images = decoder.transformer, cache.patches[0].dtype, cache.images
     x = body.wte(ids) + body.wpe.weight[cache.steps]  # (R,D)
     bias = cache.append_step(dtype)
+    end = cache.steps * cache.beams
     for block, patches, tokens in zip(body.h, cache.patches, cache.tokens, strict=True):
         attn, cross, mlp = block.attn, block.crossattention, block.mlp
         qkv = cache.linear(norm(block.ln_1, x, dtype), attn.c_attn)  # (R,3D)
         q, *kv = _to_heads(qkv, images, 3, attn.num_heads)
-        end = cache.steps * cache.beams
         tokens[:, :, end - cache.beams : end] = torch.stack(kv)
         mixed = _attend(q * attn.scaling, tokens[:, :, :end], bias, attn.num_heads)
         x = x + cache.linear(mixed, attn.c_proj)

@@ -1,22 +1,25 @@
 """GPT-2's decoder over packed captions: transformers' weights and results, a faster forward for the CPU.
 
-Frozen blocks get no weight gradients and no casts, padding and repeated prefixes are never computed, and the residual
+Linear layers run on flat rows without padding or repeated prefixes, attention on a grid with one row for the captions
+of an image (the layouts come from collate.py). Frozen blocks get no weight gradients and no casts, and the residual
 stream stays in fp32 while matrix products run in the precision of autocast.
 
-R rows of captions, M tokens, N flat rows of a layout (see collate.py), P patches, D width.
+R rows of captions, W columns of the grid, M tokens, N flat rows, P patches, H heads, d width of a head, D = H * d.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import GPT2LMHeadModel
 from transformers.activations import NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Attention, GPT2Block
 from transformers.pytorch_utils import Conv1D
 
 from src.datamodule.collate import CaptionBatch, VarlenLayout
-from src.models.kernels.attention import cross_attention, self_attention
+from src.models.kernels.attention import attend
 from src.models.kernels.linear import linear
 
 PLAIN = {Conv1D, GPT2Attention, GPT2Block, GPT2MLP, nn.Dropout, nn.Embedding, nn.LayerNorm, nn.ModuleList}
@@ -41,10 +44,9 @@ def compute_dtype(decoder: Any, device: str) -> torch.dtype:
 
 
 def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
-    """Hidden states before the vocabulary, one row per token, in the order of `batch.token_index`.
+    """Hidden states (M,D) before the vocabulary, in `compute_dtype`, in the order of `batch.token_index`.
 
     states: (R,P,D), of the image of each row of captions.
-    Returns: (M,D) in autocast's precision where autocast is on, else in the weights'.
     """
     body, device = decoder.transformer, states.device.type
     dtype = compute_dtype(decoder, device)
@@ -73,31 +75,78 @@ def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: t
     """One transformer block; x (N,D) in the precision of the residual stream, states (R,P,D) in dtype."""
     attention = block.attn
     qkv = conv1d(norm(block.ln_1, x, dtype), attention.c_attn)  # (N,3D)
-    settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
-    x = x + attention.resid_dropout(conv1d(self_attention(qkv, *settings), attention.c_proj))
+    q, k, v = _to_heads(_Pad.apply(qkv, layout), 3, attention.num_heads)
+    x = x + _attend(attention, q, k, v, layout, layout.mask)
 
     attention = block.crossattention
-    q = conv1d(norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
+    query = conv1d(norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
     kv = conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (R,P,2D)
-    settings = layout, attention.num_heads, attention.scaling, _dropout_rate(attention)
-    x = x + attention.resid_dropout(conv1d(cross_attention(q, kv, *settings), attention.c_proj))
+    (q,) = _to_heads(_Pad.apply(query, layout), 1, attention.num_heads)
+    x = x + _attend(attention, q, *_to_heads(kv, 2, attention.num_heads), layout, None)
 
     inner = conv1d(norm(block.ln_2, x, dtype), block.mlp.c_fc)  # (N,4D)
     return x + block.mlp.dropout(conv1d(activation(block.mlp.act, inner), block.mlp.c_proj))
 
 
-def _dropout_rate(attention: Any) -> float:
-    return attention.attn_dropout.p if attention.training else 0.0
+def _attend(
+    module: Any, q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Tensor | None
+) -> Tensor:
+    """Attention of queries (R,H,W,d) to keys and values (R,H,P,d) and its output projection: (N,D)."""
+    dropout = module.attn_dropout.p if module.training else 0.0
+    mixed = attend(q, k, v, mask, module.scaling, dropout).transpose(1, 2).flatten(2)  # (R,W,D)
+    return module.resid_dropout(conv1d(_Unpad.apply(mixed, layout), module.c_proj))
+
+
+def _to_heads(grid: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
+    """(R,W,count*D) -> count tensors (R,H,W,d)."""
+    split = grid.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4)
+    return split.contiguous().unbind(0)
 
 
 def activation(act: nn.Module, x: Tensor) -> Tensor:
+    """Apply a block's activation, GELU's tanh form by torch's fused operator."""
     return nn.functional.gelu(x, approximate="tanh") if type(act) is NewGELUActivation else act(x)
 
 
 def conv1d(x: Tensor, module: Conv1D) -> Tensor:
+    """x (N,I) -> (N,O)."""
     return linear(x, module, module.weight.t(), module.bias)
 
 
 def norm(module: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
     """Normalize in the precision of x, the residual stream, and cast for the matrix product that follows."""
     return module(x).to(dtype)
+
+
+class _Pad(torch.autograd.Function):
+    """Flat rows (N,D) to the grid (R,W,D); padding holds a copy of some row, which nothing reads: gradient zero."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, layout: VarlenLayout) -> Tensor:
+        ctx.layout = layout
+        grid = flat if layout.flat_index is None else flat.index_select(0, layout.flat_index)
+        return grid.view(*layout.grid_shape, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Unpad.apply(grad, ctx.layout), None
+
+
+class _Unpad(torch.autograd.Function):
+    """The grid (R,W,D) to flat rows (N,D)."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, layout: VarlenLayout) -> Tensor:
+        ctx.layout = layout
+        flat = grid.reshape(-1, grid.shape[-1])
+        return flat.view_as(flat) if layout.grid_index is None else flat.index_select(0, layout.grid_index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        layout = ctx.layout
+        if layout.grid_index is not None:
+            zeros = grad.new_zeros(math.prod(layout.grid_shape), grad.shape[1])
+            grad = zeros.index_copy_(0, layout.grid_index, grad)
+        return grad.view(*layout.grid_shape, -1), None

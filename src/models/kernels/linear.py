@@ -3,6 +3,9 @@
 N rows, I features in, O features out.
 """
 
+import ctypes
+import mmap
+import sys
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -11,29 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from src.models.kernels.memory import page_out
+from src.datamodule.collate import ROW_MULTIPLE
 
 WIDE = 16_384  # output features from which on a layer is as wide as a vocabulary
+CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vocabulary
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
+MADV_PAGEOUT = 21  # of Linux's mman.h
+
+
+# --- oneDNN and prepacked weights ---------------------------------------------------------------------------
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (N,I) times weight (O,I) transposed, plus bias (O); on a CPU through oneDNN where that is faster.
 
-    torch sends fp32 products to MKL. With AVX-512 oneDNN is 5 to 15% faster; without, MKL is, but for a weight with
-    a vocabulary's rows, where it reaches half to three quarters of oneDNN's speed.
+    torch sends fp32 products to MKL, which is faster only without AVX-512 and below a vocabulary's width.
     """
     faster = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
-    if faster and has_onednn(x.dtype):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return nn.functional.linear(x, weight, bias)
+    return (
+        _linear(x, weight, bias) if faster and has_onednn(x.dtype) else nn.functional.linear(x, weight, bias)
+    )
 
 
 @cache
 def has_onednn(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have oneDNN's private operators in a precision, found by calling them."""
+    """Whether this torch and processor have oneDNN's private operators in a precision, found by calling them."""
     try:
-        weight = _blocked(torch.zeros(16, 16, dtype=dtype))
-        torch.ops.mkldnn._linear_pointwise(torch.zeros(1, 16, dtype=dtype), weight, None, "none", [], "")
+        _linear(torch.zeros(1, 16, dtype=dtype), _blocked(torch.zeros(16, 16, dtype=dtype)), None)
     except (AttributeError, RuntimeError, TypeError):  # another torch, no oneDNN, or bf16 without AVX-512
         return False
     return True
@@ -44,15 +51,16 @@ def _prefers_onednn(dtype: torch.dtype) -> bool:
     return dtype != torch.float32 or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
 def _blocked(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
 class PackedWeight(NamedTuple):
-    """A weight (O,I) in the precision of matrix products, and its transpose for the gradient.
-
-    On a CPU in bf16 both are copies in oneDNN's blocked layout, which saves the reordering in each call.
-    """
+    """A weight (O,I) in the precision of products and its transpose for the gradient; blocked for oneDNN in bf16."""
 
     forward: Tensor
     backward: Tensor
@@ -86,6 +94,9 @@ def _pack(weight: Tensor, dtype: torch.dtype) -> PackedWeight:
     return PackedWeight(forward, forward.t())
 
 
+# --- layers -------------------------------------------------------------------------------------------------
+
+
 def linear(x: Tensor, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O), the module's, in any precision."""
     cast_bias = None if bias is None else bias.to(x.dtype)
@@ -104,8 +115,7 @@ class _FrozenLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dx = onednn_linear(grad, ctx.packed.backward) if ctx.needs_input_grad[0] else None
-        dbias = grad.sum(0) if ctx.needs_input_grad[2] else None
-        return dx, None, dbias
+        return dx, None, grad.sum(0) if ctx.needs_input_grad[2] else None
 
 
 class _TrainableLinear(torch.autograd.Function):
@@ -123,8 +133,7 @@ class _TrainableLinear(torch.autograd.Function):
         dx = onednn_linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
         transposed = not weight.is_contiguous()  # Conv1D keeps its weight as (I,O)
         dweight = (x.t() @ grad).to(ctx.dtype).t() if transposed else (grad.t() @ x).to(ctx.dtype)
-        dbias = grad.sum(0) if ctx.needs_input_grad[2] else None
-        return dx, dweight, dbias
+        return dx, dweight, grad.sum(0) if ctx.needs_input_grad[2] else None
 
 
 class OneDNNLinear(nn.Linear):
@@ -138,8 +147,76 @@ class OneDNNLinear(nn.Linear):
         return flat.unflatten(0, input.shape[:-1])
 
 
-def use_onednn_linear(model: nn.Module) -> None:
-    """Turn every Linear of a model into a `OneDNNLinear`; weights and their names stay."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = OneDNNLinear
+# --- cross-entropy over a vocabulary (V), chunk by chunk ----------------------------------------------------
+
+
+def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
+    """Summed cross-entropy in nats, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
+
+    With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once;
+    a head that trains uses autograd and keeps its logits.
+    """
+    if head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
+        bias = None if head.bias is None else head.bias.to(hidden.dtype)
+        logits = nn.functional.linear(hidden, head.weight.to(hidden.dtype), bias)
+        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return _ChunkedCrossEntropy.apply(hidden, prepack(head, head.weight, hidden.dtype), head.bias, labels)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
+        bias = None if bias is None else bias.to(hidden.dtype)
+        nll = torch.zeros((), device=hidden.device)
+        dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(hidden), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            label = labels[chunk, None]
+            padding = -len(label) % ROW_MULTIPLE
+            logits = onednn_linear(nn.functional.pad(hidden[chunk], (0, 0, 0, padding)), packed.forward, bias)
+            probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
+            # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
+            log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
+            nll += (log_sum[: len(label)] - logits[: len(label)].gather(1, label)).sum()
+            if dhidden is not None:
+                probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, -1.0))
+                dhidden[chunk] = onednn_linear(probabilities.to(logits.dtype), packed.backward)[: len(label)]
+        ctx.save_for_backward(dhidden)
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grad, None, None, None
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+def tune_malloc() -> bool:
+    """Let glibc keep freed memory for the next tensor of that size; returns whether it can.
+
+    Otherwise each step returns its large blocks, and the system clears every page anew: a tenth of a step.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def page_out(tensor: Tensor) -> None:
+    """Page out a CPU tensor that will not be read for long; its values stay.
+
+    Weights are mapped from their file, and their pages are freed at once: 0.6 GB of the default model's 4.2 GB.
+    """
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    page, start = mmap.PAGESIZE, tensor.data_ptr()
+    first = -(-start // page) * page
+    size = (start + tensor.nbytes) // page * page - first
+    if size > 0:  # a system that does not know the advice refuses it
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), MADV_PAGEOUT)

@@ -1,4 +1,9 @@
-"""Linear layers with prepacked weights compute what torch does, and follow a weight that changes."""
+"""Linear layers with prepacked weights compute what torch does; the chunked cross-entropy is the cross-entropy."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,46 +14,45 @@ from src.models.kernels.linear import (
     OneDNNLinear,
     has_onednn,
     linear,
+    linear_cross_entropy,
     onednn_linear,
+    page_out,
     prepack,
-    use_onednn_linear,
 )
 
 
 @pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_values_and_gradients_are_those_of_a_linear_layer(trains, with_bias):
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_values_and_gradients_are_those_of_a_linear_layer(trains, with_bias, kind):
     layer = nn.Linear(6, 5, bias=with_bias).requires_grad_(trains)
     x = torch.randn(7, 6, requires_grad=True)
     inputs = [x, *layer.parameters()] if trains else [x]
-    found = linear(x, layer, layer.weight, layer.bias)
-    torch.testing.assert_close(found, layer(x))
-    weighting = torch.randn_like(found)
-    expected = torch.autograd.grad(layer(x), inputs, weighting)
-    torch.testing.assert_close(torch.autograd.grad(found, inputs, weighting), expected)
+    expected = layer(x)
+    weighting = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, inputs, weighting)
+    layer.__class__ = OneDNNLinear
+    found = layer(x) if kind == "module" else linear(x, layer, layer.weight, layer.bias)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, inputs, weighting), gradients)
 
 
-def test_bf16_products_of_fp32_weights():
+@pytest.mark.parametrize("available", [True, False])
+def test_bf16_products_of_fp32_weights(available, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    if not available:
+        monkeypatch.setattr(kernel, "_blocked", refuse)
+        has_onednn.cache_clear()
     layer = nn.Linear(64, 32).requires_grad_(False)
     x = torch.randn(9, 64, dtype=torch.bfloat16, requires_grad=True)
     found = linear(x, layer, layer.weight, layer.bias)
+    has_onednn.cache_clear()
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
     (grad,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(grad.float(), layer.weight.sum(0).expand(9, -1), atol=0.03, rtol=0.03)
-
-
-def test_bf16_on_a_processor_that_onednn_has_no_bf16_for(monkeypatch):
-    def refuse(*_):
-        raise RuntimeError("bf16 path needs the cpu support avx512bw")
-
-    monkeypatch.setattr(kernel, "_blocked", refuse)
-    has_onednn.cache_clear()
-    layer = nn.Linear(64, 32).requires_grad_(False)
-    x = torch.randn(9, 64, dtype=torch.bfloat16)
-    found = linear(x, layer, layer.weight, layer.bias)
-    has_onednn.cache_clear()
-    torch.testing.assert_close(found.float(), layer(x.float()), atol=0.03, rtol=0.03)
 
 
 @pytest.mark.parametrize("width", [32, kernel.WIDE])
@@ -89,18 +93,61 @@ def test_what_inference_mode_packed_is_used_in_training():
 
 
 @pytest.mark.parametrize("trains", [True, False])
-def test_a_onednn_linear_equals_the_linear(trains):
-    layer = nn.Linear(6, 5).requires_grad_(trains)
-    model = nn.Sequential(layer)
-    names = list(model.state_dict())
-    x = torch.randn(2, 3, 6, requires_grad=True)
-    inputs = [x, *layer.parameters()] if trains else [x]
-    expected = layer(x)
-    weighting = torch.randn_like(expected)
-    gradients = torch.autograd.grad(expected, inputs, weighting)
-    use_onednn_linear(model)
-    assert isinstance(model[0], OneDNNLinear)
-    assert list(model.state_dict()) == names
-    found = model(x)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, monkeypatch):
+    monkeypatch.setattr(kernel, "CHUNK", 4)
+    head = nn.Linear(8, 50, bias=with_bias).requires_grad_(trains)
+    hidden = torch.randn(11, 8, requires_grad=True)
+    labels = torch.randint(0, 50, (11,))
+    inputs = [hidden, *head.parameters()] if trains else [hidden]
+    found = linear_cross_entropy(hidden, head, labels)
+    expected = nn.functional.cross_entropy(head(hidden), labels, reduction="sum")
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found, inputs, weighting), gradients)
+    gradients = torch.autograd.grad(found / 11, inputs)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected / 11, inputs))
+
+
+def test_a_label_of_probability_0_has_a_finite_loss():
+    head = nn.Linear(2, 3, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[500.0, 0], [0, 0], [0, 0]]))
+    nll = linear_cross_entropy(torch.ones(1, 2), head, torch.tensor([1]))
+    torch.testing.assert_close(nll, torch.tensor(500.0))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_reused_without_the_system(root):
+    script = """
+import resource, sys
+from src.models.kernels.linear import tune_malloc
+if "keep" in sys.argv:
+    assert tune_malloc()
+bytes(bytearray(2**26))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    bytearray(2**26)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept, freed = (
+        int(subprocess.check_output([sys.executable, "-c", script, mode], cwd=root))
+        for mode in ("keep", "no")
+    )
+    assert kept < 100 < freed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_paged_out_tensor_takes_no_memory_and_keeps_its_values(tmp_path):
+    def mapped():
+        return int(re.search(r"RssFile:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+    count = 2**23  # 32 MB
+    torch.arange(count, dtype=torch.float32).numpy().tofile(tmp_path / "weights")
+    weights = torch.from_file(str(tmp_path / "weights"), shared=False, size=count)
+    weights[0] = 7  # a page that is no longer the file's
+    total = weights.sum()
+    before = mapped()
+    page_out(weights[1:-1])  # begins and ends within a page
+    assert mapped() < before - 24
+    assert weights[0] == 7
+    assert weights.sum() == total
+    page_out(torch.empty(0))
