@@ -127,7 +127,8 @@ class CaptionModel(nn.Module):
 
     def encode(self, batch: CaptionBatch) -> Tensor:
         """Encoder states (B,P,D) of a batch of pixels or of cached features, in any precision."""
-        encoder, image = self.network.encoder, self.processor.image
+        encoder: Any = self.network.encoder
+        image = self.processor.image
         if not self.depth:
             return encoder(batch.pixel_values).last_hidden_state
         features = batch.features

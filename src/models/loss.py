@@ -69,7 +69,7 @@ def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
     allowed = packing_mask(batch.caption_index)
     lowest = torch.finfo(states.dtype).min
-    embeddings = getattr(decoder.base_model, "embeddings", None)
+    embeddings: Any = getattr(decoder.base_model, "embeddings", None)
     # RoBERTa and the like number positions from behind the padding id, the others from 0.
     after_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
     logits = decoder(

@@ -56,9 +56,10 @@ def load_graphs(folder: Path) -> list[Any]:
 
 
 def generate(
-    pixels: np.ndarray, encoder: Any, decoder: Any, settings: dict[str, Any]
+    pixels: np.ndarray, graphs: list[Any], settings: dict[str, Any]
 ) -> tuple[list[int], list[np.ndarray]]:
     """Caption pixels f32 (1,3,h,w) greedily; returns ids, the start token first, and the logits (V) of each other."""
+    encoder, decoder = graphs
     cross = encoder.run(None, {"pixel_values": pixels})
     past = [np.zeros((1, patches.shape[1], 0, patches.shape[3]), np.float32) for patches in cross]
     names = [one.name for one in decoder.get_inputs()]
@@ -82,7 +83,7 @@ def main(paths: list[str]) -> None:
     )
     tokenizer = Tokenizer.from_file(str(saved / "tokenizer.json"))
     for path in paths:
-        ids, _ = generate(load_pixels(path, image_settings), *graphs, settings)
+        ids, _ = generate(load_pixels(path, image_settings), graphs, settings)
         ids = ids[1:-1] if ids[-1] == settings["eos_token_id"] else ids[1:]
         print(f"{path}: {' '.join(tokenizer.decode(ids).split())}")
 

@@ -158,7 +158,7 @@ def check_graphs(
     difference, same, count = 0.0, 0, 0
     for image in noise:
         pixels = processor.image(image)[None]  # (1,3,h,w)
-        ids, scores = onnx_caption.generate(pixels.numpy(), *graphs, settings)
+        ids, scores = onnx_caption.generate(pixels.numpy(), graphs, settings)
         with torch.no_grad():
             states = project_states(model, model.encoder(pixels).last_hidden_state)
             expected = model.decoder(torch.tensor([ids[:-1]]), encoder_hidden_states=states).logits[0].numpy()

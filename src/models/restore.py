@@ -37,7 +37,7 @@ TARGETS = {
         "a data module of src/datamodule",
     ),
 }
-NOT_RESTORED = {"self", "kwargs", "optimizer", "lr_scheduler", "processor", "run_config"}
+NOT_RESTORED = {"kwargs", "optimizer", "lr_scheduler", "processor", "run_config"}
 FORCED = {"download": False, "cache_dir": None}  # a checkpoint may neither download nor write
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
 NUM_BEAMS, MAX_BEAMS = 4, 128  # where a generation config has none; at most
@@ -176,7 +176,7 @@ def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> 
     except (ImportError, ValueError):
         raise _foreign(file, f"{group}._target_", target, expected) from None
     parents = [parent for parent in kind.__mro__ if parent.__module__.startswith("src.")]
-    known = {name for parent in parents for name in inspect.signature(parent.__init__).parameters}
+    known = {name for parent in parents for name in inspect.signature(parent).parameters}
     settings = {"_target_": target}
     for key in [key for key in config if key not in NOT_RESTORED | {"_target_"}]:
         value = FORCED.get(key, _plain(config[key], f"{group}.{key}", file))

@@ -82,7 +82,8 @@ def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: t
     query = conv1d(norm(block.ln_cross_attn, x, dtype), attention.q_attn)  # (N,D)
     kv = conv1d(states.flatten(0, 1), attention.c_attn).unflatten(0, states.shape[:2])  # (R,P,2D)
     (q,) = _to_heads(_Pad.apply(query, layout), 1, attention.num_heads)
-    x = x + _attend(attention, q, *_to_heads(kv, 2, attention.num_heads), layout, None)
+    k, v = _to_heads(kv, 2, attention.num_heads)
+    x = x + _attend(attention, q, k, v, layout, None)
 
     inner = conv1d(norm(block.ln_2, x, dtype), block.mlp.c_fc)  # (N,4D)
     return x + block.mlp.dropout(conv1d(activation(block.mlp.act, inner), block.mlp.c_proj))
