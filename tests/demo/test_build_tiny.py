@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, VisionEncoderDecoderModel
 
-from src.demo.build_tiny import BLOCKS, SHIPPED, build_tiny, main
+from src.demo.build_tiny import BLOCKS, SHIPPED, main
 from src.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> Path:
-    return build_tiny(tmp_path_factory.mktemp("tiny"))
+    folder = tmp_path_factory.mktemp("tiny")
+    main([f"folder={folder}", "seed=1"])
+    return folder
 
 
 @pytest.mark.parametrize("which", ["untrained", "shipped"])
@@ -26,36 +28,20 @@ def test_a_normal_folder_of_two_million_weights(untrained, which):
     ids = {model.config.pad_token_id, model.config.eos_token_id, model.config.decoder_start_token_id}
     assert ids == {tokenizer.eos_token_id}
     assert ids == {model.generation_config.decoder_start_token_id, model.generation_config.eos_token_id}
-
-
-def test_the_shipped_folder_holds_at_most_eight_megabytes():
-    names = {path.name for path in SHIPPED.iterdir()}
-
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8e6
-    assert {"config.json", "generation_config.json", "model.safetensors"} <= names
-    assert {"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"} <= names
 
 
 def test_the_shipped_tokenizer_is_the_one_that_is_built(untrained):
     built, shipped = (AutoTokenizer.from_pretrained(folder) for folder in (untrained, SHIPPED))
 
     assert built.get_vocab() == shipped.get_vocab()
-
-
-def test_words_of_the_synthetic_sets_are_whole_and_any_text_comes_back(untrained):
-    tokenizer = AutoTokenizer.from_pretrained(untrained)
-
-    assert tokenizer.tokenize("A girl in a yellow gown carrying a lantern .") == [
+    assert built.tokenize("A girl in a yellow gown carrying a lantern .") == [
         *("A", "Ġgirl", "Ġin", "Ġa", "Ġyellow", "Ġgown", "Ġcarrying", "Ġa", "Ġlantern", "Ġ."),
     ]
     for text in ("Zwölf Boxkämpfer 🙂", "hyperintense lesion, 3 cm", "tab\tand  blanks"):
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+        assert built.decode(built(text)["input_ids"]) == text
 
 
-def test_the_command_writes_the_folder_and_rejects_unknown_arguments(tmp_path, capsys):
-    main([f"folder={tmp_path / 'new'}", "seed=1"])
-
-    assert capsys.readouterr().out.strip() == str(tmp_path / "new")
-    assert (tmp_path / "new" / "model.safetensors").is_file()
-    with pytest.raises(UserError, match="'size=3' is no argument"):
+def test_unknown_arguments_are_rejected():
+    with pytest.raises(UserError, match="'size=3'"):
         main(["size=3"])

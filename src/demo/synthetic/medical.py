@@ -6,7 +6,7 @@ Sides are the patient's, as in radiology: the patient's left is on the right of 
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,16 @@ VERBS = ("showing", "demonstrating", "revealing")
 
 @dataclass(frozen=True, slots=True)
 class Subfigure:
-    """One image of a body part with at most one finding.
+    """One image of a body part with at most one finding; "" is the normal one, and where a field does not apply."""
 
-    kind: "head", "chest", "abdomen", "ultrasound", "bone".
-    modality: of the head "ct" or "mr"; "" elsewhere.
-    finding: "" is the normal one.
-    side: "left" or "right" of the patient, or "".
-    site: lobe, zone, organ or bone; level: of a fracture; size: "small", "large" or "".
-    marker: "arrow" (points at the finding), "asterisk" (beside it) or "".
-    """
-
-    kind: str
+    kind: str  # head, chest, abdomen, ultrasound, bone
     finding: str
-    side: str = ""
-    site: str = ""
-    level: str = ""
-    size: str = ""
-    modality: str = ""
-    marker: str = ""
+    side: str = ""  # left or right of the patient
+    site: str = ""  # lobe, zone, organ or bone
+    level: str = ""  # of a fracture
+    size: str = ""  # small or large
+    modality: str = ""  # of the head: ct or mr
+    marker: str = ""  # arrow (points at the finding) or asterisk (beside it)
 
 
 def sample_figure(rng: random.Random) -> tuple[Subfigure, ...]:
@@ -98,16 +90,9 @@ def report(figure: tuple[Subfigure, ...], rng: random.Random) -> str:
 def _finding(subfigure: Subfigure) -> str:
     if not subfigure.finding:
         return "normal findings"
-    tone = TABLES["tones"][subfigure.modality].get(subfigure.finding, "")
-    side, site = subfigure.side, subfigure.site
-    text = TABLES["findings"][subfigure.kind][subfigure.finding].format(
-        size=subfigure.size,
-        side=side,
-        site=site,
-        level=subfigure.level,
-        tone=tone,
-        organ=f"{side} {site}".strip(),
-    )
+    fields = asdict(subfigure) | {"organ": f"{subfigure.side} {subfigure.site}".strip()}
+    fields["tone"] = TABLES["tones"][subfigure.modality].get(subfigure.finding, "")
+    text = TABLES["findings"][subfigure.kind][subfigure.finding].format_map(fields)
     return f"{text} ({subfigure.marker})" if subfigure.marker else text
 
 

@@ -35,37 +35,30 @@ WITH_ARTICLE = ("sun", "moon", "stars", "cloud")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing, or a row of `count` alike, of a scene.
-
-    x: centre, 0 left to 1 right; base: its lowest point, 0 top to 1 bottom; height: fraction of the image's.
-    size: "small", "big" or "" for the ordinary; pose and held ("balloon", ..., "") are people's.
-    """
+    """One thing, or a row of `count` alike, of a scene."""
 
     kind: str
     colour: str
-    x: float
-    base: float
-    height: float
-    size: str = ""
+    x: float  # centre, 0 left to 1 right
+    base: float  # its lowest point, 0 top to 1 bottom
+    height: float  # fraction of the image's
+    size: str = ""  # small, big or "" for the ordinary
     count: int = 1
-    pose: str = ""
-    held: str = ""
+    pose: str = ""  # people's
+    held: str = ""  # people's: balloon, umbrella, lantern or ""
     held_colour: str = ""
     flip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A place with one or two things on the ground and perhaps one in the sky; "paper" holds bare shapes.
-
-    relation: where `things[0]` is, seen from `things[1]`: "left", "right", "above", "below"; "" if alone.
-    """
+    """A place with one or two things on the ground and perhaps one in the sky; "paper" holds bare shapes."""
 
     style: str
     place: str
     things: tuple[Thing, ...]
     sky: Thing | None
-    relation: str = ""
+    relation: str = ""  # where things[0] is, seen from things[1]: left, right, above, below; "" if alone
     evening: bool = False
 
 
