@@ -22,18 +22,17 @@ Exit status: 1 a mistake in the command; 130 stopped.
 import html
 import importlib.util
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
+from src.utils.files import scratch_folder
 from src.utils.logging import visible
 
 if TYPE_CHECKING:
@@ -46,12 +45,10 @@ DEFAULTS = {
     "max_megabytes": 20, "max_total_megabytes": 200, "max_megapixels": 50, "device": "auto", "precision": "auto",
     "base": "",
 }  # fmt: skip
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MEGABYTE, MEGAPIXEL = 2**20, 1_000_000
 KEPT_SECONDS = 60  # an uploaded file
 MAX_WAITING = 16  # images in the queue; one is captioned at a time
 LONGEST_SIDE, MAX_BYTES = 960, 400_000  # of the image as it is shown
-PREFIX, MARKER = "captioner-uploads-", ".captioner-uploads"
+PREFIX = "captioner-uploads-"
 ASSETS = Path(__file__).parent / "report"
 
 
@@ -62,71 +59,41 @@ def main(arguments: Sequence[str]) -> int:
         UserError: an unknown argument or one out of range, no Gradio, no captioner, or no such address to listen at.
     """
     settings = parse_command(arguments, DEFAULTS)
-    check_settings(settings)
+    for name, low, high in (
+        ("port", 0, 65535),
+        *((name, 1, 10**6) for name in DEFAULTS if "mega" in name),
+    ):
+        if not low <= settings[name] <= high:
+            raise UserError(f"{name}={settings[name]}; expected {low} to {high}; set {name}={DEFAULTS[name]}")
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError(
+            "gradio is not installed; expected the extra app; poetry install --extras app, or pip install gradio"
+        )
     from src.captioner import open_from_settings
 
     captioner = open_from_settings(settings)
-    with upload_folder() as folder:
-        launch(build_page(captioner, settings), settings, folder)
+    with scratch_folder(Path(os.path.realpath(tempfile.gettempdir())), PREFIX, mode=0o700) as folder:
+        page = build_page(captioner, settings, folder)
+        launch(page, settings, folder)
+        page.block_thread()
     print("stopped", file=sys.stderr)
     return 130
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Check what can be checked before the model is loaded.
-
-    Raises:
-        UserError: a limit below 1, a port out of range, or Gradio is not installed.
-    """
-    for name in ("max_megabytes", "max_total_megabytes", "max_megapixels"):
-        if settings[name] < 1:
-            raise UserError(f"{name}={settings[name]}; expected 1 or more; set {name}={DEFAULTS[name]}")
-    if not 0 <= settings["port"] <= 65535:
-        raise UserError(f"port={settings['port']}; expected 0 to 65535; set port=7860")
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError(
-            "the page needs gradio, which is not installed; expected the extra app; "
-            "poetry install --extras app, or pip install gradio"
-        )
-
-
-@contextmanager
-def upload_folder() -> Iterator[Path]:
-    """Yield a new folder for uploads, which is removed at the end, as are those of pages that were killed.
-
-    Only folders that carry our marker file, are the user's own and in no use are removed.
-    """
-    from filelock import FileLock, Timeout
-
-    root = Path(tempfile.gettempdir())
-    for old in root.glob(f"{PREFIX}*"):
-        with suppress(OSError, Timeout):
-            own = not hasattr(os, "getuid") or old.lstat().st_uid == os.getuid()
-            if own and not old.is_symlink() and (old / MARKER).is_file():
-                FileLock(old / MARKER).acquire(timeout=0).lock.release()
-                shutil.rmtree(old)
-    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=PREFIX)))
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        with FileLock(folder / MARKER):
-            (folder / MARKER).touch()
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def build_page(captioner: "Captioner", settings: Mapping[str, Any]) -> "Blocks":
-    """Return the page: an image to upload, its captions and attention maps."""
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # before the import
-    import gradio as gr
+def build_page(captioner: "Captioner", settings: Mapping[str, Any], folder: Path) -> "Blocks":
+    """Return the page: an image to upload into `folder`, its captions and attention maps."""
+    os.environ |= {
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    import gradio as gr  # after its settings
 
     def caption(path: str | None) -> tuple[Any, Any]:
         return (None, respond(captioner, Path(path), settings)) if path else (gr.skip(), gr.skip())
 
     limits = "At most {max_megabytes} MB and {max_megapixels} megapixels.".format(**settings)
-    script = "\n".join(
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("cross_attention_maps.js", "page.js")
-    )
+    scripts = ("cross_attention_maps.js", "page.js")
     with gr.Blocks(
         title="Captioner", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     ) as page:
@@ -137,8 +104,9 @@ def build_page(captioner: "Captioner", settings: Mapping[str, Any]) -> "Blocks":
                 gr.HTML(f"<p>{limits} Images are deleted within two minutes.</p>", elem_id="limits")
             with gr.Column(scale=3, min_width=280):
                 result = gr.HTML(
-                    html_template='<div class="result" aria-live="polite"></div>', js_on_load=script,
-                    apply_default_css=False, elem_id="result",
+                    html_template='<div class="result" aria-live="polite"></div>', apply_default_css=False,
+                    js_on_load="\n".join((ASSETS / name).read_text(encoding="utf-8") for name in scripts),
+                    elem_id="result",
                 )  # fmt: skip
         upload.upload(caption, upload, [upload, result], api_name="caption", concurrency_limit=1,
                       show_progress_on=[result])  # fmt: skip
@@ -149,12 +117,9 @@ def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
     """Return the captioner in a line, without the machine's folders."""
     source = Path(settings["checkpoint"])
     name = source.name if source.exists() else str(source)
-    kinds = " + ".join(
-        stack.config.model_type for stack in (captioner.model.encoder, captioner.model.decoder)
-    )
+    kinds = " + ".join(part.config.model_type for part in (captioner.model.encoder, captioner.model.decoder))
     precision = str(captioner.dtype).removeprefix("torch.")
-    beams = f"{captioner.num_beams} beam{'s' * (captioner.num_beams > 1)}"
-    return f"{name} · {kinds} · {beams} · {captioner.device}, {precision}"
+    return f"{name} · {kinds} · {captioner.num_beams} beams · {captioner.device}, {precision}"
 
 
 def respond(captioner: "Captioner", path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,35 +130,34 @@ def respond(captioner: "Captioner", path: Path, settings: Mapping[str, Any]) -> 
     """
     from src.datamodule.images.decode import UnreadableImage, decode_bytes
     from src.report.cross_attention_maps import encode_attention
-    from src.report.gallery import thumbnail
+    from src.report.html import thumbnail
 
     name, started = visible(path.name), time.perf_counter()
     try:
         pixels = decode_bytes(
-            path.read_bytes(), name, settings["max_megapixels"] * MEGAPIXEL
+            path.read_bytes(), name, settings["max_megapixels"] * 1_000_000
         )  # uint8 (3,H,W)
     except UnreadableImage as error:
         return {"error": str(error)}
     found = captioner.nbest(pixels)
-    maps = captioner.attention(pixels, [hypothesis.caption for hypothesis in found])
-    entries = [None] * len(found) if maps is None else [encode_attention(name, words) for words in maps]
-    for entry in entries:
-        if entry is not None:
-            entry["words"] = [visible(word) for word in entry["words"]]
-    shown = thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE, MAX_BYTES)
+    maps: list[Any] = captioner.attention(pixels, [one.caption for one in found]) or [None] * len(found)
     return {
         "name": name,
         "seconds": time.perf_counter() - started,
-        "image": {"uri": shown.uri, "width": shown.width, "height": shown.height},
+        "image": thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE, MAX_BYTES),
         "hypotheses": [
-            {"caption": visible(hypothesis.caption), "nats": -hypothesis.score, "map": entry}
-            for hypothesis, entry in zip(found, entries, strict=True)
+            {
+                "caption": visible(one.caption),
+                "nats": -one.score,
+                "map": words and encode_attention(name, words),
+            }
+            for one, words in zip(found, maps, strict=True)
         ],
     }
 
 
-def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path, block: bool = True) -> str:
-    """Serve the page with Gradio's server; return its address.
+def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path) -> str:
+    """Start Gradio's server in a thread; return its address.
 
     Raises:
         UserError: the address cannot be listened at.
@@ -202,12 +166,12 @@ def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path, block: boo
     from starlette.middleware import Middleware
 
     host, port = settings["host"], settings["port"]
-    limit, total = settings["max_megabytes"] * MEGABYTE, settings["max_total_megabytes"] * MEGABYTE
-    quota = Middleware(UploadQuota, folder=folder, max_bytes=limit, max_total=total)
+    limit = Middleware(UploadLimit, folder=folder, max_total=settings["max_total_megabytes"] * 2**20)
     try:
         _, url, _ = page.launch(
             server_name=host, server_port=port or None, prevent_thread_lock=True, quiet=True, share=False,
-            max_file_size=limit, app_kwargs={"middleware": [quota], "openapi_url": None}, footer_links=[],
+            max_file_size=settings["max_megabytes"] * 2**20, footer_links=[],
+            app_kwargs={"middleware": [limit], "openapi_url": None},
             theme=gr.themes.Base(primary_hue="teal", neutral_hue="stone", font=["system-ui", "sans-serif"],
                                  font_mono=["ui-monospace"]),
             css_paths=[ASSETS / "cross_attention_maps.css", ASSETS / "page.css"],
@@ -218,52 +182,33 @@ def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path, block: boo
             f"host={host!r} port={port} cannot be used ({' '.join(str(error).split())}); expected an address of this "
             "machine and a free port; set port=<another>, or port=0 for any"
         ) from error
-    if host not in LOOPBACK:
+    if host not in ("127.0.0.1", "localhost", "::1"):
         print("anyone who can reach this machine can use the page; host=127.0.0.1 keeps it to yourself")
     print(f"{url} shows the page; Ctrl-C stops it", flush=True)
-    if block:
-        page.block_thread()
     return url
 
 
-class UploadQuota:
-    """ASGI middleware that limits request bodies and the sum of uploaded files on disk."""
+class UploadLimit:
+    """ASGI middleware that limits the sum of uploaded files on disk, and other request bodies to 64 KB.
 
-    def __init__(self, app: Any, folder: Path, max_bytes: int, max_total: int) -> None:
-        self.app, self.folder, self.max_bytes, self.max_total = app, folder, max_bytes, max_total
-        self.pending = 0  # bytes of uploads in progress
+    Gradio limits each file and writes it into `folder` as it arrives.
+    """
+
+    def __init__(self, app: Any, folder: Path, max_total: int) -> None:
+        self.app, self.folder, self.max_total = app, folder, max_total
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass a request on, or respond with 411, 413 or 507."""
+        """Pass a request on, or respond with 413."""
         from starlette.responses import PlainTextResponse
 
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return await self.app(scope, receive, send)
-        header = dict(scope["headers"]).get(b"content-length", b"")
-        length = int(header) if header.isdigit() else 0
-        upload = length if scope["path"].endswith("/upload") else 0
-        error = None
-        if not header.isdigit():
-            error = PlainTextResponse("a content-length is needed", 411)
-        elif length > (self.max_bytes if upload else 0) + 2**16:
-            error = PlainTextResponse("the file is too large", 413)
-        elif upload and self.used() + self.pending + upload > self.max_total:
-            error = PlainTextResponse("too many uploads; try again in two minutes", 507)
-        if error:
-            return await error(scope, receive, send)
-        self.pending += upload
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.pending -= upload
-
-    def used(self) -> int:
-        """Return the bytes of the uploaded files on disk."""
-        total = 0
-        for file in self.folder.rglob("*"):
-            with suppress(OSError):  # deleted meanwhile
-                total += file.stat().st_size
-        return total
+        app = self.app
+        if scope["type"] == "http" and scope["method"] == "POST":
+            header = dict(scope["headers"]).get(b"content-length", b"")
+            stored = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+            room = self.max_total - stored if scope["path"].endswith("/upload") else 2**16
+            if not header.isdigit() or int(header) > room:
+                app = PlainTextResponse("too large, or too many uploads; try again in two minutes", 413)
+        await app(scope, receive, send)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from src.utils.hub import silence_transformers
 from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | Image.Image | Tensor
-PRECISIONS = ("auto", "bf16", "32")
 BATCH_SIZE = 16
 
 
@@ -57,13 +56,11 @@ class Captioner:
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        if not 2 <= max_length <= processor.max_positions:
+        if not 2 <= max_length <= processor.max_positions or num_beams < 1:
             raise UserError(
-                f"max_length={max_length}; expected 2 to {processor.max_positions} tokens, which the decoder "
-                "has; set max_length=32"
+                f"max_length={max_length} num_beams={num_beams}; expected 2 to {processor.max_positions} tokens, which "
+                "the decoder has, and 1 or more beams; set max_length=32 num_beams=4"
             )
-        if num_beams < 1:
-            raise UserError(f"num_beams={num_beams}; expected 1 or more; set num_beams=4")
         check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
@@ -85,9 +82,8 @@ class Captioner:
     ) -> "Captioner":
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length and num_beams: None takes those
-        of the run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest
-        run; the project's `logs` when not given.
+        base: where a run's base weights are now, if they were moved. max_length, num_beams: None takes those of the
+        run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
 
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
@@ -120,25 +116,21 @@ class Captioner:
     ) -> Iterator[str | UnreadableImage]:
         """Yield for each image, in order, its caption or why it cannot be read; images are loaded in threads.
 
-        num_workers: threads; None takes one per core, 0 none.
-
-        Raises:
-            UserError: a tensor of another type or shape, or batch_size below 1.
+        num_workers: threads; None takes one per core, 0 none. Raises UserError as `caption` does.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH_SIZE}")
         remaining = iter(images)
         groups = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
-        for pixels, errors in read_ahead(self._load_batch, groups, choose_workers(num_workers, pixels=True)):
-            captions = iter(() if pixels is None else self._generate(pixels))
-            yield from (next(captions) if error is None else error for error in errors)
+        for loaded in read_ahead(self._load_batch, groups, choose_workers(num_workers, pixels=True)):
+            readable = [pixels for pixels in loaded if isinstance(pixels, Tensor)]
+            captions = iter(self._generate(self.processor.image.normalize(readable)) if readable else ())
+            yield from (next(captions) if isinstance(one, Tensor) else one for one in loaded)
 
     def nbest(self, image: ImageLike) -> list[Hypothesis]:
         """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s.
 
-        Raises:
-            UnreadableImage: the image is missing or damaged.
-            UserError: a tensor of another type or shape.
+        Raises UnreadableImage and UserError as `caption` does.
         """
         states = self.encode(self.processor.image(self.load(image))[None].to(self.device))  # (1,P,D)
         with self.autocast(), silence_transformers():
@@ -148,10 +140,7 @@ class Captioner:
         """Return the cross-attention maps of each word of the captions, the image's own or any others.
 
         None where the encoder's states are no square grid of patches, or the decoder gives no attention.
-
-        Raises:
-            UnreadableImage: the image is missing or damaged.
-            UserError: a tensor of another type or shape.
+        Raises UnreadableImage and UserError as `caption` does.
         """
         captions = [captions] if isinstance(captions, str) else captions
         pixels, transform = self.load(image), self.processor.image
@@ -172,12 +161,7 @@ class Captioner:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def load(self, image: ImageLike) -> Tensor:
-        """Return pixels uint8 (3,H,W) of an image.
-
-        Raises:
-            UnreadableImage: it is missing or damaged.
-            UserError: a tensor of another type or shape, or no image at all.
-        """
+        """Return pixels uint8 (3,H,W) of an image; raises UnreadableImage and UserError as `caption` does."""
         if isinstance(image, str | Path):
             return load_image(image)
         if isinstance(image, Image.Image):
@@ -195,18 +179,15 @@ class Captioner:
             "(3,H,W), RGB; convert it"
         )
 
-    def _load_batch(self, images: Sequence[ImageLike]) -> tuple[Tensor | None, list[UnreadableImage | None]]:
-        """Return pixels f32 (B,3,h,w) of the readable images, None without any, and an error or None per image."""
-        transform = self.processor.image
-        resized: list[Tensor] = []
-        errors: list[UnreadableImage | None] = []
+    def _load_batch(self, images: Sequence[ImageLike]) -> list[Tensor | UnreadableImage]:
+        """Return uint8 (3,h,w), resized and cropped, or the error of each image."""
+        loaded: list[Tensor | UnreadableImage] = []
         for image in images:
             try:
-                resized.append(transform.resize_and_crop(self.load(image)))  # uint8 (3,h,w)
-                errors.append(None)
+                loaded.append(self.processor.image.resize_and_crop(self.load(image)))
             except UnreadableImage as error:
-                errors.append(error)
-        return (transform.normalize(resized) if resized else None), errors
+                loaded.append(error)
+        return loaded
 
     def _generate(self, pixels: Tensor) -> list[str]:
         """Return captions of pixels f32 (B,3,h,w)."""
@@ -216,11 +197,7 @@ class Captioner:
 
 
 def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
-    """Build the captioner of a command's settings, where 0 and "" mean as the checkpoint was evaluated.
-
-    Raises:
-        UserError: no captioner at `checkpoint`, or a setting out of range.
-    """
+    """Build the captioner of a command's settings, where 0 and "" mean as the checkpoint was evaluated."""
     captioner = Captioner.from_checkpoint(
         settings["checkpoint"], settings["base"] or None, settings["max_length"] or None,
         settings["num_beams"] or None, settings["device"], settings["precision"], settings["log_dir"],
@@ -230,11 +207,7 @@ def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `auto` to CUDA, else Apple's GPU, else the CPU; other names stay as set.
-
-    Raises:
-        UserError: torch does not know it, or it is not there.
-    """
+    """Resolve `auto` to CUDA, else Apple's GPU, else the CPU; raises UserError where torch cannot use it."""
     if device == "auto":
         apple = "mps" if torch.backends.mps.is_available() else "cpu"
         device = "cuda" if torch.cuda.is_available() else apple
@@ -244,18 +217,14 @@ def choose_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
         raise UserError(
-            f"device={device!r} cannot be used ({reason}); expected cpu, cuda or mps; set device=auto"
+            f"device={device!r} fails ({reason}); expected cpu, cuda or mps; set device=auto"
         ) from error
     return chosen
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve the precision of matrix products; `auto` is bf16 where it is native, else fp32.
-
-    Raises:
-        UserError: an unknown precision.
-    """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision={precision!r}; expected {', '.join(PRECISIONS)}; set precision=auto")
+    """Resolve the precision of matrix products: auto (bf16 where it is native, else fp32), bf16 or 32."""
+    if precision not in ("auto", "bf16", "32"):
+        raise UserError(f"precision={precision!r}; expected auto, bf16, 32; set precision=auto")
     chosen = str(choose_precision(precision, device.type))
     return torch.bfloat16 if chosen.startswith("bf16") else torch.float32

@@ -13,16 +13,14 @@ Base and trained blocks (or adapters) become one model, which plain transformers
 """
 
 import json
-import secrets
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
+from src.utils.files import scratch_folder
 from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ DEFAULTS = {
     "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "private": True, "base": "",
     "log_dir": "",
 }  # fmt: skip
-MARKER = ".unfinished-export"  # a lock in a folder that an export is writing
+PREFIX = ".captioner-export-"  # of the folder that an export is writing
 
 
 def export(
@@ -53,23 +51,44 @@ def export(
         UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the
             weights, a package missing, ONNX graphs that differ from torch, or an upload that failed (the folder stays).
     """
+    from safetensors import SafetensorError
+
     from src.models.restore import open_captioner
 
     out = Path(out).expanduser()
+    check_new(out)
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}; set dtype=float32")
     if onnx:
         from src.models.onnx_export import check_packages, write_onnx
 
         check_packages()
-    with _new_folder(out) as folder:
-        found = open_captioner(checkpoint, base or None)
-        if onnx:  # before the weights are rounded
-            print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
-        write_saved(found, folder, dtype)
+    found = open_captioner(checkpoint, base or None)
+    try:
+        with scratch_folder(out.parent, PREFIX) as scratch:
+            folder = scratch / "captioner"
+            folder.mkdir()
+            if onnx:  # before the weights are rounded
+                print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
+            write_saved(found, folder, dtype)
+            if out.exists():
+                out.rmdir()  # it is empty
+            folder.rename(out)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"out={str(out)!r} cannot be written ({reason}); expected room for it; "
+            "free some space or set out=<another folder>"
+        ) from error
     if push_to_hub:
         upload(out, push_to_hub, private)
     return out
+
+
+def check_new(out: Path) -> None:
+    """Raises UserError where there is something at `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={str(out)!r} exists and is not empty; expected a new folder; set out=<another>")
 
 
 def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
@@ -96,6 +115,8 @@ def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
     _make_tokenizer_portable(folder)
     load_image_processor(found.base).save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    for file in folder.glob("*.safetensors"):  # written for their owner alone
+        file.chmod((folder / "README.md").stat().st_mode)
 
 
 def _make_tokenizer_portable(folder: Path) -> None:
@@ -110,64 +131,6 @@ def _make_tokenizer_portable(folder: Path) -> None:
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def check_new(out: Path) -> None:
-    """Raises UserError where there is something at `out`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out={str(out)!r} exists and is not empty; expected a new folder; set out=<another folder>"
-        )
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that is renamed to it when the block ends without an error.
-
-    Folders of exports that were killed are removed first: those with our marker that no process holds.
-
-    Raises:
-        UserError: there is something at `out`, or it cannot be written.
-    """
-    from filelock import FileLock
-    from safetensors import SafetensorError
-
-    check_new(out)
-    folder, lock = out.parent / f".{out.name}.{secrets.token_hex(4)}", None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out.parent)
-        folder.mkdir()
-        lock = FileLock(folder / MARKER)
-        lock.acquire()
-        yield folder
-        usual = (folder / "config.json").stat().st_mode
-        for file in folder.glob("*.safetensors"):  # written for their owner alone
-            file.chmod(usual)
-        lock.release()
-        (folder / MARKER).unlink(missing_ok=True)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"out={str(out)!r} cannot be written ({reason}); expected room for it; "
-            "free some space or set out=<another folder>"
-        ) from error
-    finally:
-        if lock is not None:
-            lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    from filelock import FileLock, Timeout
-
-    for marker in parent.glob(f".*/{MARKER}"):
-        with suppress(Timeout, OSError), FileLock(marker, timeout=0):
-            if not marker.parent.is_symlink():
-                shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def upload(folder: Path, repo: str, private: bool = True) -> str:
@@ -200,8 +163,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = parse_command(arguments, DEFAULTS)
     check_new(Path(settings["out"]))  # before imports that take seconds
     file = checkpoint_file(settings["checkpoint"], settings.pop("log_dir"))
-    settings["checkpoint"] = str(file or settings["checkpoint"])
-    folder = export(**settings)
+    folder = export(**{**settings, "checkpoint": str(file or settings["checkpoint"])})
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
 

@@ -25,10 +25,12 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from tqdm import tqdm
 
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
@@ -39,18 +41,14 @@ if TYPE_CHECKING:
     from src.captioner import Captioner
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-FORMATS = ("csv", "jsonl")
-SOME_FAILED = 2
 DEFAULTS = {
     "checkpoint": None, "log_dir": "", "out": "", "format": "", "batch_size": 16, "num_beams": 0,
     "max_length": 0, "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 
-Write = Callable[[str, str], object]
 
-
-def find_images(paths: Sequence[str]) -> tuple[dict[str, str], int]:
-    """Find the image files of files, folders and patterns: {path: image_id}, and how many other files were met.
+def find_images(paths: Sequence[str]) -> dict[str, str]:
+    """Find the image files of files, folders and patterns: {path: image_id}.
 
     paths: files of any name; folders, searched with their subfolders, links included, for image suffixes,
     hidden names excluded; patterns with `*`, `?`, `[...]` or `**`. Each file counts once, sorted by name.
@@ -60,41 +58,35 @@ def find_images(paths: Sequence[str]) -> tuple[dict[str, str], int]:
     """
     found: dict[str, str] = {}
     seen: set[str] = set()
-    others = 0
     for path in paths:
         is_folder = os.path.isdir(path)
         for file in _walk(path) if is_folder else _matches(path):
-            if is_folder and not file.lower().endswith(SUFFIXES):
-                others += 1
-            elif (absolute := os.path.abspath(file)) not in seen:  # two links to one file are two images
+            if (absolute := os.path.abspath(file)) not in seen:  # two links to one file are two images
                 seen.add(absolute)
                 is_only = is_folder and len(paths) == 1
                 found[file] = Path(file).relative_to(path).as_posix() if is_only else file
     if not found:
         raise UserError(
-            f"{' '.join(paths) or 'no PATH'}: no image there; expected image files, folders or patterns; name one"
+            f"{' '.join(paths) or 'no PATH'}: no image there; expected files, folders or patterns; name one"
         )
-    return found, others
+    return found
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yield the files below a folder, a folder's own before its subfolders'; each real folder once."""
+    """Yield the image files below a folder, a folder's own before its subfolders'; each real folder once."""
     visited = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         visited.add(os.path.realpath(root))
-        folders[:] = sorted(
-            name for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) not in visited
-        )  # fmt: skip
-        yield from (os.path.join(root, name) for name in sorted(files) if not name.startswith("."))
+        shown = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in shown if os.path.realpath(os.path.join(root, name)) not in visited]
+        images = (
+            name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        )
+        yield from (os.path.join(root, name) for name in images)
 
 
 def _matches(path: str) -> list[str]:
-    """Return the file, or the files that a pattern matches.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the file, or the files that a pattern matches; raises UserError where there is none."""
     if os.path.lexists(path):
         return [path]
     matched = sorted(file for file in glob.glob(path, recursive=True) if not os.path.isdir(file))
@@ -104,90 +96,55 @@ def _matches(path: str) -> list[str]:
     return matched
 
 
-def predict(
-    captioner: "Captioner", images: dict[str, str], write: Write, batch_size: int = 16
-) -> tuple[int, int]:
-    """Pass image_id and caption of each image ({path: image_id}) to `write`, in order, under a progress bar.
-
-    Returns how many could not be read and how many captions are empty; each is logged on standard error.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()]
-    num_unreadable = num_empty = 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(images), speed="")
-        found = captioner.stream(images, batch_size)
-        for (path, image_id), caption in zip(images.items(), found, strict=True):
-            if not isinstance(caption, str):
-                num_unreadable += 1
-                progress.console.print(f"skipped: {caption}")
-            else:
-                if not caption.strip():
-                    num_empty += 1
-                    progress.console.print(f"empty caption: {visible(path)}")
-                write(image_id, caption)
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=1, speed=f"{speed:.1f} images/s" if speed else "")
-    return num_unreadable, num_empty
+def write_row(file: IO[str], form: str, row: dict[str, str], is_first: bool) -> None:
+    """Write a row, the first with a header; on a terminal, captions too are escaped."""
+    row = {name: visible(text) if name == "image_id" or file.isatty() else text for name, text in row.items()}
+    if form == "jsonl":
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    else:
+        csv.writer(file, lineterminator="\n").writerows([*([row.keys()] if is_first else []), row.values()])
 
 
-@contextmanager
-def open_table(out: str, form: str) -> Iterator[Write]:
-    """Yield a function that writes a row of image_id and caption to `out`, "" for standard output.
+def predict(captioner: "Captioner", images: dict[str, str], out: str, form: str, batch_size: int = 16) -> int:
+    """Write image_id and caption of each image ({path: image_id}) to `out`, "" for standard output, in order.
 
-    A file appears when the block ends without an error; standard output gets its header with the first row.
+    A file appears when all is done. Images without a caption are named on standard error. Returns the exit status.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or no image was captioned.
     """
-    if not out:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8", newline="")
-        yield _row_writer(sys.stdout, form)
-        return
+    num_unreadable = num_empty = num_rows = 0
+    bar = tqdm(images.items(), unit=" images", leave=False, disable=None)  # only on a terminal
     try:
-        with atomic_write(out) as file:
-            yield _row_writer(file, form)
+        with atomic_write(out) if out else nullcontext(sys.stdout) as file:
+            for (path, image_id), caption in zip(bar, captioner.stream(images, batch_size), strict=True):
+                if not isinstance(caption, str):
+                    num_unreadable += 1
+                    bar.write(f"skipped: {caption}", file=sys.stderr)
+                    continue
+                if not caption.strip():
+                    num_empty += 1
+                    bar.write(f"empty caption: {visible(path)}", file=sys.stderr)
+                write_row(file, form, {"image_id": image_id, "caption": caption}, is_first=not num_rows)
+                num_rows += 1
+            if num_rows == num_empty:
+                raise UserError(
+                    f"of {len(images)} images {num_unreadable} could not be read and {num_empty} got empty captions; "
+                    "expected at least one caption; see the lines above, and check the checkpoint"
+                )
     except OSError as error:
+        if not out:  # the reader of the pipe is gone
+            raise
         raise UserError(
             f"out={out!r} cannot be written ({error.strerror}); expected a folder with room; set out=<another file>"
         ) from error
-
-
-def _row_writer(file: IO[str], form: str) -> Write:
-    """Return a function that writes rows; on a terminal, captions too are escaped."""
-    shown = visible if file.isatty() else str
-    table = csv.writer(file, lineterminator="\n")
-    header = [["image_id", "caption"]]
-
-    def write(image_id: str, caption: str) -> None:
-        image_id, caption = visible(image_id), shown(caption)
-        if form == "jsonl":
-            file.write(json.dumps({"image_id": image_id, "caption": caption}, ensure_ascii=False) + "\n")
-        else:
-            table.writerows([*header, [image_id, caption]])
-            header.clear()
-
-    return write
-
-
-def choose_format(form: str, out: str) -> str:
-    """Return csv or jsonl, as set or by the name of the file.
-
-    Raises:
-        UserError: it is neither, or `out` is a folder.
-    """
-    chosen = form or (Path(out).suffix.lower().removeprefix(".") if out else "csv")
-    if chosen not in FORMATS:
-        raise UserError(
-            f"format={form!r} out={out!r}; expected a name that ends in .csv or .jsonl; set out=captions.csv"
-        )
-    if out and Path(out).is_dir():
-        raise UserError(f"out={out!r} is a folder; expected a file; set out={Path(out) / 'captions.csv'}")
-    return chosen
+    counts = {
+        "captioned": num_rows - num_empty,
+        "could not be read": num_unreadable,
+        "empty captions": num_empty,
+    }
+    print("; ".join(f"{count} {name}" for name, count in counts.items() if count), file=sys.stderr)
+    return 2 if num_unreadable or num_empty else 0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -197,25 +154,16 @@ def main(arguments: Sequence[str]) -> int:
         UserError: an unknown argument, a path that names nothing, no captioner, or no image was captioned.
     """
     settings = parse_command(arguments, DEFAULTS, positional="paths")
-    form = choose_format(settings["format"], settings["out"])
-    images, num_others = find_images(settings["paths"])
+    out, form = settings["out"], settings["format"]
+    form = form or (Path(out).suffix.lower().removeprefix(".") if out else "csv")
+    if form not in ("csv", "jsonl") or (out and Path(out).is_dir()):
+        raise UserError(f"format={form!r} out={out!r}; expected a .csv or .jsonl file; set out=captions.csv")
+    images = find_images(settings["paths"])
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
     from src.captioner import open_from_settings
 
-    captioner = open_from_settings(settings)
-    with open_table(settings["out"], form) as write:
-        num_unreadable, num_empty = predict(captioner, images, write, settings["batch_size"])
-        num_captioned = len(images) - num_unreadable - num_empty
-        if not num_captioned:
-            reason = "captions are empty" if num_empty else "images could be read"
-            raise UserError(
-                f"{'all' if num_empty else 'none of'} {len(images)} {reason}; expected at least one caption; "
-                "see the lines above, and check the checkpoint"
-            )
-    counts = {"captioned": num_captioned, "could not be read": num_unreadable, "empty captions": num_empty,
-              "other files in the folders": num_others}  # fmt: skip
-    line = "; ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(line + (f"; {settings['out']}" if settings["out"] else ""), file=sys.stderr)
-    return SOME_FAILED if num_unreadable or num_empty else 0
+    return predict(open_from_settings(settings), images, out, form, settings["batch_size"])
 
 
 if __name__ == "__main__":

@@ -7,14 +7,18 @@ out=                     also write all metrics of all runs to this csv file
 """
 
 import difflib
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from src.report.run_files import RunFiles, read_json_object, read_metrics
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -27,53 +31,34 @@ DEFAULTS = {
 LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run folder: its path below the searched one, its overrides, how it ended, its metrics."""
-
-    name: str
-    overrides: tuple[str, ...]
-    status: str
-    metrics: dict[str, float]
-
-
-def read_runs(folder: Path) -> list[Run]:
-    """Read every run below a folder, by name; unreadable files are logged and skipped.
+def read_runs(folder: Path) -> pd.DataFrame:
+    """Return one row per run below a folder: run, status, overrides (a list), metrics; unreadable ones are logged.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: there is no run.
     """
-    if not folder.is_dir():
-        raise UserError(f"dir={folder} does not exist; expected a folder of runs; set dir=FOLDER")
-    runs = [run for file in sorted(folder.rglob("metrics.json")) if (run := _read(file, folder))]
-    if not runs:
+    rows = []
+    for file in sorted(folder.rglob("metrics.json")):
+        run = RunFiles(file.parent)
+        metrics = run.read("metrics.json", read_metrics)
+        if not metrics:
+            log.warning("%s skipped: %s", file.parent, *(run.notes or ["metrics.json holds no numbers"]))
+            continue
+        status = str((run.read("run.json", read_json_object) or {}).get("status", ""))
+        overrides = run.read(".hydra/overrides.yaml", _read_overrides) or []
+        name = file.parent.relative_to(folder).as_posix()
+        rows.append({"run": name, "status": status, "overrides": overrides, **dict(sorted(metrics.items()))})
+    if not rows:
         raise UserError(f"dir={folder} holds no metrics.json; expected finished runs; run train.py first")
-    return runs
+    return pd.DataFrame(rows)
 
 
-def _read(file: Path, folder: Path) -> Run | None:
-    try:
-        metrics = {str(name): float(value) for name, value in _read_json(file).items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        log.warning("%s skipped: %s", file, error)
-        return None
-    try:
-        status = str(_read_json(file.parent / "run.json").get("status", ""))
-    except (OSError, ValueError, AttributeError):
-        status = ""
-    try:  # as Hydra writes it: a YAML list of strings
-        lines = (file.parent / ".hydra" / "overrides.yaml").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        lines = []
-    overrides = tuple(line[2:] for line in lines if line.startswith("- "))
-    return Run(file.parent.relative_to(folder).as_posix(), overrides, status, metrics)
+def _read_overrides(file: Path) -> list[str]:
+    """Return the overrides as Hydra writes them: a YAML list of strings."""
+    return [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
 
 
-def _read_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def sort_runs(runs: Sequence[Run], metric: str) -> list[Run]:
+def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Sort best first, by whether lower is better for the metric; runs without it come last.
 
     metric: a key of metrics.json; a leading `-` reverses the order.
@@ -82,50 +67,32 @@ def sort_runs(runs: Sequence[Run], metric: str) -> list[Run]:
         UserError: no run has that metric.
     """
     name, is_reversed = metric.removeprefix("-"), metric.startswith("-")
-    having = [run for run in runs if name in run.metrics]
-    if not having:
-        known = sorted({key for run in runs for key in run.metrics})
-        near = difflib.get_close_matches(name, known, n=3)
-        expected = f"did you mean {' or '.join(near)}" if near else f"expected one of {', '.join(known)}"
-        raise UserError(f"sort={metric} is in no run; {expected}; set sort=METRIC")
-    descending = (not any(word in name for word in LOWER_IS_BETTER)) ^ is_reversed
-    having.sort(key=lambda run: run.metrics[name], reverse=descending)
-    return having + [run for run in runs if name not in run.metrics]
+    if name not in runs:
+        known = list(runs.columns[3:])
+        near = " or ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(known)
+        raise UserError(f"sort={metric} is in no run; expected {near}; set sort=METRIC")
+    is_ascending = any(word in name for word in LOWER_IS_BETTER) != is_reversed
+    return runs.sort_values(name, ascending=is_ascending, kind="stable")
 
 
-def print_table(runs: Sequence[Run], columns: Sequence[str]) -> None:
+def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:
     """Print one row per run: name, how it ended unless finished, the overrides that differ, metrics."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    folder = commonpath([Path(run.name).parent for run in runs])
+    folder = commonpath([Path(run).parent for run in runs["run"]])
     title = f"{len(runs)} runs" + (f" in {folder}" if folder else "")
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("run", overflow="fold")
     for column in columns:
         table.add_column(column.replace("/", "/\n"), justify="right", no_wrap=True)
-    shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
-    for run in runs:
-        name = Text(Path(run.name).relative_to(folder).as_posix())
-        if run.status not in ("finished", ""):
-            name.append(f" ({run.status})", style="red")
-        own = [override for override in run.overrides if override not in shared]
+    shared = set.intersection(*map(set, runs["overrides"])) if len(runs) > 1 else set()
+    for run in runs.to_dict("records"):
+        name = Text(Path(run["run"]).relative_to(folder).as_posix())
+        if run["status"] not in ("finished", ""):
+            name.append(f" ({run['status']})", style="red")
+        own = [override for override in run["overrides"] if override not in shared]
         name.append("".join(f"\n  {override}" for override in own), style="dim")
-        cells = (f"{run.metrics[column]:.4g}" if column in run.metrics else "-" for column in columns)
-        table.add_row(name, *cells)
+        values = [run.get(column, float("nan")) for column in columns]
+        table.add_row(name, *("-" if pd.isna(value) else f"{value:.4g}" for value in values))
     Console().print(table)
-
-
-def write_table(runs: Sequence[Run], path: Path) -> None:
-    """Write every metric of every run as csv, one row per run."""
-    import pandas as pd
-
-    about = [{"run": run.name, "status": run.status, "overrides": " ".join(run.overrides)} for run in runs]
-    metrics = pd.DataFrame([run.metrics for run in runs]).sort_index(axis="columns")
-    with atomic_write(path) as file:
-        pd.concat([pd.DataFrame(about), metrics], axis="columns").to_csv(file, index=False)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -140,7 +107,8 @@ def main(arguments: Sequence[str]) -> None:
     runs = sort_runs(read_runs(Path(settings["dir"])), settings["sort"])
     print_table(runs, columns if metric in columns else [metric, *columns])
     if settings["out"]:
-        write_table(runs, Path(settings["out"]))
+        with atomic_write(settings["out"]) as file:
+            runs.assign(overrides=runs["overrides"].str.join(" ")).to_csv(file, index=False)
 
 
 if __name__ == "__main__":

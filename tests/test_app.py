@@ -5,12 +5,10 @@ import base64
 import importlib.util
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,16 +23,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from src.app import (
-    DEFAULTS,
-    LONGEST_SIDE,
-    UploadQuota,
-    build_page,
-    launch,
-    main,
-    respond,
-    upload_folder,
-)
+from src.app import DEFAULTS, LONGEST_SIDE, UploadLimit, build_page, launch, main, respond
 from src.captioner import Captioner
 from src.models.attention_maps import WordAttention
 from src.models.generation import Hypothesis
@@ -69,13 +58,12 @@ class FakeCaptioner:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Address and upload folder of a page that this process serves."""
+    folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")  # restored after the tests
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
-        with upload_folder() as folder:
-            page = build_page(FakeCaptioner(), SETTINGS)
-            yield launch(page, SETTINGS, folder, block=False), folder
-            page.close(verbose=False)
+        page = build_page(FakeCaptioner(), SETTINGS, folder)
+        yield launch(page, SETTINGS, folder), folder
+        page.close(verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +76,9 @@ def image(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["port=70000"], "port=70000; expected 0 to 65535; set port=7860"),
-        (["max_megabytes=0"], "max_megabytes=0; expected 1 or more; set max_megabytes=20"),
-        (["max_total_megabytes=-1"], "max_total_megabytes=-1; expected 1 or more"),
+        (["port=70000"], "port=70000; expected 0 to 65535"),
+        (["max_megabytes=0"], "max_megabytes=0; expected 1 to .*; set max_megabytes=20"),
+        (["max_total_megabytes=-1"], "max_total_megabytes=-1; expected 1 to"),
         (["checkpoint=/no/where.ckpt"], "checkpoint='/no/where.ckpt' does not exist"),
         (["share=true"], "'share=true' is no argument"),
     ],
@@ -101,40 +89,24 @@ def test_mistakes_are_named(arguments, message):
 
 
 def test_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_path):
-    page = build_page(FakeCaptioner(), SETTINGS)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    page = build_page(FakeCaptioner(), SETTINGS, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
-            launch(page, SETTINGS | {"port": port}, tmp_path, block=False)
+            launch(page, SETTINGS | {"port": port}, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs gradio.*poetry install --extras app, or pip install gradio"):
+    with pytest.raises(UserError, match=r"gradio is not installed.*poetry install --extras app"):
         main(["checkpoint=x"])
-
-
-def test_uploads_of_a_killed_page_are_removed_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    foreign = tmp_path / "captioner-uploads-of-somebody"  # without our marker
-    foreign.mkdir()
-    (foreign / "a.jpg").touch()
-    with upload_folder() as running:
-        killed = Path(shutil.copytree(running, tmp_path / "captioner-uploads-killed"))
-        (killed / "a.jpg").touch()
-        with upload_folder():
-            assert running.is_dir()  # in use
-            assert not killed.exists()
-    assert [path.name for path in tmp_path.rglob("*")] == [foreign.name, "a.jpg"]
 
 
 def test_the_sum_of_uploads_is_limited(tmp_path):
     """Statuses of requests: 200 passes to the page, others are rejected."""
-    (tmp_path / "a.jpg").write_bytes(bytes(900_000))
 
     async def page(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
-    quota = UploadQuota(page, tmp_path, max_bytes=200_000, max_total=1_000_000)
+    limit = UploadLimit(page, tmp_path, max_total=1_000_000)
 
     def status(length: object, path: str = "/gradio_api/upload") -> int:
         sent = []
@@ -144,15 +116,14 @@ def test_the_sum_of_uploads_is_limited(tmp_path):
 
         headers = [] if length is None else [(b"content-length", str(length).encode())]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-        asyncio.run(quota(scope, None, send))
+        asyncio.run(limit(scope, None, send))
         return sent[0]["status"]
 
-    assert [status(90_000), status(110_000), status(300_000), status(None)] == [200, 507, 413, 411]
+    (tmp_path / "a.jpg").write_bytes(bytes(900_000))
+    assert [status(90_000), status(110_000), status(None)] == [200, 413, 413]
     assert [status(60_000, "/gradio_api/queue/join"), status(90_000, "/gradio_api/queue/join")] == [200, 413]
-    quota.pending = 50_000  # another upload in progress
-    assert status(90_000) == 507
     (tmp_path / "a.jpg").unlink()
-    assert status(90_000) == 200
+    assert status(110_000) == 200
 
 
 def test_captions_and_attention_maps_of_an_upload(tiny_checkpoint, image):
@@ -211,7 +182,8 @@ def test_as_a_command(root, tiny_checkpoint, tmp_path):
     line = process.stdout.readline()
     assert line.startswith("http://127.0.0.1:")
     assert b"Captioner" in httpx.get(line.split()[0], timeout=60, trust_env=False).content
-    assert list(tmp_path.glob("captioner-uploads-*"))
+    (folder,) = tmp_path.glob("captioner-uploads-*")
+    assert folder.stat().st_mode & 0o077 == 0
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "stopped\n")

@@ -148,10 +148,10 @@ def test_what_is_no_image_is_rejected(captioner, image, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_length": 1}, "max_length=1; expected 2 to 64"),
-        ({"max_length": 65}, "max_length=65; expected 2 to 64"),
-        ({"num_beams": -1}, "num_beams=-1; expected 1 or more"),
-        ({"device": "abacus"}, "device='abacus' cannot be used"),
+        ({"max_length": 1}, "max_length=1 .*expected 2 to 64"),
+        ({"max_length": 65}, "max_length=65 .*expected 2 to 64"),
+        ({"num_beams": -1}, "num_beams=-1; expected"),
+        ({"device": "abacus"}, "device='abacus' fails"),
         ({"precision": "half"}, "precision='half'; expected auto, bf16, 32"),
     ],
 )

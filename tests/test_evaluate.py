@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from src.datamodule.caption_table import CaptionedImage
-from src.evaluate import PER_IMAGE, evaluate, finite_floats, rescore, write_predictions
+from src.evaluate import PER_IMAGE, evaluate, rescore, write_predictions
 from src.metrics.scorer import CaptionScorer, Scores
-from src.report.run_files import read_predictions
+from src.report.run_files import finite_floats, read_predictions
 from src.utils.errors import UserError
 
 SCORER = CaptionScorer(bootstrap_samples=20)
@@ -115,12 +115,12 @@ def test_a_file_of_another_program_may_hold_other_columns(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read .*; expected a predictions.csv"),
-        (b"", "has no rows; expected the columns image_id, caption, reference_1"),
-        (b"image_id,caption\na,b\n", "has image_id, caption; expected the columns"),
-        ("image_id,caption,reference_1\na,é,b\n".encode("latin-1"), "is no csv file in UTF-8"),
+        (None, "cannot be read .*No such file"),
+        (b"", "found none"),
+        (b"image_id,caption\na,b\n", "no row has a reference_1"),
+        ("image_id,caption,reference_1\na,é,b\n".encode("latin-1"), "expected a csv file in UTF-8"),
         (b"image_id,caption,reference_1\na,b,c\na,d,e\n", "image 'a' occurs twice"),
-        (b"image_id,caption,reference_1\na,b,\n", "image 'a' has no list of references"),
+        (b"image_id,caption,reference_1\na,b,\n", "no row has a reference_1"),
     ],
 )
 def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content, message):

@@ -14,12 +14,12 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from src import export as command
 from src.captioner import Captioner
 from src.demo.synthetic.datamodules import write_scenes
-from src.export import export, main, upload
+from src.export import PREFIX, export, main, upload
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
+from src.utils.files import SCRATCH_MARKER
 from tests.saved_run import save_run
 
 
@@ -209,14 +209,15 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(run, tmp_path, root,
 
 
 def test_leftovers_of_killed_exports_are_removed_and_foreign_folders_stay(run, tmp_path):
-    for name in (".out.1234", ".running.1", ".foreign", "visible"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
-    for name in (".out.1234", ".running.1", "visible"):
-        (tmp_path / name / command.MARKER).touch()
-    with FileLock(tmp_path / ".running.1" / command.MARKER):  # another export is at work
+    killed, running, foreign = (tmp_path / f"{PREFIX}{name}" for name in ("killed", "running", "foreign"))
+    for folder in (killed, running, foreign, tmp_path / "visible"):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+    for folder in (killed, running, tmp_path / "visible"):
+        (folder / SCRATCH_MARKER).touch()
+    with FileLock(running / SCRATCH_MARKER):  # another export is at work
         export(run, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".foreign", ".running.1", "out", "visible"]
+    assert {path.name for path in tmp_path.iterdir()} == {foreign.name, running.name, "out", "visible"}
 
 
 class Hub:

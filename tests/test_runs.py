@@ -25,7 +25,7 @@ def logs(tmp_path):
 
 
 def names(runs):
-    return [run.name.rpartition("/")[2] for run in runs]
+    return [name.rpartition("/")[2] for name in runs["run"]]
 
 
 def test_best_first_whether_lower_or_higher_is_better(logs):
@@ -71,9 +71,9 @@ def test_unreadable_files_are_logged_and_skipped(logs, caplog):
 def test_mistakes_are_named(logs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        (["sort=test/cidr"], "sort=test/cidr is in no run; did you mean test/cider_d"),
-        (["sort=accuracy"], "expected one of test/cider_d, test/loss"),
-        ([f"dir={tmp_path / 'nowhere'}"], "does not exist"),
+        (["sort=test/cidr"], "sort=test/cidr is in no run; expected test/cider_d"),
+        (["sort=accuracy"], "expected test/cider_d, test/loss"),
+        ([f"dir={tmp_path / 'nowhere'}"], "holds no metrics.json"),
         ([f"dir={tmp_path / 'empty'}"], r"holds no metrics.json"),
     ):
         with pytest.raises(UserError, match=message):

@@ -7,6 +7,7 @@ writes losses.png, encoder_weights.png and decoder_weights.png (from the run's T
 """
 
 import base64
+import io
 import re
 import sys
 import textwrap
@@ -14,52 +15,145 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.report.cross_attention_maps import read_attention
-from src.report.curves import SOFT, TUNED, draw_losses, save_png
-from src.report.run_files import Prediction, read_history, read_predictions
+from src.report.run_files import (
+    TRAIN_LOSS,
+    VAL_LOSS,
+    History,
+    Prediction,
+    curve,
+    read_history,
+    read_predictions,
+)
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
+from src.utils.files import atomic_write
 from src.utils.logging import visible
 
+TUNED, TRAIN, SOFT, LINE = "#0f766e", "#c2a878", "#5c6068", "#dfdcd5"
+THEME = {TUNED: "var(--tuned)", TRAIN: "var(--train)", SOFT: "var(--soft)", LINE: "var(--line)"}  # report.css
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
 BINS = np.linspace(0, 1, 81)
 TAIL = 0.001  # fraction of the values outside a histogram's axis at either end
 COLUMNS = 3  # images side by side
-DEFAULTS = {"run_dir": None, "out": None}
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     """Draw what the run folder has the files for and print the paths.
 
     Raises:
         UserError: an unknown argument, or a run folder with nothing to draw.
     """
-    settings = parse_command(arguments, DEFAULTS)
+    settings = parse_command(arguments, {"run_dir": None, "out": None})
     run_dir, out = Path(settings["run_dir"]), Path(settings["out"])
-    if not run_dir.is_dir():
-        raise UserError(f"run_dir={str(run_dir)!r} does not exist; expected a run folder; set run_dir=<run>")
     figures = {"losses": draw_losses(read_history(run_dir / "csv"))}
-    figures |= {
-        f"{stack}_weights": draw_weights(run_dir / "tensorboard", stack) for stack in ("encoder", "decoder")
-    }
+    for stack in ("encoder", "decoder"):
+        figures[f"{stack}_weights"] = draw_weights(run_dir / "tensorboard", stack)
     if (run_dir / "predictions.csv").is_file():
         figures["captions"] = draw_extremes(read_predictions(run_dir / "predictions.csv"))
-    written = [
-        save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure is not None
-    ]
+    written = [save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
     if not written:
         raise UserError(
             f"run_dir={str(run_dir)!r} has no csv/metrics.csv, tensorboard/ or predictions.csv; "
             "expected the folder of a finished run; set run_dir=<run>"
         )
     print(*written, sep="\n")
-    return 0
+
+
+def write_losses(run_dir: Path) -> Path | None:
+    """Draw losses.png into the run folder from its csv log; None where no loss was logged."""
+    figure = draw_losses(read_history(Path(run_dir) / "csv"))
+    return save_png(figure, Path(run_dir) / "losses.png") if figure else None
+
+
+def draw_losses(history: History, size: tuple[float, float] = (8, 4)) -> Figure | None:
+    """Draw training and validation loss over optimizer steps; size in inches; None without any."""
+    return _draw_curves(
+        "loss, nats per token", history, {"training": TRAIN_LOSS, "validation": VAL_LOSS}, size, min
+    )
+
+
+def draw_scores(history: History, size: tuple[float, float] = (8, 3)) -> Figure | None:
+    """Draw CIDEr-D on validation images over optimizer steps; None where it was not computed."""
+    return _draw_curves("CIDEr-D", history, {"validation": ("val/cider_d",)}, size, max)
+
+
+def _draw_curves(
+    label: str, history: History, names: dict[str, tuple[str, ...]], size: tuple[float, float], best: Any
+) -> Figure | None:
+    """Draw logged numbers over steps and mark the validation point that is `best`: `min` or `max`."""
+    points = {name: found for name, logged in names.items() if (found := curve(history, logged))}
+    if not points:
+        return None
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    if train := points.get("training"):
+        axes.plot(*zip(*train, strict=True), color=TRAIN, linewidth=1.2, label="training", clip_on=False)
+    if val := points.get("validation"):
+        style: dict[str, Any] = {
+            "color": TUNED,
+            "linewidth": 2,
+            "marker": "o" if len(val) <= 60 else "",
+            "ms": 4,
+        }
+        axes.plot(*zip(*val, strict=True), label="validation", clip_on=False, **style)
+        step, value = best(val, key=lambda point: point[1])
+        axes.plot(step, value, "o", ms=11, mfc="none", color=TUNED, clip_on=False)
+        axes.annotate(f"best {value:.3f}", (step, value), xytext=(0, 12), textcoords="offset points",
+                      ha="center", weight="bold", color=SOFT)  # fmt: skip
+    axes.set_xlabel("optimizer step", color=SOFT)
+    axes.set_ylabel(label, color=SOFT)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.margins(x=0.03, y=0.14)
+    axes.grid(axis="y", color=LINE, clip_on=False)
+    axes.tick_params(colors=SOFT, color=LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.legend(frameon=False, labelcolor=SOFT)
+    return figure
+
+
+def save_png(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all, the same bytes for equal drawings."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getvalue())
+    return path
+
+
+def inline_svg(figure: Figure, label: str, css_class: str) -> str:
+    """Return a figure as an SVG element for a page whose policy allows no inline styles, in the page's colours."""
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The salt makes ids unique within the page and equal for equal runs.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{label} {css_class}"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)  # of groups: the same in every figure
+    svg = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
+    for colour, variable in THEME.items():
+        svg = svg.replace(colour, variable)
+    view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
+    head = f'<svg class="{css_class}" {view_box} role="img" aria-label="{label}">'
+    return head + svg[svg.index(">") + 1 :]
+
+
+def _attributes(style: str) -> str:
+    """Turn `fill: none; font: 10px x` into presentation attributes; fonts are the page's."""
+    pairs = (declaration.partition(":")[::2] for declaration in style.split(";"))
+    return "".join(
+        f' {name.strip()}="{value.strip()}"' for name, value in pairs if value and "font" not in name
+    )
 
 
 def draw_weights(folder: Path, stack: str) -> Figure | None:
@@ -80,35 +174,33 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
     tags = [tag for tag in tags if tag in largest]
     if not tags:
         return None
-    columns = min(COLUMNS, len(tags))
-    rows = -(-len(tags) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.5), layout="constrained")
+    figure, grid = _grid(len(tags), COLUMNS, (3.6, 2.9), extra_height=0.5)
     figure.suptitle(f"{stack.capitalize()}: trained weights over the epochs", weight="bold")
-    grid_axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, tag, name in zip(grid_axes, tags, short_names(tags), strict=False):
-        axes.set_title(name, fontsize=9)
-        _draw_histograms(axes, logged[tag])
-    for axes in grid_axes[len(tags) :]:
-        axes.set_visible(False)
+    names = [re.split(r"[./]", tag) for tag in tags]
+    shared = next((i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1), -2)
+    for axes, tag, parts in zip(grid, tags, names, strict=False):
+        axes.set_title(".".join(parts[shared:]), fontsize=9)  # without the name parts that all have in common
+        _draw_histograms(axes, list(logged[tag]), list(logged[tag].values()))
     return figure
 
 
-def short_names(tags: Sequence[str]) -> list[str]:
-    """Drop the leading name components that all tags have in common.
+def _grid(
+    count: int, max_columns: int, size: tuple[float, float], extra_height: float = 0
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` axes of `size` inches each, side by side in rows."""
+    columns = max(1, min(max_columns, count))
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + extra_height), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
 
-    Example: weights/decoder/h.11.mlp.c_fc.weight and .../h.11.attn.c_attn.weight -> mlp.c_fc.weight, ...
-    """
-    split = [re.split(r"[./]", tag) for tag in tags]
-    shared = next(
-        (i for i, names in enumerate(zip(*split, strict=False)) if len(set(names)) > 1), len(split[0]) - 2
-    )
-    return [".".join(names[shared:]) for names in split]
 
-
-def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
-    """Draw one weight: a density per epoch (histograms: epoch -> TensorBoard's buckets), each shifted up."""
+def _draw_histograms(axes: Axes, epochs: list[int], histograms: list[Any]) -> None:
+    """Draw one weight: a density per epoch (of TensorBoard's buckets), each shifted up."""
     cumulative = []
-    for histogram in histograms.values():
+    for histogram in histograms:
         limits = np.clip([histogram.min, *histogram.bucket_limit], histogram.min, histogram.max)
         cumulative.append((limits, np.cumsum([0.0, *histogram.bucket]) / max(sum(histogram.bucket), 1.0)))
     ends = np.array([np.interp((TAIL, 1 - TAIL), fractions, limits) for limits, fractions in cumulative])
@@ -124,7 +216,6 @@ def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
         axes.fill_between(centres, bottom, bottom + density, color=colour, zorder=index, linewidth=0)
         axes.plot(centres, bottom + density, color="white", linewidth=0.8, zorder=index)
     shown = sorted({0, (last + 1) // 2, last})
-    epochs = list(histograms)
     axes.set_yticks([(last - index) * lift for index in shown], [str(epochs[index]) for index in shown])
     axes.set_ylabel("epoch", color=SOFT)
     axes.tick_params(length=0, labelsize=8, colors=SOFT)
@@ -134,28 +225,20 @@ def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
 def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ()) -> Figure:
     """Draw images with both captions and a reference below each; unreadable ones are skipped."""
     readable = [(row, pixels) for row in predictions if (pixels := row.pixels()) is not None]
-    rows = max(1, -(-len(readable) // COLUMNS))
-    figure = Figure(figsize=(4.2 * COLUMNS, 5 * rows), layout="constrained")
-    grid_axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for index, (axes, (row, pixels)) in enumerate(zip(grid_axes, readable, strict=False)):
+    figure, grid = _grid(len(readable), COLUMNS, (4.2, 5))
+    for index, (axes, (row, pixels)) in enumerate(zip(grid, readable, strict=True)):
         axes.imshow(pixels)
-        if titles:
-            axes.set_title(titles[index], fontsize=10, color=SOFT)
-        lines = {
-            "before": row.zero_shot_caption,
-            "after": row.caption,
-            "reference": next(iter(row.references), ""),
-        }
-        colours = {"before": SOFT, "after": TUNED, "reference": "black"}
+        axes.set_axis_off()
+        axes.set_title(titles[index] if titles else "", fontsize=10, color=SOFT)
+        lines = (("before", row.zero_shot_caption, SOFT), ("after", row.caption, TUNED),
+                 ("reference", next(iter(row.references), ""), "black"))  # fmt: skip
         down = -0.04
-        for name, text in lines.items():
+        for name, text, colour in lines:
             if text:  # captions are no formulas, whatever dollar signs they hold
                 wrapped = textwrap.fill(visible(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
-                axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5,
-                          color=colours[name], parse_math=False)  # fmt: skip
+                axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5, color=colour,
+                          parse_math=False)  # fmt: skip
                 down -= 0.075 * (wrapped.count("\n") + 1) + 0.015
-    for axes in figure.axes:
-        axes.set_axis_off()
     return figure
 
 
@@ -165,13 +248,11 @@ def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
     ranked = sorted(scored, key=lambda row: -row.scores["cider_d"])
     if not ranked:
         return None
-    ranks = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
-    chosen = [ranked[index] for index in ranks]
+    chosen = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
     titles = [
-        f"{rank} of {len(ranked)}: CIDEr-D {row.scores['cider_d']:.2f}"
-        for rank, row in zip(ranks.values(), chosen, strict=True)
+        f"{rank} of {len(ranked)}: CIDEr-D {ranked[i].scores['cider_d']:.2f}" for i, rank in chosen.items()
     ]
-    return draw_captions(chosen, titles)
+    return draw_captions([ranked[index] for index in chosen], titles)
 
 
 def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
@@ -190,28 +271,25 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     """
     maps = read_attention(Path(run_dir) / "attention.json")
     rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}
-    names = [image_id] if image_id else list(maps)
-    found = ((maps[name], rows[name].pixels()) for name in names if name in maps and name in rows)
-    entry, pixels = next(((entry, pixels) for entry, pixels in found if pixels is not None), ({}, None))
+    names = [name for name in ([image_id] if image_id else maps) if name in maps and name in rows]
+    entry, pixels = next(
+        ((maps[n], found) for n in names if (found := rows[n].pixels()) is not None), ({}, None)
+    )
     if pixels is None:
         known = ", ".join(list(maps)[:5]) or "none"
         raise UserError(f"image_id={image_id!r} has no attention map; expected one of {known}; choose one")
     height, width = pixels.shape[:2]
     left, top, right, bottom = np.array(entry["region"]) * (width, height, width, height)
-    columns = min(6, len(entry["words"]))
-    rows_needed = -(-len(entry["words"]) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.4 * rows_needed), layout="constrained")
-    grid_axes = figure.subplots(rows_needed, columns, squeeze=False).flat
-    for axes, word, heat in zip(grid_axes, entry["words"], entry["heat"], strict=False):
-        grid = np.frombuffer(base64.b64decode(heat), np.uint8).reshape(entry["height"], entry["width"])
+    figure, grid = _grid(len(entry["words"]), 6, (2.1, 2.4))
+    for axes, word, encoded in zip(grid, entry["words"], entry["heat"], strict=True):
+        heat = np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(entry["height"], entry["width"])
         axes.imshow(pixels)
         axes.imshow(
-            grid, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear"
+            heat, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear"
         )
         axes.set(xlim=(0, width), ylim=(height, 0))
-        axes.set_title(word, fontsize=10, parse_math=False)
-    for axes in figure.axes:
         axes.set_axis_off()
+        axes.set_title(word, fontsize=10, parse_math=False)
     return figure
 
 

@@ -6,16 +6,18 @@ policy runs only the one script and style whose hashes it names.
 
 import base64
 import hashlib
-import json
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
-from src.report.curves import draw_losses, draw_scores, inline_svg
-from src.report.gallery import VIEWS, Shown, choose_images, gain_of, thumbnail
-from src.report.run_files import RunFiles, read_run
+from src.report.figures import draw_losses, draw_scores, inline_svg
+from src.report.run_files import Prediction, RunFiles, random_order, read_run
 from src.report.scores import METRICS, format_number, other_scores, score_rows
 from src.utils.files import atomic_write
 from src.utils.logging import visible
@@ -27,6 +29,26 @@ CURVES = (
     ("Loss, nats per token", draw_losses, ((12, 4.2), (3.6, 3.2))),
     ("CIDEr-D on validation images", draw_scores, ((12, 3.4), (3.6, 2.8))),
 )  # each for a wide screen and for a phone, in inches
+MAX_IMAGES = 200
+PER_VIEW = 24
+RANKED_BY = ("cider_d", "rouge_l", "bleu_4", "bleu_1")
+LONGEST_SIDE = 384  # pixels
+MAX_BYTES = 50_000  # of an image: 200 of them stay under 15 MB, base64 and captions included
+SHRINKING = (
+    (1.0, 82),
+    (1.0, 68),
+    (0.8, 60),
+    (0.6, 50),
+    (0.4, 40),
+)  # fraction of the longest side, JPEG quality
+# view -> heading, text of an empty view
+VIEWS = {
+    "random": ("Random", "No image was captioned."),
+    "best": ("Best", "No image has a score."),
+    "worst": ("Worst", "No image has a score."),
+    "improved": ("Most improved", "No image gained from fine-tuning."),
+    "harmed": ("Most harmed", "No image lost by fine-tuning."),
+}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -44,50 +66,17 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """Return the report as HTML. Adds to `run.notes` what turns out to be missing."""
-    shown, metric = choose_images(run.predictions)
-    cards = [_card(index, image, metric) for index, image in enumerate(shown)]
-    num_unreadable = sum(card["thumbnail"] is None for card in cards)
-    if num_unreadable:
+    ranks, metric = choose_images(run.predictions)
+    cards = [
+        _card(number, run.predictions[row], ranks[row], metric) for number, row in enumerate(sorted(ranks))
+    ]
+    if num_unreadable := sum(card["thumbnail"] is None for card in cards):
         run.notes.append(
             f"{num_unreadable} of {len(cards)} images could not be read; their captions are shown alone."
         )
-    ids = [image.prediction.image_id for image in shown]
-    maps = {index: run.attention[image_id] for index, image_id in enumerate(ids) if image_id in run.attention}
-    style, script = (
-        "\n".join((FOLDER / f"{asset}.{kind}").read_text(encoding="utf-8") for asset in ASSETS)
-        for kind in ("css", "js")
-    )
-    versions = run.about.get("versions")
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_escape_controls,
-    )  # fmt: skip
-    return environment.get_template("report.html.jinja").render(
-        run=run, policy=content_policy(style, script), style=Markup(style), script=Markup(script),
-        rows=score_rows(run.metrics, run.split), others=other_scores(run.metrics, run.split),
-        charts=_charts(run), cards=cards, maps=maps,
-        maps_json=script_json({index: _map(entry) for index, entry in maps.items()}),
-        views=_views(metric, any(card["gain"] is not None for card in cards)),
-        counts={view: sum(view in image.ranks for image in shown) for view in VIEWS},
-        ranked_by=METRICS[metric][0] if metric else None, facts=facts(run),
-        versions=list(versions.items()) if isinstance(versions, dict) else [],
-    )  # fmt: skip
-
-
-def _charts(run: RunFiles) -> list[tuple[str, Markup]]:
-    """Return (title, SVG for a wide and for a narrow screen) of the curves that the run logged."""
-    charts = []
-    for title, draw, sizes in CURVES:
-        figures = [draw(run.history, size) for size in sizes]
-        if None not in figures:
-            pairs = zip(figures, ("chart wide", "chart narrow"), strict=True)
-            svgs = [inline_svg(figure, f"{title}, over optimizer steps", css) for figure, css in pairs]  # type: ignore[arg-type]
-            charts.append((title, Markup("\n".join(svgs))))
-    return charts
-
-
-def _views(metric: str | None, is_compared: bool) -> dict[str, tuple[str, str]]:
-    """Return the views that this run can fill: ranks need a score, gains a base to compare with."""
+    ids = [card["row"].image_id for card in cards]
+    is_compared = any(card["gain"] is not None for card in cards)
+    # Ranks need a score, gains a base to compare with.
     possible = {
         "random": True,
         "best": metric,
@@ -95,40 +84,116 @@ def _views(metric: str | None, is_compared: bool) -> dict[str, tuple[str, str]]:
         "improved": is_compared,
         "harmed": is_compared,
     }
-    return {name: view for name, view in VIEWS.items() if possible[name]}
-
-
-def _escape_controls(value: Any) -> Any:
-    return visible(value, keep="\t\n") if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _card(index: int, shown: Shown, metric: str | None) -> dict[str, Any]:
-    """Return what the template needs of one image."""
-    row = shown.prediction
-    names = [name for name in CARD_SCORES if name in row.scores or f"zero_shot_{name}" in row.scores]
-    gain = gain_of(row, metric) if metric else None
-    pixels = row.pixels()
-    tuned, base = (
-        ["\u2013" if (value := row.scores.get(prefix + name)) is None else f"{value:.2f}" for name in names]
-        for prefix in ("", "zero_shot_")
+    style, script = (
+        "\n".join((FOLDER / f"{asset}.{kind}").read_text(encoding="utf-8") for asset in ASSETS)
+        for kind in ("css", "js")
     )
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_escape_controls,
+    )  # fmt: skip
+    environment.filters["number"] = format_number
+    return environment.get_template("report.html.jinja").render(
+        run=run, policy=content_policy(style, script), style=Markup(style), script=Markup(script),
+        rows=score_rows(run.metrics, run.split), others=other_scores(run.metrics, run.split),
+        charts=_charts(run), cards=cards,
+        maps={number: run.attention[name] for number, name in enumerate(ids) if name in run.attention},
+        views={name: view for name, view in VIEWS.items() if possible[name]},
+        counts={view: sum(view in card["ranks"] for card in cards) for view in VIEWS},
+        ranked_by=METRICS[metric][0] if metric else None,
+        num_references=sorted({len(row.references) for row in run.predictions}),
+    )  # fmt: skip
+
+
+def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str, int]], str | None]:
+    """Choose at most MAX_IMAGES images.
+
+    Returns the ranks, from 0, of each chosen row in the views that it belongs to, and the score that ranked them
+    (None without any). All images are chosen where they fit; else the views' images and a random sample of the
+    others. The random view is a fair sample of all, whatever else is shown.
+    """
+    metric = next((name for name in RANKED_BY if any(name in row.scores for row in predictions)), None)
+    order = random_order(len(predictions))
+    views = {"random": order} | (_ranked(predictions, metric) if metric else {})
+    ranks: dict[int, dict[str, int]] = {}
+    for view, rows in views.items():
+        for rank, row in enumerate(rows[:PER_VIEW]):
+            ranks.setdefault(row, {})[view] = rank
+    for row in order[:MAX_IMAGES]:
+        if len(ranks) < MAX_IMAGES:
+            ranks.setdefault(row, {})
+    return ranks, metric
+
+
+def _ranked(predictions: Sequence[Prediction], metric: str) -> dict[str, list[int]]:
+    """Return row numbers by view, best, worst, most improved or most harmed first."""
+    value = {row: one.scores[metric] for row, one in enumerate(predictions) if metric in one.scores}
+    gain = {row: found for row in value if (found := _gain(predictions[row], metric)) is not None}
+    best = sorted(value, key=lambda row: (-value[row], row))
+    rising = sorted(gain, key=lambda row: (-gain[row], row))
     return {
-        "index": index, "row": row, "ranks": shown.ranks, "gain": gain,
+        "best": best,
+        "worst": best[::-1],
+        "improved": [row for row in rising if gain[row] > 0],
+        "harmed": [row for row in rising[::-1] if gain[row] < 0],
+    }
+
+
+def _gain(prediction: Prediction, metric: str | None) -> float | None:
+    """Return what fine-tuning added to an image's score, None where either model was not scored."""
+    tuned, base = (prediction.scores.get(f"{prefix}{metric}") for prefix in ("", "zero_shot_"))
+    return None if tuned is None or base is None else tuned - base
+
+
+def _card(index: int, row: Prediction, ranks: dict[str, int], metric: str | None) -> dict[str, Any]:
+    """Return what the template needs of one image."""
+    names = [name for name in CARD_SCORES if name in row.scores or f"zero_shot_{name}" in row.scores]
+    pixels = row.pixels()
+    tuned, base = ([row.scores.get(prefix + name) for name in names] for prefix in ("", "zero_shot_"))
+    return {
+        "index": index, "row": row, "ranks": ranks, "gain": _gain(row, metric),
         "thumbnail": None if pixels is None else thumbnail(pixels),
-        "gain_text": None if gain is None else f"{gain:+.2f}".replace("-", "\u2212"),
         "score_names": [METRICS[name][0] for name in names], "tuned_scores": tuned, "base_scores": base,
     }  # fmt: skip
 
 
-def _map(entry: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: entry[name] for name in ("height", "width", "region", "heat")}
-    return {"words": [visible(word) for word in entry["words"]]} | kept
+def thumbnail(
+    pixels: np.ndarray, longest_side: int = LONGEST_SIDE, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Encode pixels uint8 (H,W,3) as a JPEG within both limits, as far as its quality allows.
+
+    Returns {"uri": a data URI, "width", "height" in pixels}.
+    """
+    image = Image.fromarray(pixels)
+    data = b""
+    for fraction, quality in SHRINKING:
+        side = round(longest_side * fraction)
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        data = buffer.getvalue()
+        if len(data) <= max_bytes:
+            break
+    uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    return {"uri": uri, "width": image.width, "height": image.height}
 
 
-def script_json(value: Any) -> Markup:
-    """Return JSON that can stand inside a script element: it can neither end the element nor open a comment."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+def _charts(run: RunFiles) -> list[tuple[str, Markup]]:
+    """Return (title, SVG for a wide and for a narrow screen) of the curves that the run logged."""
+    charts = []
+    for title, draw, sizes in CURVES:
+        figures = [figure for size in sizes if (figure := draw(run.history, size)) is not None]
+        classes = ("chart wide", "chart narrow")
+        svgs = [
+            inline_svg(*pair)
+            for pair in zip(figures, [f"{title}, over optimizer steps"] * 2, classes, strict=False)
+        ]
+        charts += [(title, Markup("\n".join(svgs)))] if svgs else []
+    return charts
+
+
+def _escape_controls(value: Any) -> Any:
+    return visible(value, keep="\t\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def content_policy(style: str, script: str) -> str:
@@ -138,29 +203,3 @@ def content_policy(style: str, script: str) -> str:
         f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; "
         f"script-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'"
     )
-
-
-def facts(run: RunFiles) -> list[tuple[str, str]]:
-    """Return (name, value) of what identifies the run, without what is unknown."""
-    about, metrics = run.about, run.metrics
-    counts = sorted({len(row.references) for row in run.predictions})
-    commit, changed = about.get("commit"), about.get("changed_files")
-
-    def count(key: str, unit: str = "") -> str:
-        return f"{metrics[key]:,.0f}{unit}" if key in metrics else ""
-
-    found = [
-        ("Split", run.split),
-        ("Images scored", f"{len(run.predictions):,}" if run.predictions else ""),
-        ("References per image", " to ".join(str(end) for end in dict.fromkeys((counts[0], counts[-1])))
-         if counts else ""),
-        ("Seed", about.get("seed")),
-        ("Machine", about.get("machine")),
-        ("Commit", f"{commit}, {changed} files changed" if commit and changed else commit),
-        ("Started", str(about.get("started") or "").replace("T", " ")[:19]),
-        ("Training time", count("time/fit_seconds", " s")),
-        ("Rows skipped in the data", count("data/skipped_rows")),
-        ("Images unreadable during the run", count("data/unreadable_images")),
-        ("Best validation loss", format_number(metrics["val/loss_best"]) if "val/loss_best" in metrics else ""),
-    ]  # fmt: skip
-    return [(name, str(value)) for name, value in found if value not in (None, "")]

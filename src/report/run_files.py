@@ -1,15 +1,16 @@
 """Read a run folder's files for the report; a missing or damaged file becomes a note."""
 
+import csv
 import json
 import math
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from src.report.cross_attention_maps import read_attention
 
@@ -17,8 +18,10 @@ Point = tuple[float, float]  # optimizer step, value
 History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
 TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
+REFERENCE = re.compile(r"reference_[1-9][0-9]*")
 TRAIN_LOSS = ("train/loss_step", "train/loss")  # of each logged step; the mean of each epoch
 VAL_LOSS = ("val/loss",)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class RunFiles:
             return None
         try:
             return reader(path)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except DAMAGED as error:
             self.notes.append(f"{name} could not be read: {error}")
             return None
 
@@ -88,42 +91,52 @@ def read_run(run_dir: Path) -> RunFiles:
     return run
 
 
-def read_metrics(path: Path) -> dict[str, float]:
-    """Return the finite numbers of metrics.json.
-
-    Raises:
-        ValueError: the file is not JSON, or holds something other than an object.
-    """
-    numbers = {key: value for key, value in read_json_object(path).items() if isinstance(value, int | float)}
-    return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
-
-
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return a file's JSON object.
-
-    Raises:
-        ValueError: the file is not JSON, or holds something other than an object.
-    """
+    """Return a file's JSON object; raises ValueError where it holds something else."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, found a {type(content).__name__}")
     return content
 
 
+def read_metrics(path: Path) -> dict[str, float]:
+    """Return the finite numbers of metrics.json; raises ValueError where it holds no JSON object."""
+    return finite_floats({k: v for k, v in read_json_object(path).items() if isinstance(v, int | float)})
+
+
+def finite_floats(values: Mapping[Any, Any]) -> dict[str, float]:
+    """Convert numbers, tensors and text to floats; drop what is not a finite number."""
+    numbers = {}
+    for name, value in values.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(number):
+            numbers[name] = number
+    return numbers
+
+
 def read_predictions(path: Path) -> list[Prediction]:
     """Return one Prediction per row of predictions.csv, in the file's order; text is taken as it is.
 
     Raises:
-        KeyError: the header lacks image_id or caption.
-        ValueError: the file is no csv in UTF-8.
+        ValueError: the file is not UTF-8, or its header lacks image_id or caption.
+        csv.Error: it is no csv file.
     """
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-    return [_prediction(row, path.parent) for row in table.to_dict("records")]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restkey="", restval="")
+        if not {"image_id", "caption"} <= set(columns := reader.fieldnames or ()):
+            raise ValueError(
+                f"expected the columns image_id, caption, ..., found {', '.join(columns) or 'none'}"
+            )
+        return [_prediction(row, path.parent) for row in reader]
 
 
-def _prediction(row: dict[Any, str], folder: Path) -> Prediction:
-    references = [name for name in row if str(name).startswith("reference_")]
-    scores = _finite({name: row[name] for name in sorted(row.keys() - TEXT_COLUMNS - set(references))})
+def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
+    references = sorted(filter(REFERENCE.fullmatch, row), key=lambda name: int(name.partition("_")[2]))
+    numeric = sorted(name for name in row.keys() - TEXT_COLUMNS if not name.startswith("reference_"))
+    scores = finite_floats({name: row[name] for name in numeric})
     has_base = any(name.startswith("zero_shot_") for name in scores)
     return Prediction(
         image_id=row["image_id"],
@@ -132,23 +145,14 @@ def _prediction(row: dict[Any, str], folder: Path) -> Prediction:
         zero_shot_caption=row.get("zero_shot_caption") or ("" if has_base else None),
         references=tuple(row[name] for name in references if row[name].strip()),
         license=row.get("license", ""),
-        box=read_box(row.get("box", "")),
+        box=_integers(row.get("box", ""), 4),
         scores=scores,
-        span=read_span(row.get("span", "")),
+        span=_integers(row.get("span", ""), 2),
     )
 
 
-def read_box(cell: str) -> tuple[int, int, int, int] | None:
-    """Return (left, top, right, bottom) of a cell `left top right bottom`, None where it holds no box."""
-    return _integers(cell, 4)
-
-
-def read_span(cell: str) -> tuple[int, int] | None:
-    """Return (offset, size) of a cell `offset size`, None where it holds no span."""
-    return _integers(cell, 2)
-
-
 def _integers(cell: str, count: int) -> Any:
+    """Return the numbers of a cell `left top right bottom` or `offset size`, None where it holds none."""
     numbers = cell.replace(",", " ").split()
     if len(numbers) != count or not all(number.isdigit() for number in numbers):
         return None
@@ -158,29 +162,13 @@ def _integers(cell: str, count: int) -> Any:
 def read_history(folder: Path) -> History:
     """Return the logged numbers of every metrics.csv under a run's `csv` folder, sorted by step.
 
-    A row that was cut short by a kill keeps its complete cells.
-
-    Raises:
-        ValueError: a file is not csv.
+    A row that was cut short by a kill keeps its complete cells. Raises ValueError where a file is not UTF-8.
     """
-    rows: list[dict[Any, str]] = []
+    rows: History = []
     for path in sorted(folder.rglob("metrics.csv")):
-        rows += pd.read_csv(path, dtype=str, keep_default_na=False).fillna("").to_dict("records")
-    numbers = map(_finite, rows)
-    return sorted((row for row in numbers if "step" in row), key=lambda row: row["step"])
-
-
-def _finite(cells: dict[Any, str]) -> dict[str, float]:
-    """Return the cells that are finite numbers."""
-    numbers = {}
-    for name, cell in cells.items():
-        try:
-            value = float(cell)
-        except ValueError:
-            continue
-        if math.isfinite(value):
-            numbers[name] = value
-    return numbers
+        with path.open(encoding="utf-8", newline="") as file:
+            rows += map(finite_floats, csv.DictReader(file, restkey="", restval=""))
+    return sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
 
 
 def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> list[Point]:

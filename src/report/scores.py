@@ -1,11 +1,18 @@
-"""Scores for people: one row per metric, base beside fine-tuned, each with its 95% interval."""
+"""Scores for people: base beside fine-tuned with 95% intervals, and the summary at the end of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions
 from src.utils.errors import UserError
+from src.utils.logging import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +27,12 @@ METRICS = {
     "rouge_l": ("ROUGE-L", "longest common subsequence of words; 0 to 1"),
     "meteor": ("METEOR", "words matched by stem and synonym; 0 to 1"),
     "spice": ("SPICE", "objects, attributes and relations; 0 to 1"),
-    "loss": ("Loss", "nats per token on the references; lower is better"),
+    "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
 LOWER_IS_BETTER = {"loss"}
 INTERVAL_ENDS = ("_low", "_high")
+SUMMARY = ("cider_d", "bleu_4", "loss")
+MAX_CHARACTERS = 200  # of a printed caption or reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,9 @@ class Score:
         if self.low is None or self.high is None:
             return ""
         return f"{format_number(self.low)} \u2013 {format_number(self.high)}"
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})" if self.interval else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +97,7 @@ def score_rows(metrics: Mapping[str, float], split: str = "test") -> list[ScoreR
     """Return the known metrics that either model has, in the order of METRICS."""
     rows = []
     for key, (label, hint) in METRICS.items():
-        tuned = find_score(metrics, f"{split}/{key}")
-        base = find_score(metrics, f"zero_shot/{split}/{key}")
+        tuned, base = (find_score(metrics, f"{prefix}{split}/{key}") for prefix in ("", "zero_shot/"))
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
             rows.append(ScoreRow(key, label, hint, tuned, base, 1.08 * max(ends) if max(ends) > 0 else 1.0))
@@ -95,10 +106,7 @@ def score_rows(metrics: Mapping[str, float], split: str = "test") -> list[ScoreR
 
 def find_score(metrics: Mapping[str, float], key: str) -> Score | None:
     """Return a metric with its interval, None where it was not computed."""
-    if key not in metrics:
-        return None
-    low, high = (metrics.get(key + end) for end in INTERVAL_ENDS)
-    return Score(metrics[key], low, high) if low is not None and high is not None else Score(metrics[key])
+    return Score(metrics[key], *(metrics.get(key + end) for end in INTERVAL_ENDS)) if key in metrics else None
 
 
 def other_scores(metrics: Mapping[str, float], split: str = "test") -> list[tuple[str, str, str]]:
@@ -123,16 +131,54 @@ def read_scores(run_dir: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from src.report.run_files import read_metrics
-
     path = Path(run_dir) / "metrics.json"
     if not path.is_file():
         raise UserError(
-            f"run_dir={str(run_dir)!r} has no metrics.json; expected the folder of a finished run; choose another"
+            f"run_dir={str(run_dir)!r} has no metrics.json; expected a finished run; choose another"
         )
-
-    def cell(score: Score | None) -> str:
-        return "-" if score is None else f"{score.text} ({score.interval})" if score.interval else score.text
-
-    rows = [(row.label, cell(row.base), cell(row.tuned)) for row in score_rows(read_metrics(path))]
+    rows = [
+        (row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(read_metrics(path))
+    ]
     return pd.DataFrame(rows, columns=["score", "zero-shot", "fine-tuned"]).set_index("score")
+
+
+def print_summary(
+    folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None
+) -> None:
+    """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and the paths."""
+    console = console or Console()
+    run = RunFiles(folder)
+    predictions = run.read("predictions.csv", read_predictions) or []
+    rows = [row for row in score_rows(metrics) if row.key in SUMMARY]
+    table = Table("", box=box.SIMPLE_HEAD, title=f"{len(predictions) or ''} test images".strip())
+    for column in ("zero-shot", "fine-tuned"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        style = "bold green" if row.change is not None and row.change > 0 else "bold"
+        table.add_row(row.label, str(row.base or "-"), Text(str(row.tuned or "-"), style))
+    if rows:
+        console.print(table)
+    for prediction in predictions[:: max(1, len(predictions) // max(1, shown))][
+        :shown
+    ]:  # from all over the set
+        console.print(_caption_text(prediction))
+    paths = {"Run folder": folder, "Report": folder / "report.html"}
+    lines = [*run.notes, *(f"{name}: {path}" for name, path in paths.items() if path.exists())]
+    if (folder / "tensorboard").is_dir():
+        lines.append(f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}")
+    for line in lines:
+        console.print(Text(visible(line)), soft_wrap=True)
+
+
+def _caption_text(row: Prediction) -> Text:
+    """Return an image's captions and first reference, each cut to a length to read; brackets are no markup."""
+    lines = [("", row.image_id, "bold")]
+    if row.zero_shot_caption is not None:
+        lines.append(("  zero-shot   ", row.zero_shot_caption, ""))
+    lines.append(("  fine-tuned  ", row.caption, "green"))
+    lines += [("  reference   ", text, "dim") for text in row.references[:1]]
+    return Text("\n").join(Text(head + _cut(visible(text)), style) for head, text, style in lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 4].rstrip()} ..."

@@ -11,12 +11,13 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks.checkpointing import resumed_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.evaluate import evaluate, finite_floats
+from src.evaluate import evaluate
 from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.vit_gpt2 import VitGpt2
-from src.report.curves import write_losses
+from src.report.figures import write_losses
 from src.report.html import write_report
-from src.report.summary import print_summary
+from src.report.run_files import finite_floats
+from src.report.scores import print_summary
 from src.tasks.building import build, can_test
 from src.utils.files import atomic_write, write_json
 from src.utils.lightning_compat import CsvLogger, all_processes_end

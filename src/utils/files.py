@@ -4,12 +4,16 @@ import csv
 import json
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from src.utils.errors import UserError
+
+SCRATCH_MARKER = ".captioner-scratch"
 
 
 @contextmanager
@@ -46,6 +50,29 @@ def _open(temporary: Path) -> tuple[int, bool]:
             return os.open(temporary.parent, os.O_TMPFILE | os.O_RDWR, 0o666), False
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
     return os.open(temporary, flags, 0o666), True
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
+    """Yield a new folder `<parent>/<prefix>...` that is removed at the end, as are those of killed processes.
+
+    Only folders of that prefix with our marker, of the same owner and in no use, are removed. OSError as `mkdir`.
+    """
+    from filelock import FileLock, Timeout
+
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+    folder.mkdir(mode)
+    try:
+        with FileLock(folder / SCRATCH_MARKER):
+            for marker in parent.glob(f"{prefix}*/{SCRATCH_MARKER}"):
+                old = marker.parent.lstat()
+                if stat.S_ISDIR(old.st_mode) and old.st_uid == folder.stat().st_uid:
+                    with suppress(OSError, Timeout), FileLock(marker, timeout=0):
+                        shutil.rmtree(marker.parent)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

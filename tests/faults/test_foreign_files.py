@@ -1,15 +1,14 @@
 """No command removes or overwrites files that it did not write, in folders full of foreign files."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from src import export, predict
-from src.app import upload_folder
+from src import app, export, predict
 from src.utils.errors import UserError
+from src.utils.files import scratch_folder
 from tests.tasks.running import run_eval, run_train
 
 NAMES = ("thesis/results.bin", "thesis/.notes.tmp", ".old.tmp", "a.safetensors", "runs/notes.txt", "best.ckpt",
@@ -52,14 +51,12 @@ def test_train_eval_predict_and_export_leave_foreign_files_alone(foreign, tiny_c
     assert len(before) == len(NAMES)
 
 
-def test_the_page_removes_no_folder_without_its_marker(foreign, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(foreign))
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored after the test
+def test_the_page_removes_no_folder_without_its_marker(foreign):
     mine = foreign / "captioner-uploads-mine"
     mine.mkdir()
     (mine / "photo.jpg").write_bytes(b"photo")
     before = content(foreign)
-    with upload_folder() as folder:
+    with scratch_folder(foreign, app.PREFIX) as folder:
         (folder / "upload.jpg").write_bytes(b"upload")
     assert not folder.exists()
     assert (mine / "photo.jpg").read_bytes() == b"photo"

@@ -18,7 +18,7 @@ from PIL import Image
 from src.callbacks.feature_cache import FeatureCache
 from src.captioner import Captioner
 from src.models.checkpoint import METADATA_KEY
-from src.predict import open_table
+from src.predict import write_row
 from src.utils.errors import UserError
 from tests.faults.tiny import Run, differences
 from tests.saved_run import save_run
@@ -229,8 +229,7 @@ def test_the_report_holds_no_script_or_picture_of_theirs(hostile_run):
 def test_names_and_captions_do_nothing_to_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for form in ("csv", "jsonl"):
-        with open_table("", form) as write:
-            write("\x1b[2J\u202ea.png", "a dog\x9b2J")
+        write_row(sys.stdout, form, {"image_id": "\x1b[2J\u202ea.png", "caption": "a dog\x9b2J"}, is_first=True)
     _, row, line = capsys.readouterr().out.splitlines()
     assert row == r"\x1b[2J\u202ea.png,a dog\x9b2J"
     assert json.loads(line) == {"image_id": r"\x1b[2J\u202ea.png", "caption": r"a dog\x9b2J"}

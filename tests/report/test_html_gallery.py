@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from src.report.gallery import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, thumbnail
+from src.report.html import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, thumbnail
 from src.report.run_files import Prediction
 
 
@@ -16,9 +16,9 @@ def image(number: int, score: float | None = None, base: float | None = None) ->
     return Prediction(f"{number}.jpg", "", "a dog", None, (), "", None, known)
 
 
-def view(shown, name) -> list[str]:
-    members = [found for found in shown if name in found.ranks]
-    return [found.prediction.image_id for found in sorted(members, key=lambda found: found.ranks[name])]
+def view(ranks, name) -> list[str]:
+    members = [row for row in ranks if name in ranks[row]]
+    return [f"{row}.jpg" for row in sorted(members, key=lambda row: ranks[row][name])]
 
 
 def test_views_are_ranked():
@@ -48,15 +48,15 @@ def test_the_random_view_does_not_depend_on_the_scores():
     assert view(choose_images(scored)[0], "random") == view(choose_images(unscored)[0], "random")
     shown, metric = choose_images(unscored)
     assert metric is None
-    assert {name for found in shown for name in found.ranks} == {"random"}
-    assert choose_images([]) == ([], None)
+    assert {name for row in shown for name in shown[row]} == {"random"}
+    assert choose_images([]) == ({}, None)
 
 
 def test_a_thumbnail_of_noise_stays_small():
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     found = thumbnail(noise)
-    data = base64.b64decode(found.uri.removeprefix("data:image/jpeg;base64,"))
+    data = base64.b64decode(found["uri"].removeprefix("data:image/jpeg;base64,"))
     assert len(data) <= MAX_BYTES
     with Image.open(io.BytesIO(data)) as shown:
-        assert shown.size == (found.width, found.height)
+        assert shown.size == (found["width"], found["height"])
         assert max(shown.size) <= 384
