@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-MAX_DRAWS_PER_CHUNK = 4_000_000  # bounds memory: this many 8-byte numbers a few times over
 
 
 class SufficientStatistic(NamedTuple):
@@ -39,34 +38,27 @@ def mean(per_image: Floats) -> SufficientStatistic:
     return SufficientStatistic(values, lambda sums: sums[:, 0] / len(values))
 
 
+def ratio(sums: Floats) -> Floats:
+    """(R, 2) numerators and denominators -> (R,), 0 where the denominator is 0."""
+    return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
+
+
 def intervals(
-    statistics: Mapping[str, SufficientStatistic], samples: int = 1000, seed: int = 0, level: float = 0.95
+    statistics: Mapping[str, SufficientStatistic], samples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return the central `level` of each score over `samples` draws of N images with replacement.
+    """Return the central 95% of each score over `samples` draws of N images with replacement.
 
     All scores see the same draws. Same input and seed, same intervals. One image gives intervals of no width.
     """
     if not statistics or samples < 1:
         return {}
     columns = np.concatenate([statistic.per_image for statistic in statistics.values()], axis=1)  # (N, K)
-    sums = _resampled_sums(columns, samples, np.random.default_rng(seed))  # (R, K)
-    tail = 50 * (1 - level)
+    rng, n = np.random.default_rng(seed), len(columns)
+    draws = (rng.integers(n, size=n) for _ in range(samples))
+    sums = np.stack([np.bincount(rows, minlength=n) @ columns for rows in draws])  # (R, K)
     bounds, start = {}, 0
     for name, statistic in statistics.items():
         stop = start + statistic.per_image.shape[1]
-        low, high = np.percentile(statistic.combine(sums[:, start:stop]), [tail, 100 - tail])
+        low, high = np.percentile(statistic.combine(sums[:, start:stop]), [2.5, 97.5])
         bounds[name], start = (float(low), float(high)), stop
     return bounds
-
-
-def _resampled_sums(columns: Floats, samples: int, rng: np.random.Generator) -> Floats:
-    """(N, K) -> (R, K): sums of the columns over N images drawn with replacement, R times."""
-    n = len(columns)
-    chunk = max(1, MAX_DRAWS_PER_CHUNK // n)
-    rows = []
-    for start in range(0, samples, chunk):
-        count = min(chunk, samples - start)
-        draws = rng.integers(n, size=(count, n)) + np.arange(count)[:, None] * n
-        multiplicities = np.bincount(draws.ravel(), minlength=count * n).reshape(count, n)
-        rows.append(multiplicities @ columns)
-    return np.concatenate(rows)

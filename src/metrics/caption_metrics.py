@@ -1,7 +1,7 @@
 """COCO's caption metrics as a Hugging Face `evaluate` metric: a wrapper of `CaptionScorer`."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -14,8 +14,8 @@ from src.utils.errors import UserError
 class CaptionMetrics(evaluate.Metric):
     """BLEU-1..4, ROUGE-L and CIDEr-D (0 to 10): `CaptionMetrics().compute(predictions=..., references=...)`.
 
-    predictions: one caption per image; references: per image, captions or a single one; lists, or mappings
-    from image ids. settings: those of `CaptionScorer` and `evaluate.Metric`. Writes no files.
+    predictions: one caption per image; references: per image, captions or a single one; any iterables, or
+    mappings from image ids. settings: those of `CaptionScorer` and `evaluate.Metric`. Writes no files.
     """
 
     def __init__(self, tokenizer: str = "ptb", **settings: Any) -> None:
@@ -37,20 +37,18 @@ class CaptionMetrics(evaluate.Metric):
         if isinstance(predictions, Mapping) and isinstance(references, Mapping):
             if predictions.keys() != references.keys():
                 raise UserError("predictions and references differ in image ids; expected the same in both")
-            predictions, references = list(predictions.values()), [references[key] for key in predictions]
-        if any(
-            not isinstance(texts, Iterable) or isinstance(texts, str | Mapping)
+            references = [references[key] for key in predictions]
+            predictions = predictions.values()
+        given = [
+            None if texts is None or isinstance(texts, str | Mapping) else list(texts)
             for texts in (predictions, references)
-        ):
-            raise UserError("predictions or references are missing or no list; expected two equal lists")
-        texts, lists = (
-            list(predictions),
-            [[one] if isinstance(one, str) else list(one or ()) for one in references],
-        )
-        if len(texts) != len(lists):
-            raise UserError(f"{len(texts)} predictions and {len(lists)} references; expected two equal lists")
+        ]
+        texts, lists = given
+        if texts is None or lists is None or len(texts) != len(lists):
+            counts = ["no list of" if texts is None else len(texts) for texts in given]
+            raise UserError(f"{counts[0]} predictions and {counts[1]} references; expected two equal lists")
         self.texts += texts
-        self.lists += lists
+        self.lists += [[own] if isinstance(own, str) else None if own is None else list(own) for own in lists]
 
     def add(self, *, prediction: Any = None, reference: Any = None, references: Any = None) -> None:
         """Add the caption and the reference or references of one image."""

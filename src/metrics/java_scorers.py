@@ -1,11 +1,10 @@
 """METEOR and SPICE: optional scores that need Java, checked before a run and stopped after a time limit.
 
-Each runs in a process of its own (`python -m src.metrics.java_scorers NAME`, JSON in and out), since pycocoevalcap
-waits for its Java program without a limit and a process can be killed.
+Run as a program, this file is the process of one scorer: JSON on standard input, JSON as the last line out.
+pycocoevalcap waits for its Java programs without a limit, and a process can be killed. N images.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -15,24 +14,17 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pycocoevalcap
 
 from src.metrics.bootstrap import MetricResult, mean
 from src.utils.errors import UserError
 
-JARS = {
-    "meteor": ("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"),
-    "spice": ("spice/spice-1.0.jar", "spice/lib/stanford-corenlp-3.6.0-models.jar"),
-}
-HOW_TO_GET = {
-    "meteor": "install pycocoevalcap again",
-    "spice": "python -m pycocoevalcap.spice.get_stanford_models downloads them, about 400 MB",
-}
-COMMAND = [sys.executable, "-m", __name__]
-ROOT = Path(__file__).resolve().parents[2]
-# UTF-8 and decimal points whatever the locale
-JAVA_OPTIONS = "-Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US"
+JARS = {"meteor": "meteor/meteor-1.5.jar", "spice": "spice/lib/stanford-corenlp-3.6.0-models.jar"}
+COMMAND = [sys.executable, "-m", "src.metrics.java_scorers"]
+JAVA_OPTIONS = "-Dfile.encoding=UTF-8 -Duser.language=en -Duser.country=US"  # whatever the locale
 
 
 class JavaScorerFailed(Exception):
@@ -43,16 +35,11 @@ class JavaScorerFailed(Exception):
 def unavailable_reason(name: str) -> str | None:
     """Return why `name` ("meteor" or "spice") cannot run on this machine; None where it can."""
     java = shutil.which("java")
-    if java is None:
-        return "java is not on the PATH"
-    try:
-        subprocess.run([java, "-version"], capture_output=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return f"{java} -version does not work"
-    spec = importlib.util.find_spec("pycocoevalcap")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or []]
-    missing = [jar for jar in JARS[name] if not any((folder / jar).is_file() for folder in folders)]
-    return f"{Path(missing[0]).name} missing; {HOW_TO_GET[name]}" if missing else None
+    if java is None or subprocess.run([java, "-version"], capture_output=True).returncode:
+        return "java is not on the PATH or does not start"
+    if not Path(pycocoevalcap.__path__[0], JARS[name]).is_file():
+        return f"{JARS[name]} is missing (400 MB): python -m pycocoevalcap.spice.get_stanford_models"
+    return None
 
 
 def skip_reason(name: str, setting: bool | str) -> str | None:
@@ -61,78 +48,78 @@ def skip_reason(name: str, setting: bool | str) -> str | None:
     Raises:
         UserError: the setting is true and the scorer cannot run, or is neither.
     """
-    if setting not in (True, "auto"):
-        raise UserError(f"metrics.{name}={setting!r}; expected true, false or auto; set metrics.{name}=auto")
     reason = unavailable_reason(name)
-    if reason and setting is True:
-        raise UserError(
-            f"metrics.{name}=true; expected a machine that can run it, but {reason}; set it to auto"
-        )
+    if setting not in (True, "auto") or (reason and setting is True):
+        found = f"metrics.{name}={setting!r}; expected true, false or auto"
+        raise UserError(f"{found}; {reason or 'auto runs it where it can run'}; set metrics.{name}=auto")
     return reason
 
 
 def run(
     name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float
 ) -> MetricResult:
-    """Compute METEOR or SPICE of N tokenized captions; line breaks and METEOR's separator `|||` become blanks.
-
-    METEOR has no interval: its corpus score is no mean over images.
+    """Compute METEOR or SPICE of tokenized captions; line breaks and METEOR's separator `|||` become blanks.
 
     Raises:
         JavaScorerFailed: no result within `timeout` seconds, or the scorer failed.
     """
-    task: dict[str, dict[str, list[str]]] = {"candidates": {}, "references": {}}
+    task: dict[str, dict[str, list[str]]] = {"references": {}, "candidates": {}}
     for index, texts in enumerate(zip(candidates, references, strict=True)):
-        one_line = [" ".join(text.replace("|||", " ").split()) for text in (texts[0], *texts[1])]
         key = f"{index:09d}"  # SPICE's results come in sorted order
-        task["candidates"][key], task["references"][key] = one_line[:1], one_line[1:]
-    corpus, values = _run_process(name, json.dumps(task), timeout)
-    per_image = np.nan_to_num(np.array(values, np.float64))  # SPICE of a caption without anything to parse
-    if name == "meteor":
-        return MetricResult({name: corpus}, {name: per_image}, {})
+        for side, own in (("candidates", [texts[0]]), ("references", texts[1])):
+            task[side][key] = [" ".join(text.replace("|||", " ").split()) for text in own]
+    result = _run_worker(name, json.dumps(task), timeout)
+    per_image = np.nan_to_num(
+        np.array(result["per_image"], np.float64)
+    )  # SPICE's of a caption without a scene
+    if name == "meteor":  # no interval: the corpus score is no mean over images
+        return MetricResult({name: result["corpus"]}, {name: per_image}, {})
     return MetricResult({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})
 
 
-def _run_process(name: str, task: str, timeout: float) -> tuple[float, list[float]]:
-    """Return corpus and per-image scores; the process is killed with its Java program when it takes too long."""
+def _run_worker(name: str, task: str, timeout: float) -> dict[str, Any]:
+    """Return the result of a process of this file, killed with its Java program when it takes too long."""
     options = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} {JAVA_OPTIONS}".strip()
-    process = subprocess.Popen(
-        [*COMMAND, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, encoding="utf-8", cwd=ROOT, start_new_session=True,
+    worker = subprocess.Popen(
+        [*COMMAND, name],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
         env={**os.environ, "JAVA_TOOL_OPTIONS": options, "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+        start_new_session=True,
+    )
     try:
-        output, errors = process.communicate(task, timeout=timeout)
+        output, errors = worker.communicate(task, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise JavaScorerFailed(f"no result within {timeout:g} seconds") from None
     finally:
         with contextlib.suppress(ProcessLookupError):  # it has ended
             if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)  # its Java program too
+                os.killpg(worker.pid, signal.SIGKILL)  # its Java program too
             else:
-                process.kill()
-        process.wait()
-    if process.returncode != 0 or not output.strip():
+                worker.kill()
+        worker.wait()
+    if worker.returncode != 0 or not output.strip():
         last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
         raise JavaScorerFailed(f"it failed: {last.strip()}")
-    corpus, per_image = json.loads(output.splitlines()[-1])
-    return corpus, per_image
+    return json.loads(output.splitlines()[-1])
 
 
-def main() -> None:
-    """Read a task from standard input and print [corpus, per image] as the last line."""
-    task, name = json.load(sys.stdin), sys.argv[1]
+def compute(name: str, references: dict[str, list[str]], candidates: dict[str, list[str]]) -> dict[str, Any]:
+    """Score in this process: of the corpus, and per image in the order of sorted keys."""
     if name == "meteor":
         from pycocoevalcap.meteor.meteor import Meteor
 
-        corpus, per_image = Meteor().compute_score(task["references"], task["candidates"])
+        corpus, per_image = Meteor().compute_score(references, candidates)
     else:
         from pycocoevalcap.spice.spice import Spice
 
-        corpus, details = Spice().compute_score(task["references"], task["candidates"])
+        corpus, details = Spice().compute_score(references, candidates)
         per_image = [scores["All"]["f"] for scores in details]
-    print(json.dumps([corpus, list(per_image)]))
+    return {"corpus": corpus, "per_image": list(per_image)}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(compute(sys.argv[1], **json.load(sys.stdin))))

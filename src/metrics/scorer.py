@@ -3,28 +3,18 @@
 Pure functions of text: no model, no files, no network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from src.metrics.bootstrap import intervals as bootstrap
-from src.metrics.coco import coco_scores, text_statistics
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
-from src.metrics.original_scores import original_scores
 from src.metrics.ptb.tokenizer import ptb_tokenize
+from src.metrics.text_scores import coco_scores, original_scores, text_statistics
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-
-# "whitespace" is for tokenized text, which stays as it is: the reference scorers cut it at any white space, but ROUGE-L
-# at each single blank, which published scores of such text count on.
-TOKENIZERS: dict[str, Callable[[Sequence[str]], list[str]]] = {"ptb": ptb_tokenize, "whitespace": list}
 FEW_IMAGES = 100
-FEW = (
-    "CIDEr-D of %d images, under %d: its document frequencies come from the references of these images, "
-    "so it compares with scores on the same images only, and its intervals are wide"
-)
-_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -32,7 +22,7 @@ class Scores:
     """Scores of one set of captions.
 
     corpus: scores by name. intervals: 95% bootstrap intervals over images, (low, high) by name, for the scores of
-    `corpus` but distinct_fraction, METEOR and bleu_bigram. per_image: a row of scores per image, in the order given.
+    `corpus` but distinct_fraction, METEOR and bleu_bigram. per_image: one row per image, in the order given.
     skipped: requested metrics that are missing, with the reason.
     """
 
@@ -50,11 +40,13 @@ class Scores:
 
 
 class CaptionScorer:
-    """Compute the metrics of a run, as `configs/metrics` sets them.
+    """Compute BLEU-1..4, ROUGE-L, CIDEr-D (0 to 10) and text statistics; METEOR, SPICE and `original` on request.
 
-    BLEU-1..4, ROUGE-L, CIDEr-D (0 to 10), distinct_fraction, mean_length, repeated_ngram_fraction; on request
-    METEOR, SPICE and the original project's scores. METEOR and SPICE are looked for when the scorer is made,
-    so that a run learns before training what will be missing.
+    tokenizer: "ptb", or "whitespace" for tokenized text. meteor, spice: true, false or "auto" (where they can
+    run): looked for here, so that a run learns before training what will be missing. java_timeout: seconds.
+
+    Raises:
+        UserError: an unknown tokenizer, a negative number of samples, METEOR or SPICE required but missing.
     """
 
     def __init__(
@@ -67,29 +59,20 @@ class CaptionScorer:
         original: bool = False,
         java_timeout: float = 1800,
     ) -> None:
-        """tokenizer: "ptb", or "whitespace" for tokenized text. meteor, spice: true, false or "auto" (where
-        they can run). java_timeout: seconds.
-
-        Raises:
-            UserError: an unknown tokenizer, a negative number of samples, METEOR or SPICE required but missing.
-        """
-        if tokenizer not in TOKENIZERS:
+        if tokenizer not in ("ptb", "whitespace"):
             raise UserError(f"metrics.tokenizer={tokenizer!r}; expected ptb or whitespace; set it to ptb")
         if bootstrap_samples < 0:
-            raise UserError(
-                f"metrics.bootstrap_samples={bootstrap_samples}; expected 0 or more; set it to 1000"
-            )
-        self.tokenize = TOKENIZERS[tokenizer]
-        self.bootstrap_samples = bootstrap_samples
-        self.seed = seed
-        self.original = original
-        self.java_timeout = java_timeout
-        requested = {name: setting for name, setting in (("meteor", meteor), ("spice", spice)) if setting}
-        reasons = {name: skip_reason(name, setting) for name, setting in requested.items()}
+            raise UserError(f"metrics.bootstrap_samples={bootstrap_samples}; expected 0 for none, or more")
+        self.tokenize = ptb_tokenize if tokenizer == "ptb" else list[str]
+        self.bootstrap_samples, self.seed = bootstrap_samples, seed
+        self.original, self.java_timeout = original, java_timeout
+        requested = (("meteor", meteor), ("spice", spice))
+        reasons = {name: skip_reason(name, setting) for name, setting in requested if setting}
         self.java = [name for name, reason in reasons.items() if reason is None]
         self.skipped = {name: reason for name, reason in reasons.items() if reason}
         for name, reason in self.skipped.items():
             log.info("%s is skipped: %s", name.upper(), reason)
+        self._warned_of_few = False
 
     def score(
         self,
@@ -107,19 +90,23 @@ class CaptionScorer:
                 a caption is not a string.
         """
         _check(image_ids, candidates, references)
-        if intervals and len(image_ids) < FEW_IMAGES and "few" not in _warned:
-            _warned.add("few")
-            log.warning(FEW, len(image_ids), FEW_IMAGES)
-        captions = self.tokenize(candidates)  # as COCO does: candidates in one call, references in another
+        if intervals and len(image_ids) < FEW_IMAGES and not self._warned_of_few:
+            self._warned_of_few = True
+            log.warning(
+                "CIDEr-D of %d images: its document frequencies are those of these images, so it compares with "
+                "scores on the same images only, and its intervals are wide",
+                len(image_ids),
+            )
+        captions = self.tokenize(candidates)
         lines = iter(self.tokenize([text for texts in references for text in texts]))
-        texts = [[next(lines) for _ in image] for image in references]
-        scores = coco_scores(captions, texts)
+        tokenized = [[next(lines) for _ in texts] for texts in references]
+        scores = coco_scores(captions, tokenized)
         if self.original:
             scores |= original_scores(candidates, references)
         skipped = dict(self.skipped)
         for name in self.java if intervals else ():
             try:
-                scores |= run(name, captions, texts, self.java_timeout)
+                scores |= run(name, captions, tokenized, self.java_timeout)
             except JavaScorerFailed as error:
                 skipped[name] = str(error)
                 log.warning("%s is skipped: %s", name.upper(), error)
@@ -134,13 +121,12 @@ class CaptionScorer:
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Raise UserError for input that has no score."""
     if not len(image_ids) == len(candidates) == len(references):
-        raise UserError(
-            f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references; "
-            "expected the same number of each"
+        counts = (
+            f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references"
         )
-    if not len(candidates):
+        raise UserError(f"{counts}; expected the same number of each")
+    if not len(image_ids):
         raise UserError("no caption to score; expected at least one image with a caption and a reference")
     seen: set[str] = set()
     for image_id, candidate, texts in zip(image_ids, candidates, references, strict=True):
@@ -150,6 +136,4 @@ def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequ
         if texts is None or isinstance(texts, str) or not len(texts):
             raise UserError(f"image {image_id!r} has no list of references; expected one at least; remove it")
         if not all(isinstance(text, str) for text in (candidate, *texts)):
-            raise UserError(
-                f"image {image_id!r} has a caption or reference that is not a string; expected text"
-            )
+            raise UserError(f"image {image_id!r}: a caption or reference is not a string; expected text")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from src.metrics import bootstrap
 from src.metrics.bootstrap import SufficientStatistic, intervals, mean
 
 
@@ -22,13 +21,6 @@ def test_equals_resampling_one_by_one():
     resamples = [values[rows].sum(axis=0) for rows in rng.integers(30, size=(50, 30))]
     expected = np.percentile([a / b for a, b in resamples], [2.5, 97.5])
     assert intervals({"ratio": ratio}, samples=50, seed=0)["ratio"] == pytest.approx(tuple(expected))
-
-
-def test_draws_in_chunks_are_the_same_draws(monkeypatch):
-    values = {"score": mean(np.arange(20.0))}
-    whole = intervals(values, samples=30)
-    monkeypatch.setattr(bootstrap, "MAX_DRAWS_PER_CHUNK", 100)
-    assert intervals(values, samples=30)["score"] == pytest.approx(whole["score"])
 
 
 def test_one_image_gives_an_interval_of_no_width():

@@ -1,5 +1,6 @@
 """METEOR and SPICE: reported beforehand where they cannot run, stopped when they take too long."""
 
+import json
 import sys
 import time
 
@@ -12,102 +13,105 @@ from tests.metrics.reference import needs_java
 
 
 @pytest.fixture(autouse=True)
-def ask_anew():
-    """Forget what this machine can run, before and after."""
+def clear_availability():
     unavailable_reason.cache_clear()
     yield
     unavailable_reason.cache_clear()
 
 
-def scorer(monkeypatch, tmp_path, body):
-    """Run this program instead of the real scorer."""
-    path = tmp_path / "scorer.py"
+@pytest.fixture
+def java(monkeypatch, tmp_path):
+    """Put a java that exits with the given status, or none, first on the PATH."""
+
+    def make(status=None):
+        if status is not None:
+            (tmp_path / "java").write_text(f"#!/bin/sh\nexit {status}\n")
+            (tmp_path / "java").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path) + ("" if status is None else ":/bin:/usr/bin"))
+
+    return make
+
+
+def worker(monkeypatch, tmp_path, body):
+    """Run this instead of the real worker."""
+    path = tmp_path / "worker.py"
     path.write_text(f"import json, sys, time, subprocess\ntask = json.load(sys.stdin)\n{body}\n")
     monkeypatch.setattr(java_scorers, "COMMAND", [sys.executable, str(path)])
 
 
-def test_no_java_is_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert unavailable_reason("meteor") == "java is not on the PATH"
-    assert skip_reason("meteor", "auto") == "java is not on the PATH"
-
-
-def test_a_java_that_does_not_start_is_the_reason(monkeypatch, tmp_path):
-    (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "java").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert unavailable_reason("meteor").endswith("java -version does not work")
-
-
-def test_missing_jars_are_the_reason(monkeypatch, tmp_path):
-    (tmp_path / "java").write_text("#!/bin/sh\nexit 0\n")
-    (tmp_path / "java").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setitem(java_scorers.JARS, "spice", ("spice/lib/not-there.jar",))
-    assert unavailable_reason("spice").startswith(
-        "not-there.jar missing; python -m pycocoevalcap.spice.get_stanford_models"
-    )
-    assert unavailable_reason("meteor") is None
-
-
-def test_demanded_in_vain_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"metrics.meteor=true; expected a machine that can run it, but java is not"
-    ):
+@pytest.mark.parametrize("status", [None, 1])
+def test_no_java_is_the_reason(java, status):
+    java(status)
+    assert "java is not on the PATH" in skip_reason("meteor", "auto")
+    with pytest.raises(UserError, match=r"metrics.meteor=True; .*java is not on the PATH.*meteor=auto"):
         skip_reason("meteor", True)
 
 
-def test_another_setting_is_an_error():
-    with pytest.raises(UserError, match=r"metrics.spice='yes'; expected true, false or auto"):
-        skip_reason("spice", "yes")
+def test_missing_jars_are_the_reason(java, monkeypatch):
+    java(0)
+    monkeypatch.setitem(java_scorers.JARS, "spice", "spice/lib/not-there.jar")
+    assert "not-there.jar is missing" in skip_reason("spice", "auto")
+    assert skip_reason("meteor", "auto") is None
 
 
 def test_captions_reach_the_scorer_on_one_line(monkeypatch, tmp_path):
-    answer = "[0.5, [len(texts[0]) for texts in task['candidates'].values()]]"
-    scorer(
-        monkeypatch, tmp_path, f"print('noise')\nassert chr(10) not in str(task)\nprint(json.dumps({answer}))"
-    )
+    result = "{'corpus': 0.5, 'per_image': [len(t[0]) for t in task['candidates'].values()]}"
+    body = f"print('noise')\nassert chr(10) not in str(task)\nprint(json.dumps({result}))"
+    worker(monkeypatch, tmp_path, body)
     scores = run("spice", ["a\nb", "a ||| b\r\n"], [["c\n"], ["d"]], timeout=60)
     assert scores.per_image["spice"].tolist() == [3, 3]
     assert scores.corpus["spice"] == 3  # the mean over images
 
 
 def test_an_unparsed_caption_counts_as_nothing(monkeypatch, tmp_path):
-    scorer(monkeypatch, tmp_path, "print('[NaN, [0.5, NaN]]')")
+    worker(monkeypatch, tmp_path, 'print(\'{"corpus": NaN, "per_image": [0.5, NaN]}\')')
     assert run("spice", ["a", ""], [["a"], ["b"]], timeout=60).corpus["spice"] == 0.25
 
 
 def test_a_hanging_scorer_is_stopped_with_its_children(monkeypatch, tmp_path):
     beat = tmp_path / "beat"
     child = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
-    scorer(monkeypatch, tmp_path, f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(600)")
+    worker(monkeypatch, tmp_path, f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(600)")
     started = time.monotonic()
-    with pytest.raises(JavaScorerFailed, match="no result within 2 seconds"):
-        run("meteor", ["a"], [["a"]], timeout=2)
+    with pytest.raises(JavaScorerFailed, match="no result within 1 seconds"):
+        run("meteor", ["a"], [["a"]], timeout=1)
     assert time.monotonic() - started < 20
     size = beat.stat().st_size if beat.exists() else 0
-    time.sleep(0.3)
+    time.sleep(0.2)
     assert (beat.stat().st_size if beat.exists() else 0) == size
 
 
 def test_a_scorer_that_breaks_off_tells_why(monkeypatch, tmp_path):
-    scorer(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
+    worker(monkeypatch, tmp_path, "raise SystemExit('no memory left')")
     with pytest.raises(JavaScorerFailed, match="it failed: no memory left"):
         run("meteor", ["a"], [["a"]], timeout=60)
+
+
+def test_spice_is_the_f_score_of_all_tuples(monkeypatch):
+    from pycocoevalcap.spice.spice import Spice
+
+    def compute_score(self, references, candidates):
+        return 0.5, [
+            {"All": {"f": len(candidates[key][0])}, "Object": {"f": 9}} for key in sorted(references)
+        ]
+
+    monkeypatch.setattr(Spice, "__init__", lambda self: None)  # its own downloads models
+    monkeypatch.setattr(Spice, "compute_score", compute_score)
+    found = java_scorers.compute("spice", {"0": ["a"], "1": ["b"]}, {"0": ["a dog"], "1": ["two cats"]})
+    assert found["per_image"] == [5, 8]
 
 
 @needs_java
 @pytest.mark.slow
 def test_published_meteor(shared_data):
-    import json
-
     if unavailable_reason("meteor"):
         pytest.skip(unavailable_reason("meteor"))
     vector = json.loads((shared_data / "metric_vectors" / "01_nlgeval.json").read_text())
     [single] = vector["individual"]
     found = [*vector["hyps"].values(), single["hyp"], "line\nbreak", ""]
     texts = [*vector["refs"].values(), single["refs"], ["line break"], ["x"]]
-    scores = run("meteor", found, texts, timeout=600)
-    assert scores.per_image["meteor"][2] == pytest.approx(single["expected"]["METEOR"], abs=1e-6)
-    assert scores.per_image["meteor"][3:].tolist() == [1, 0]
+    per_image = run("meteor", found, texts, timeout=600).per_image["meteor"]
+    assert per_image[2] == pytest.approx(single["expected"]["METEOR"], abs=1e-6)
+    assert per_image[3:].tolist() == [1, 0]
+    corpus = run("meteor", found[:2], texts[:2], timeout=600).corpus["meteor"]
+    assert corpus == pytest.approx(vector["expected"]["METEOR"], abs=1e-6)

@@ -96,11 +96,6 @@ SPELT = {
     "¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "¢": "cents", "£": "#", "…": "...",
     "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": "",
 }  # fmt: skip
-Normaliser = Callable[[str], str]
-
-
-def _same(token: str) -> str:
-    return token
 
 
 def _without_soft_hyphens(token: str) -> str:
@@ -111,64 +106,67 @@ def _plain_quotes(token: str) -> str:
     return token.replace("&apos;", "'").translate(QUOTES)
 
 
-def _always(text: str) -> Normaliser:
-    return lambda token: text
+Normaliser = str | dict[int, str] | Callable[[str], str] | None
 
 
 class Rule(NamedTuple):
-    """first: a character class of what a token can begin with; pattern: group 1 is the token."""
+    """first: a character class of what a token can begin with; pattern: group 1 is the token.
+
+    to: what the token becomes: a text, a table for `str.translate`, a function; None: it stays.
+    """
 
     first: re.Pattern[str]
     pattern: re.Pattern[str]
-    normalise: Normaliser
+    to: Normaliser
+
+    def normalise(self, token: str) -> str:
+        """Return what COCO's scores count for the matched token."""
+        if callable(self.to):
+            return self.to(token)
+        if isinstance(self.to, dict):
+            return token.translate(self.to)
+        return token if self.to is None else self.to
 
 
-def _rule(first: str, token: str, then: str = "", to: Normaliser = _same) -> Rule:
-    following = f"(?:{then})" if then else ""
-    return Rule(re.compile(f"[{first}]"), re.compile(f"({token}){following}"), to)
+def _rule(first: str, token: str, then: str = "", to: Normaliser = None) -> Rule:
+    return Rule(re.compile(f"[{first}]"), re.compile(f"({token})(?:{then})"), to)
 
 
 CONTRACTED = (("can", "not"), ("gon", "na"), ("got", "ta"), ("wan", "na"), ("lem", "me"), ("gim", "me"))
 # Words that the tokenizer cuts in two; every other run of ASCII letters before a blank is one token.
 CUT_WORDS = frozenset(a + b for a, b in CONTRACTED)
-SPLIT = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
-LETTER_START = rf"A-Za-zé{MARK}\xad&"
-LINK_START = r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z"  # what a host without www. begins with, and W
-PLAIN_START = "A-Za-zé0-9٣"
-VOWELS = f"{PLAIN_LETTER}+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z]{PLAIN_LETTER}*"
-STOPPED = (
-    (LETTER_START, WORD),
-    (PLAIN_START, HYPHENATED),
-    ("A-Z", INITIALS),
-    ("A-Za-z0-9", DOTTED_HYPHENATED),
-)
-# In the order in which equals are decided
+
+_WORD_START = rf"A-Za-zé{MARK}\xad&"
+_HOST_START = r"^ \t\n\"`'<>|.!?(){}$,-V\[-_X-Z"  # what a host without www. begins with, and W
+_SPLIT = "(?i:{})".format("|".join(f"{a}(?={b})" for a, b in CONTRACTED))
+
+# In the order in which equals are decided.
 RULES = (
-    # Words, their clitics and negations, entities, links, names with an apostrophe
-    _rule(r" \t\xa0\u2003", f"{BLANK}+", to=_always("")),
-    _rule("<", TAG, to=lambda token: token.translate(NO_BREAK)),
-    _rule("&—", "&(?:MD|mdash|ndash);|—", to=_always("--")),
-    _rule("&", "(?i:&amp;)", to=_always("&")),
+    # words, clitics and negations, entities, links, names with an apostrophe
+    _rule(r" \t\xa0\u2003", f"{BLANK}+", to=""),
+    _rule("<", TAG, to=NO_BREAK),
+    _rule("&—", "&(?:MD|mdash|ndash);|—", to="--"),
+    _rule("&", "(?i:&amp;)", to="&"),
     _rule("&", "&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);"),
-    _rule(LETTER_START, f"(?>{WORD})", CLITIC, _without_soft_hyphens),
+    _rule(_WORD_START, f"(?>{WORD})", CLITIC, _without_soft_hyphens),
     _rule(r"A-Za-z\xad", r"[A-Za-z\xad]*?[A-MO-Za-mo-z]\xad*", NEGATION, _without_soft_hyphens),
-    _rule("cgwlCGWL", SPLIT, "(?i:not|na|ta|me)"),
+    _rule("cgwlCGWL", _SPLIT, "(?i:not|na|ta|me)"),
     _rule("'", "'[tT]", "(?i:is|was)"),
-    _rule(LETTER_START, WORD, to=_without_soft_hyphens),
+    _rule(_WORD_START, WORD, to=_without_soft_hyphens),
     _rule("hH", URL),
-    _rule(LINK_START, HOST),
-    _rule(LINK_START, HOST + PATH),
+    _rule(_HOST_START, HOST),
+    _rule(_HOST_START, HOST + PATH),
     _rule("<&a-zA-Z0-9", EMAIL),
     _rule("@＠#", rf"[@＠][a-zA-Z_][a-zA-Z_0-9]*|#{LETTER}+"),
     _rule("A-HJ-XZn", f"[A-HJ-XZn]{ANY_QUOTE}{PLAIN_LETTER}{{2}}{PLAIN_LETTER}*"),
     _rule("'’&", CLITIC, "[^A-Za-z]", _plain_quotes),
     _rule("nN", NEGATION, "[^A-Za-z]", _plain_quotes),
-    # Numbers and compounds
+    # numbers and compounds
     _rule("0-9٣", DATE),
     _rule(r"-+0-9٣.:,\xad\u066b", NUMBER, to=_without_soft_hyphens),
-    _rule("0-9٣", FRACTION, to=lambda token: token.translate(NO_BREAK)),
+    _rule("0-9٣", FRACTION, to=NO_BREAK),
     _rule("½", "½", to=SPELT.__getitem__),
-    _rule(PLAIN_START, HYPHENATED),
+    _rule("A-Za-zé0-9٣", HYPHENATED),
     _rule("A-Z", INITIALS, to=lambda token: re.sub("(?i)&amp;", "&", token)),
     _rule("A-Za-z", TITLES),
     _rule("A-Za-z", ENDINGS, r"[\s\S]{2}|\Z"),
@@ -178,7 +176,7 @@ RULES = (
     _rule("A-Za-z0-9", DOTTED_HYPHENATED, to=_without_soft_hyphens),
     # 'em, '90s, ma'am, y'all; single letters, acronyms; words whose full stop stands before a comma
     _rule("'`’‘&", f"{APOSTROPHE}(?:[nN]{APOSTROPHE}?|[2-9]0[sS]|(?i:em|cause|till?))"),
-    _rule("A-Za-zé", VOWELS),
+    _rule("A-Za-zé", f"{PLAIN_LETTER}+[aeiouyAEIOUY]{ANY_QUOTE}[aeiouA-Z]{PLAIN_LETTER}*"),
     _rule("lLdDjJoOsScC", f"(?:[lLdDjJ]|[oO][lL]|(?i:somethin)){APOSTROPHE}|[cC]{APOSTROPHE}(?i:mon)"),
     _rule("'’&", f"{APOSTROPHE}[0-9]{{2}}", BLANK_OR_END),
     _rule("oO", f"[oO]{ANY_QUOTE}[oO]"),
@@ -186,29 +184,32 @@ RULES = (
     _rule("A-Za-z", "[A-Za-z]", SENTENCE_START),
     _rule("A-Za-z", r"[A-Za-z](?:\.[A-Za-z])*\."),
     _rule("A-Z$", r"[A-Z]*\$"),
-    _rule("€", "€", to=_always("$")),
+    _rule("€", "€", to="$"),
     _rule("¢£…", "[¢£…]", to=SPELT.__getitem__),
     _rule("Cc", r"[Cc]\+\+"),
     _rule("CFcf", "[CFcf]#"),
-    *(_rule(first, rf"(?:{word})\.", "[,;:、]", _without_soft_hyphens) for first, word in STOPPED),
-    _rule(rf"A-Za-zé{MARK}\xad0-9٣&", FILE, rf"{BLANK_OR_END}|[.?!,]"),
-    _rule(r"(+0-9", PHONE, to=lambda token: token.translate(BRACKETS)),
-    # Punctuation
-    _rule("<>:;=", EYES_AND_MOUTH, "[^A-Za-z0-9]", lambda token: token.translate(PARENTHESES)),
-    _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=lambda token: token.translate(BRACKETS)),
+    _rule(_WORD_START, rf"(?:{WORD})\.", "[,;:、]", _without_soft_hyphens),
+    _rule("A-Za-zé0-9٣", rf"(?:{HYPHENATED})\.", "[,;:、]", _without_soft_hyphens),
+    _rule("A-Z", rf"(?:{INITIALS})\.", "[,;:、]", _without_soft_hyphens),
+    _rule("A-Za-z0-9", rf"(?:{DOTTED_HYPHENATED})\.", "[,;:、]", _without_soft_hyphens),
+    _rule(_WORD_START + "0-9٣", FILE, rf"{BLANK_OR_END}|[.?!,]"),
+    _rule(r"(+0-9", PHONE, to=BRACKETS),
+    # faces, brackets, punctuation
+    _rule("<>:;=", EYES_AND_MOUTH, "[^A-Za-z0-9]", PARENTHESES),
+    _rule(r"-\^x=~<>'(Oo", SIDEWAYS_FACE, to=BRACKETS),
     _rule("-", "(?i:-[LR][RCS]B-)"),
-    _rule(r"()\[\]{}", r"[()\[\]{}]", to=lambda token: token.translate(BRACKETS)),
-    _rule(".", r"\.{3,5}|\.(?:[ \xa0]\.){2,}", to=_always("...")),
-    _rule("-", "--{1,3}", to=_always("--")),
+    _rule(r"()\[\]{}", r"[()\[\]{}]", to=BRACKETS),
+    _rule(".", r"\.{3,5}|\.(?:[ \xa0]\.){2,}", to="..."),
+    _rule("-", "--{1,3}", to="--"),
     _rule("-", "-{5,}"),
     _rule(r"!?_*#@\\", r"[!?]+|_+|\*+|#{2,}|@{2,}|(?:\\\*){1,3}"),
     _rule(r".,;:\-+/#@", r"[.,;:\-+/#@]"),
-    _rule("'", "'", r"[A-Za-z][^ \t\xa0\n]", _always("`")),
+    _rule("'", "'", r"[A-Za-z][^ \t\xa0\n]", "`"),
     _rule("'", "''?"),
     _rule("'’&", CLITIC, to=_plain_quotes),
-    _rule('"', '"', r"[A-Za-z0-9$]", _always("``")),
-    _rule('"', '"', to=_always("''")),
-    _rule("`‘’“", "[`‘’“]{1,2}", to=lambda token: token.translate(QUOTES)),
+    _rule('"', '"', r"[A-Za-z0-9$]", "``"),
+    _rule('"', '"', to="''"),
+    _rule("`‘’“", "[`‘’“]{1,2}", to=QUOTES),
     _rule("&", "&(?:lt|gt|quot|apos|nbsp);", to=SPELT.__getitem__),
     _rule("⁺²₂", "⁺?(?:²+|₂+)"),
     _rule(r"§$%&*<=>\\^|~⁄⁺、＠", r"<<|>>|[§$%&*<=>\\^|~⁄⁺、＠]"),

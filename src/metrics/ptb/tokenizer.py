@@ -1,26 +1,24 @@
-"""The tokens that the COCO caption scores are made of, without Java.
+"""The tokens of COCO's caption scores without Java: Stanford CoreNLP 3.4.1's Penn Treebank tokenizer.
 
-pycocoevalcap cuts captions with the Penn Treebank tokenizer of Stanford CoreNLP 3.4.1, a Java program, then
-drops punctuation. `ptb_tokenize` gives the same tokens. Which characters count as letters, marks, digits and symbols
-was measured: every character up to U+1FFFF went through that tokenizer in 26 contexts and was grouped by what came
-out (`characters.txt`, ranges of code points), so that scores do not follow the Unicode version of the running Python.
+characters.txt has what it takes for letters, marks, digits and symbols: ranges of code points, measured by sending
+each character up to U+1FFFF through pycocoevalcap's Java program. They follow no Unicode version of Python.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from re import compile as pattern
 
 from src.metrics.ptb.rules import CUT_WORDS, RULES, Rule
 
 # COCO's filter. Brackets are in its list in capitals and arrive in small letters, so `-lrb-` stays a token.
-PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 LINE_BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x85\u2028\u2029", " "))
-PLAIN_WORD = pattern(r" *([A-Za-z]+)(?=[,;!?]?[ \n])")
+PLAIN_WORD = re.compile(r" *([A-Za-z]+)(?=[,;!?]?[ \n])")
 LONGEST_TOKEN = 500  # characters that a rule looks ahead; keeps the time linear in the length of a text
-# One character stands for its kind, so that rules can be read: é a letter, ̀  a mark, ٣ a digit, § a symbol.
-LETTER, MARK, DIGIT, SYMBOL, DROPPED = "é", "\u0300", "٣", "§", "\x01"
+
+KINDS = ("é", "\u0300", "٣", "§")  # letter, mark, digit, symbol, as `rules` writes them; \x01: dropped
 ALIKE = {
     "\u2003": "\u2000\u2001\u2002\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u3000",  # blanks
     "\u2010": "\u058a\u2011",  # hyphens
@@ -35,56 +33,48 @@ ALIKE = {
     "“": "\x93\x94”„‟‚‹›«»",
     "\u066b": "\u066c",
 }
-THEMSELVES = "\xa0\xad¢£…⁄、＠" + "".join(ALIKE)
-
-
-def _ranges(table: str, kind: str) -> list[tuple[int, int, str]]:
-    """Parse `"NAME c0-d6 d8"` to [(0xc0, 0xd6, kind), (0xd8, 0xd8, kind)]."""
-    ends = (item.split("-") for item in table.split()[1:])
-    return [(int(first, 16), int((last or [first])[0], 16), kind) for first, *last in ends]
-
-
-class ShapeTable(dict[int, str]):
-    """For `str.translate`: each character to the one that stands for its kind; text keeps its length.
-
-    `"Çà va?".translate(SHAPES)` is `"éé va?"`. Filled as characters are met.
-    """
-
-    def __init__(self) -> None:
-        super().__init__((code, chr(code) if chr(code).isprintable() else DROPPED) for code in range(0x80))
-        self.update({ord(char): char for char in "\t\n" + THEMSELVES})
-        self.update({ord(char): kind for kind, chars in ALIKE.items() for char in chars})
-        tables = Path(__file__).with_name("characters.txt").read_text(encoding="ascii").split("\n\n")
-        kinds = zip(tables, (LETTER, MARK, DIGIT, SYMBOL), strict=True)
-        self._ranges = sorted(item for table, kind in kinds for item in _ranges(table, kind))
-
-    def __missing__(self, code: int) -> str:
-        first, last, kind = self._ranges[max(bisect_right(self._ranges, (code, 0x110000, "")) - 1, 0)]
-        self[code] = kind if first <= code <= last else DROPPED
-        return self[code]
-
-
-SHAPES = ShapeTable()
 
 
 def ptb_tokenize(captions: Sequence[str]) -> list[str]:
-    """Return the tokens of each caption in small letters, joined by blanks, as pycocoevalcap's `PTBTokenizer` does.
+    """Return each caption's tokens in small letters, joined by blanks, as pycocoevalcap's `PTBTokenizer` does.
 
-    `ptb_tokenize(["A man's dog (left) isn't 1.5 cm."])` is `["a man 's dog -lrb- left -rrb- is n't 1.5 cm"]`. All
-    captions of a call are cut together, since what follows a line can decide about its last token, there as here:
-    "type A." before a line that begins with "The " gives "type a", before others "type a.". Line breaks inside a
-    caption are blanks. (There only "\\n" is; others shift all later captions.)
+    "A man's (big) dog." gives "a man 's -lrb- big -rrb- dog". All captions of a call together, because there as
+    here the next line can decide about a line's last token: "type A." before "The dog" gives "type a", before others
+    "type a.". Line breaks in a caption are blanks.
     """
     text = "\n".join(_clean(caption) for caption in captions)
     lines: list[list[str]] = [[] for _ in captions]
     for line, token in _tokens(text, text.translate(SHAPES)):
         if token:
             lines[line].append(token)
-    return [_caption(tokens) for tokens in lines]
+    return [_join(tokens) for tokens in lines]
+
+
+class _ShapeTable(dict[int, str]):
+    """For `str.translate`: each character to the one that stands for its kind, filled as characters are met."""
+
+    def __init__(self) -> None:
+        super().__init__((code, chr(code) if chr(code).isprintable() else "\x01") for code in range(0x80))
+        self.update({ord(char): char for char in "\t\n\xa0\xad¢£…⁄、＠" + "".join(ALIKE)})
+        self.update({ord(char): kind for kind, chars in ALIKE.items() for char in chars})
+        tables = Path(__file__).with_name("characters.txt").read_text(encoding="ascii").split("\n\n")
+        self._ranges: list[tuple[int, int, str]] = []  # (first, last, kind) of "NAME c0-d6 d8"
+        for table, kind in zip(tables, KINDS, strict=True):
+            ends = [[int(end, 16) for end in item.split("-")] for item in table.split()[1:]]
+            self._ranges += [(codes[0], codes[-1], kind) for codes in ends]
+        self._ranges.sort()
+
+    def __missing__(self, code: int) -> str:
+        first, last, kind = self._ranges[max(bisect_right(self._ranges, (code, 0x110000, "")) - 1, 0)]
+        self[code] = kind if first <= code <= last else "\x01"
+        return self[code]
+
+
+SHAPES = _ShapeTable()
 
 
 def _clean(caption: str) -> str:
-    """Return one line; characters beyond U+FFFF as surrogate pairs, as in Java; a lone surrogate is no character."""
+    """Return one line, with surrogate pairs beyond U+FFFF as in Java; a lone surrogate is no character."""
     caption = caption.translate(LINE_BREAKS)
     if caption.isascii() or max(caption) < "\ud800":
         return caption
@@ -92,34 +82,32 @@ def _clean(caption: str) -> str:
     return "".join(chr(int.from_bytes(units[i : i + 2], "little")) for i in range(0, len(units), 2))
 
 
-def _caption(tokens: list[str]) -> str:
-    """Tokens of one line in small letters, without punctuation."""
+def _join(tokens: list[str]) -> str:
     if tokens:
         tokens[-1] = tokens[-1].rstrip()  # a link may end in a no-break blank; the line loses it
-    text = " ".join(token for token in tokens if token not in PUNCTUATION)
+    text = " ".join(token for token in tokens if token not in DROPPED)
     if not text.isascii():
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.lower()
 
 
-def _tokens(text: str, shape: str) -> Iterable[tuple[int, str]]:
-    """(line, token) for all of `text`; `shape` is its translation by SHAPES, of the same length."""
+def _tokens(text: str, shape: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, token); "" for a blank or a dropped character. `shape` is the text translated by SHAPES."""
     position, line, end = 0, 0, len(text)
     while position < end:
         if (word := PLAIN_WORD.match(shape, position)) and word[1].lower() not in CUT_WORDS:
             yield line, word[1]
             position = word.end()
-            continue
-        if shape[position] == "\n":
+        elif shape[position] == "\n":
             line += 1
             position += 1
-            continue
-        position, token = _next(text, shape, position)
-        yield line, token
+        else:
+            position, token = _next_token(text, shape, position)
+            yield line, token
 
 
-def _next(text: str, shape: str, position: int) -> tuple[int, str]:
-    """Where the next token ends, and the token ("" for a blank or a character that is dropped)."""
+def _next_token(text: str, shape: str, position: int) -> tuple[int, str]:
+    """Return where the next token ends, and the token."""
     longest, best, limit = position, None, position + LONGEST_TOKEN
     for rule in _rules_from(shape[position]):
         match = rule.pattern.match(shape, position, limit)

@@ -47,47 +47,25 @@ def medical_texts(shared_data: Path) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["text"][:30])
-def test_gives_what_java_gave(example):
-    alone = tokens(example["text"], "")[
-        0
-    ]  # the empty line keeps what follows from deciding, as at the end of a file
-    assert alone == example["tokens"]
-
-
-def test_examples_together_give_the_same():
+def test_gives_what_java_gave():
+    for example in EXAMPLES:  # the empty line keeps what follows from deciding, as at the end of a file
+        assert tokens(example["text"], "")[0] == example["tokens"]
     assert tokens(*(example["text"] for example in EXAMPLES)) == [example["tokens"] for example in EXAMPLES]
 
 
-def test_flickr8k_without_java(shared_data):
+def test_real_texts_without_java(shared_data):
     captions = flickr_captions(shared_data)
     assert len(captions) == 38955
     assert fingerprint(tokens(*captions)) == FLICKR8K_TOKENS
-
-
-def test_medical_texts_without_java(shared_data):
     assert fingerprint(tokens(*medical_texts(shared_data))) == MEDICAL_TOKENS
 
 
 @needs_java
-def test_flickr8k_equals_java(shared_data):
-    captions = flickr_captions(shared_data)
-    assert tokens(*captions) == java_tokens(captions)
-
-
-@needs_java
-def test_medical_texts_equal_java(shared_data):
-    texts = medical_texts(shared_data)
-    assert tokens(*texts) == java_tokens(texts)
-
-
-@needs_java
-def test_odd_texts_equal_java():
-    texts = odd_texts(5000, seed=0)
-    differing = [
-        (t, a, b) for t, a, b in zip(texts, tokens(*texts), java_tokens(texts), strict=True) if a != b
-    ]
-    assert differing == []
+@pytest.mark.slow
+def test_real_and_odd_texts_equal_java(shared_data):
+    texts = [*medical_texts(shared_data), *odd_texts(5000, seed=0)]
+    found = zip(texts, tokens(*texts), java_tokens(texts), strict=True)
+    assert [(text, ours, java) for text, ours, java in found if ours != java] == []
 
 
 def test_the_next_line_decides_about_a_last_letter_as_in_java():
@@ -103,7 +81,7 @@ def test_line_breaks_inside_a_caption_are_blanks(line_break):
 
 def test_empty_captions_stay_in_place():
     assert tokens("", "a dog", " ", "...", "\x00\u200b") == ["", "a dog", "", "", ""]
-    assert ptb_tokenize([]) == []
+    assert tokens() == []
 
 
 def test_half_a_character_is_dropped():
@@ -111,15 +89,15 @@ def test_half_a_character_is_dropped():
 
 
 @given(st.lists(st.text(), max_size=5))
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=25, deadline=None)
 def test_any_text_gives_one_line_per_caption(captions):
-    found = ptb_tokenize(captions)
+    found = tokens(*captions)
     assert len(found) == len(captions)
     assert all("\n" not in line and not line.startswith(" ") and not line.endswith(" ") for line in found)
 
 
 @given(st.text(alphabet="aB1.,-'/&;<>@:!?\"()$%_ #\xad", max_size=300))
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=25, deadline=None)
 def test_any_signs_give_tokens(caption):
     assert tokens(caption)[0].lower() == tokens(caption)[0]
 
@@ -145,5 +123,5 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES)
 def test_time_is_linear(piece):
     started = time.process_time()
-    tokens(piece * (20_000 // len(piece)))
-    assert time.process_time() - started < 3  # about 0.4 s at worst; quadratic ones took minutes
+    tokens(piece * (10_000 // len(piece)))
+    assert time.process_time() - started < 3  # about 0.2 s at worst; quadratic ones took minutes
