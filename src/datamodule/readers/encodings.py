@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.utils.errors import UserError
-from src.utils.logging import get_logger
+from src.utils.logging import get_logger, visible
 
 log = get_logger(__name__)
 
@@ -69,6 +69,5 @@ def clean_caption(text: str) -> str:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Return `text` for logs and lists: unprintable characters as \\x00 or \\udcff, cut after `limit`."""
-    text = text if len(text) <= limit else f"{text[:limit]}..."
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Return `text` for lists and messages: unprintable characters as \\x00 or \\udcff, cut after `limit`."""
+    return visible(text if len(text) <= limit else f"{text[:limit]}...")

@@ -1,7 +1,6 @@
 """Read Flickr8k and Flickr30k: a captions file in any of its formats and a folder of images become a CaptionTable."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +54,7 @@ def read_flickr(
     if file is None:
         found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
         raise UserError(
-            f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)}); expected "
+            f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {found}); expected "
             "captions.txt (or results.csv, Flickr8k.token.txt) and Images/; set datamodule.captions_file=..."
         )
     records = read_records(file)
@@ -69,7 +68,7 @@ def read_flickr(
     return table
 
 
-def _group_by_image(records: Sequence[Record], folder: ImageFolder) -> CaptionTable:
+def _group_by_image(records: list[Record], folder: ImageFolder) -> CaptionTable:
     """Group records by image, in the order in which images first appear, and list invalid ones."""
     captions: dict[tuple[str, str, str], dict[str, None]] = {}
     skipped: list[SkippedRow] = []
@@ -86,15 +85,11 @@ def _group_by_image(records: Sequence[Record], folder: ImageFolder) -> CaptionTa
             skipped.append(SkippedRow(line, printable(name), error, printable(detail)))
         else:
             captions.setdefault(image, {})[caption] = None
-    images = [
-        CaptionedImage(name, path, tuple(texts), group) for (name, path, group), texts in captions.items()
-    ]
+    images = [CaptionedImage(*image[:2], tuple(texts), image[2]) for image, texts in captions.items()]
     return CaptionTable(images, skipped, len(records))
 
 
-def _with_split(
-    table: CaptionTable, records: Iterable[Record], folder: ImageFolder, source: str
-) -> CaptionTable:
+def _with_split(table: CaptionTable, records: list[Record], folder: ImageFolder, source: str) -> CaptionTable:
     """Set the official split; images that it does not name are excluded, as in published work."""
     split_of: dict[str, str] = {}
     for record in records:

@@ -15,6 +15,7 @@ from src.utils.logging import get_logger
 log = get_logger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+Given = str | Path | None
 ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
 
 
@@ -36,11 +37,11 @@ class ImageFolder:
     Raises UserError where there is no such folder or it cannot be listed.
     """
 
-    def __init__(self, data_dir: Path, given: str | Path | None, names: Sequence[str]) -> None:
+    def __init__(self, data_dir: Path, given: Given, names: Sequence[str]) -> None:
         folder = find_first("images_dir", given, data_dir, names, is_dir=True)
         if folder is None:
             raise UserError(
-                f"datamodule.data_dir={printable(str(data_dir))!r} has no image folder; "
+                f"datamodule.data_dir={str(data_dir)!r} has no image folder; "
                 f"expected {' or '.join(names[:2])} in it; set datamodule.images_dir=..."
             )
         self.root, self._own_name = os.path.realpath(folder), folder.name.lower()
@@ -126,7 +127,7 @@ def _fold(name: str) -> str:
 
 
 def find_first(
-    setting: str, given: str | Path | None, root: Path, names: Iterable[str], is_dir: bool = False
+    setting: str, given: Given, root: Path, names: Iterable[str], is_dir: bool = False
 ) -> Path | None:
     """Return what was given, as `find_path` does, else the first of `names` that is in `root`, else None."""
     if given is not None:
@@ -144,9 +145,9 @@ def find_path(setting: str, given: str | Path, root: Path = Path(), is_dir: bool
     if os.path.isdir(path) if is_dir else os.path.isfile(path):
         return path
     problem = f"is no {kind}" if os.path.lexists(path) else f"does not exist{_nearest(path)}"
-    place = f" in {printable(str(root))!r}" if root.parts else ""
+    place = f" in {str(root)!r}" if root.parts else ""
     raise UserError(
-        f"datamodule.{setting}={printable(str(given))!r} {problem}; expected a {kind}{place}; "
+        f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}{place}; "
         f"set datamodule.{setting}=..."
     )
 

@@ -40,7 +40,7 @@ def download_flickr(data_dir: str | Path, which: bool | str = True) -> None:
             others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
             if others and not partial.is_dir():
                 raise UserError(
-                    f"datamodule.data_dir={printable(str(folder))!r} holds {printable(', '.join(others[:4]))} but no "
+                    f"datamodule.data_dir={str(folder)!r} holds {printable(', '.join(others[:4]))} but no "
                     "captions.txt; expected a new or empty folder; set another one, or datamodule.download=false"
                 )
             log.info("downloading %s from %s into %s", name, page, folder)
@@ -58,7 +58,7 @@ def download_flickr(data_dir: str | Path, which: bool | str = True) -> None:
         problem = printable(f"{type(error).__name__}: {error}".splitlines()[0], 160)
     raise UserError(
         f"datamodule.download: {name} was not downloaded ({problem}); expected a connection and a writable folder; run "
-        f"again to resume, or put captions.txt and Images/ of {page} into {printable(str(folder))!r}"
+        f"again to resume, or put captions.txt and Images/ of {page} into {str(folder)!r}"
     )
 
 

@@ -56,7 +56,7 @@ def read_medicat(
     index = find_first("captions_file", captions_file, root, (RELEASE, *names[:1]))
     if index is None or (captions_file is None and len(names) > 1 and index.name != RELEASE):
         raise UserError(
-            f"datamodule.data_dir={printable(str(root))!r} has {len(names)} jsonl files ({printable(str(names))}); "
+            f"datamodule.data_dir={str(root)!r} has {len(names)} jsonl files ({names}); "
             "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
         )
     folder = ImageFolder(root, images_dir, ("figures", "Figures"))

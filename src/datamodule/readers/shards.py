@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
-from src.datamodule.readers.encodings import clean_caption, printable
+from src.datamodule.readers.encodings import clean_caption
 from src.datamodule.readers.image_folder import find_path
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -21,9 +21,7 @@ log = get_logger(__name__)
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
-EXPECTED = (
-    "expected uncompressed .tar files of images (jpg, png, webp) with .txt or .json members beside them"
-)
+EXPECTED = "expected uncompressed .tar files of images with .txt or .json members beside them"
 # Key and suffix as webdataset separates them, at the first dot of the base name. Hidden, absolute and parent folders do
 # not match; neither do webdataset's own `__name__/`.
 MEMBER = re.compile(
@@ -84,8 +82,7 @@ def read_captions(txt: bytes, record: bytes) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         fields = None
     fields = fields if isinstance(fields, dict) else {}
-    several = fields.get("captions")
-    found = several if isinstance(several, list) else []
+    found = fields["captions"] if isinstance(fields.get("captions"), list) else []
     found = found or [txt.decode("utf-8", "replace") if txt else fields.get("caption")]
     clean = (clean_caption(caption) for caption in found if isinstance(caption, str))
     return tuple(dict.fromkeys(filter(None, clean)))
@@ -97,13 +94,13 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
     for pattern, split in globs.items():
         if not any(root.glob(pattern)):
             raise UserError(
-                f"datamodule.{split}_shards={pattern!r} matches no file in {printable(str(root))!r}; expected a "
+                f"datamodule.{split}_shards={pattern!r} matches no file in {str(root)!r}; expected a "
                 f"pattern such as '{split}-*.tar'; set datamodule.{split}_shards"
             )
     for path in () if globs else sorted(root.rglob("*")):
         if path.name.lower().endswith(COMPRESSED):
             raise UserError(
-                f"{printable(str(path))!r} is a compressed archive; {EXPECTED}; decompress it (gunzip) and remove it"
+                f"{str(path)!r} is a compressed archive; {EXPECTED}; decompress it (gunzip) and remove it"
             )
     globs = globs or {f"{folder}/*.tar": split for folder, split in SPLIT_FOLDERS.items()}
     found: list[tuple[Path, str | None]] = [
@@ -112,7 +109,7 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
     found = found or [(path, None) for path in sorted(root.glob("*.tar"))]
     if not found:
         raise UserError(
-            f"datamodule.data_dir={printable(str(root))!r} has no .tar file; {EXPECTED}; set datamodule.data_dir=..."
+            f"datamodule.data_dir={str(root)!r} has no .tar file; {EXPECTED}; set datamodule.data_dir=..."
         )
     return found
 
@@ -141,7 +138,5 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                 raise tarfile.ReadError("it is truncated")
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"shard {printable(str(path))}: {printable(reason)}; {EXPECTED}; download it again or remove it"
-        ) from error
+        raise UserError(f"shard {str(path)!r}: {reason}; {EXPECTED}; download it again") from error
     return samples

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from src.datamodule.readers.encodings import printable, read_lines
+from src.datamodule.readers.encodings import read_lines
 from src.utils.errors import UserError
 
 QUOTED = r'"(?:[^"]|"")*"'
@@ -35,21 +35,17 @@ CSV_ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.
 MAX_CAPTION_LINES = 20
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 EXPECTED = (
-    "expected the header 'image,caption' or 'image_name| comment_number| comment', "
-    "or rows like 'name.jpg#0<TAB>caption'"
+    "expected 'image,caption', 'image_name| comment_number| comment' or rows like 'name.jpg#0<TAB>caption'"
 )
 
 
 class Record(NamedTuple):
-    """One image-caption pair as the file has it, unchecked; `error` says why it is none, else "".
+    """One image-caption pair as the file has it, unchecked."""
 
-    line: in the file, from 1; in json the position of the image in its list.
-    """
-
-    line: int
+    line: int  # in the file, from 1; in json the position of the image in its list
     name: str
     caption: str
-    error: str = ""
+    error: str = ""  # why it is no pair
     split: str | None = None
 
 
@@ -74,7 +70,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
     delimiter = next((mark for mark, (pattern, _) in FORMATS.items() if pattern.fullmatch(head)), None)
     if delimiter is None:
         raise UserError(
-            f"{str(path)!r} begins with {printable(head, 60)!r}; {EXPECTED}; "
+            f"{str(path)!r} begins with {head[:60]!r}; {EXPECTED}; "
             "correct its first line or set datamodule.captions_file=..."
         )
     if delimiter == ",":

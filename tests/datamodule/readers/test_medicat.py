@@ -70,18 +70,12 @@ def test_figures_of_a_paper_are_in_one_split(tmp_path: Path) -> None:
 
 
 def test_settings_exclude_rows(tmp_path: Path) -> None:
-    root = folder(
-        tmp_path,
-        row(NAMES[0], scope=True),
-        row(NAMES[1], "Short"),
-        row(NAMES[2], radiology="true"),
-        row(NAMES[3]),
-    )
-    table = read_medicat(root, radiology_only=True, min_words=2)
+    rows = [row(NAMES[0], scope=True), row(NAMES[1], "Short"), row(NAMES[2], radiology="true"), row(NAMES[3])]
+    table = read_medicat(folder(tmp_path, *rows), radiology_only=True, min_words=2)
     assert list(captions(table)) == [NAMES[0], NAMES[3]]
     assert table.excluded == {"not radiology": 1, "under 2 words": 1}
     assert table.skipped == []
-    assert read_medicat(root, scope_only=True).excluded == {"not scope": 3}
+    assert read_medicat(tmp_path, scope_only=True).excluded == {"not scope": 3}
 
 
 def test_caption_fields_in_order_of_preference(tmp_path: Path) -> None:
@@ -167,22 +161,14 @@ def test_files_that_are_no_index(tmp_path: Path, text: str) -> None:
         read_medicat(folder(tmp_path, text))
 
 
+FIGURE_KEYS = st.sampled_from(["pdf_hash", "fig_uri", "s2_caption", "radiology", "oa_info"])
+FIGURE_VALUES = st.sampled_from([None, "", "a", "1-Figure1-1.png", "..", {"oa": {"license": 1}}])
+ROWS = st.dictionaries(FIGURE_KEYS, FIGURE_VALUES).map(json.dumps).map(str.encode)
+
+
 @FUZZ
 @given(
-    lines=st.lists(
-        st.dictionaries(
-            st.sampled_from(["pdf_hash", "fig_uri", "s2_caption", "radiology", "oa_info"]),
-            st.one_of(
-                st.none(),
-                st.text(max_size=6),
-                st.sampled_from(["a", "1-Figure1-1.png", "..", {"oa": {"license": 1}}]),
-            ),
-        )
-        .map(json.dumps)
-        .map(str.encode)
-        | st.binary(max_size=40),
-        max_size=6,
-    ),
+    lines=st.lists(ROWS | st.binary(max_size=40), max_size=6),
     mark=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"]),
 )
 def test_any_bytes_give_a_table_or_one_clear_line(tmp_path: Path, lines: list[bytes], mark: bytes) -> None:
@@ -311,11 +297,9 @@ def test_a_subfigure_has_its_box_within_the_image_and_its_tokens(tmp_path: Path)
 
 
 def test_spans_and_plain_tokens_are_read_too(tmp_path: Path) -> None:
-    spans = [{"label": "A", "points": square(1, 2, 3, 4)}]
-    plain = subfigures_row(
-        subfigures=None, spans=spans, tokens=["a", "b", "c"], subcaptions={"A": [2, 0, 7, "x"]}
-    )
-    assert subfigures(tmp_path, plain)[0] == [Subfigure((1, 2, 3, 4), "a c", "A")]
+    plain = {"subfigures": None, "tokens": ["a", "b", "c"], "subcaptions": {"A": [2, 0, 7, "x"]}}
+    plain["spans"] = [{"label": "A", "points": square(1, 2, 3, 4)}]
+    assert subfigures(tmp_path, subfigures_row(**plain))[0] == [Subfigure((1, 2, 3, 4), "a c", "A")]
 
 
 def test_subfigures_without_a_subcaption_are_excluded(tmp_path: Path) -> None:
@@ -337,24 +321,17 @@ def test_boxes_that_are_none(tmp_path: Path, points: Any) -> None:
     assert skipped(table) == [(1, NAMES[0], "malformed box")]
 
 
+KEYS = st.sampled_from(["label", "points", "text", "start", "end", "A"])
 ANYTHING = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["label", "points", "text", "start", "end", "A"]), inner, max_size=4
-        )
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=15,
 )
+FIELDS = st.sampled_from(["subfigures", "subcaptions", "tokens", "width", "height"])
 
 
 @FUZZ
-@given(
-    st.dictionaries(
-        st.sampled_from(["subfigures", "subcaptions", "tokens", "width", "height"]), ANYTHING, max_size=4
-    )
-)
+@given(st.dictionaries(FIELDS, ANYTHING, max_size=4))
 def test_any_row_gives_subfigures_or_errors(tmp_path: Path, changes: dict[str, Any]) -> None:
     for subfigure in subfigures(tmp_path, subfigures_row(**changes))[0]:
         left, top, right, bottom = subfigure.box
