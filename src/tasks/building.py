@@ -194,21 +194,12 @@ def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bo
         batches = -(-counts[split] // (datamodule.batch_size * trainer.world_size))
         limit = getattr(trainer, f"limit_{split}_batches")
         if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
-            limit = 1
-            setattr(trainer, f"limit_{split}_batches", limit)
+            setattr(trainer, f"limit_{split}_batches", 1)
         if limit and 0 < counts[split] < trainer.world_size:
             raise UserError(
                 f"the {split} split has {counts[split]} images for {trainer.world_size} processes; expected one "
                 f"or more each; set trainer.devices={counts[split]}, or larger datamodule.split_ratios"
             )
-        every = trainer.val_check_interval
-        if split == "train" and isinstance(every, int) and trainer.check_val_every_n_epoch is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-            if every > batches:
-                raise UserError(
-                    f"trainer.val_check_interval={every} and an epoch has {batches} batches; expected at most that; "
-                    "set trainer.val_check_interval=1.0, or trainer.check_val_every_n_epoch=null to count over epochs"
-                )
 
 
 def can_test(trainer: pl.Trainer, datamodule: CaptionDataModule) -> bool:

@@ -57,10 +57,8 @@ def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | N
     if not name or name in metrics:
         return metrics.get(name) if name else None
     near = difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.3) or ["val/loss_best"]
-    error = UserError(
-        f"optimized_metric={name}; expected a metric of metrics.json ({', '.join(sorted(metrics))}); "
-        f"set optimized_metric={near[0]}"
-    )
+    expected = f"expected a metric of metrics.json ({', '.join(sorted(metrics))})"
+    error = UserError(f"optimized_metric={name}; {expected}; set optimized_metric={near[0]}")
     leave(error, whole=True)
     raise error
 
@@ -100,27 +98,17 @@ def message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped"
     if is_hydra and not isinstance(error, InstantiationException):
-        return f"error: {explain(error, sys.argv[1:])}"
+        try:
+            problems = find_faults(sys.argv[1:], Path(sys.argv[0]).stem)
+        except Exception:  # the base config itself does not compose: Hydra's own text has to do
+            problems = []
+        return f"error: {ConfigErrors(problems or [_one_line(error)])}"
     if isinstance(error, OSError) and error.filename and not notes:  # Hydra could not create the run folder
-        return (
-            f"error: {error.filename} cannot be written ({error.strerror}); expected a folder with room; "
-            "set paths.log_dir=FOLDER"
-        )
+        found = f"error: {error.filename} cannot be written ({error.strerror})"
+        return f"{found}; expected a folder with room; set paths.log_dir=FOLDER"
     if notes:
         return "\n".join([f"error: {type(error).__name__}: {error}", *notes])
     return "".join(traceback.format_exception(error)).rstrip()
-
-
-def explain(error: BaseException, arguments: Sequence[str], config_name: str | None = None) -> str:
-    """Return what Hydra could not compose, with every other mistake of the command line.
-
-    arguments: those after the script's name. config_name: the script's name when None.
-    """
-    try:
-        problems = find_faults(arguments, config_name or Path(sys.argv[0]).stem)
-    except Exception:  # the base config itself does not compose: Hydra's own text has to do
-        problems = []
-    return str(ConfigErrors(problems or [_one_line(error)]))
 
 
 def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:

@@ -108,8 +108,12 @@ def test_a_metric_of_a_users_own_callback_may_be_monitored():
 
 def fitted(trainer=None, batch_size=1, **counts):
     """The trainer after a look at data with so many images a split."""
-    settings = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0, "world_size": 1,
-                "val_check_interval": 1.0, "check_val_every_n_epoch": 1}  # fmt: skip
+    settings = {
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "limit_test_batches": 1.0,
+        "world_size": 1,
+    }
     trainer = SimpleNamespace(**(settings | (trainer or {})))
     splits = {split: range(count) for split, count in ({"train": 9, "val": 3, "test": 3} | counts).items()}
     fit_to_data(trainer, SimpleNamespace(splits=splits, batch_size=batch_size), training=True)
@@ -134,14 +138,12 @@ def test_a_fraction_of_the_batches_is_at_least_one_batch():
             "the val split has 1 images for 2 processes; .*set trainer.devices=1",
         ),
         ({"world_size": 4}, {}, "the val split has 3 images for 4 processes"),
-        ({"val_check_interval": 10}, {}, "val_check_interval=10 and an epoch has 9 batches"),
         ({}, {"train": 0}, "no image to train on"),
     ],
 )
 def test_what_the_data_cannot_fill_is_refused_before_training(trainer, counts, message):
     with pytest.raises(UserError, match=message):
         fitted(trainer, **counts)
-    fitted({"val_check_interval": 10, "check_val_every_n_epoch": None})
 
 
 @pytest.mark.parametrize(("ignored", "left"), [(False, 1), (True, 0)])

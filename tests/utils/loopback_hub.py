@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
-API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?:revision|tree)/(?P<revision>[^/?]+))?")
+API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?:revision|tree)/(?P<revision>[^/?]+))?(?P<name>)")
 
 
 class LoopbackHub:
     """Folders served as `{repo: {revision: folder}}`.
 
-    requests: what was asked for, as "GET /path". cut: names of files whose download breaks off in the middle.
+    requests: "GET /path" of each request. cut: names of files whose download breaks off in the middle.
     """
 
     def __init__(self, repos: dict[str, dict[str, Path]]) -> None:
@@ -26,10 +26,17 @@ class LoopbackHub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                hub.answer(self, body=True)
+                hub.requests.append(f"{self.command} {self.path}")
+                status, headers, content = hub.respond(self.path)
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.close_connection = Path(self.path).name in hub.cut
+                    self.wfile.write(content[: len(content) // 2] if self.close_connection else content)
 
-            def do_HEAD(self) -> None:
-                hub.answer(self, body=False)
+            do_HEAD = do_GET
 
             def log_message(self, *args: object) -> None:
                 """Print nothing."""
@@ -48,60 +55,36 @@ class LoopbackHub:
             self.server.server_close()
             thread.join()
 
-    def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
-        self.requests.append(f"{handler.command} {handler.path}")
-        found = RESOLVE.fullmatch(handler.path) or API.match(handler.path)
+    def respond(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and content."""
+        found = RESOLVE.fullmatch(path) or API.match(path)
         if found is None or found["repo"] not in self.repos:
-            return self.refuse(handler, "RepoNotFound")
-        revisions = self.repos[found["repo"]]
-        wanted = found["revision"] or "main"
-        named = {commit(revision): revision for revision in revisions} | {name: name for name in revisions}
-        if wanted not in named:
-            return self.refuse(handler, "RevisionNotFound")
-        revision = named[wanted]
-        if "name" not in found.groupdict():
-            return self.tell(handler, found["repo"], revisions[revision], commit(revision))
-        file = revisions[revision] / found["name"]
-        if not file.is_file():
-            return self.refuse(handler, "EntryNotFound", {"X-Repo-Commit": commit(revision)})
-        return self.send(handler, file, commit(revision), body)
-
-    def refuse(
-        self, handler: BaseHTTPRequestHandler, code: str, headers: dict[str, str] | None = None
-    ) -> None:
-        handler.send_response(404)
-        for name, value in {"X-Error-Code": code, "Content-Length": "0", **(headers or {})}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-
-    def tell(self, handler: BaseHTTPRequestHandler, repo: str, folder: Path, sha: str) -> None:
-        """What the API knows of a model, or its files."""
-        files = [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": digest(file)}
-                 for file in sorted(folder.iterdir())]  # fmt: skip
-        model = {"id": repo, "sha": sha, "siblings": [{"rfilename": file["path"]} for file in files]}
-        content = json.dumps(files if "/tree/" in handler.path else model).encode()
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    def send(self, handler: BaseHTTPRequestHandler, file: Path, sha: str, body: bool) -> None:
-        content = file.read_bytes()
-        handler.send_response(200)
-        headers = {"ETag": f'"{digest(file)}"', "X-Repo-Commit": sha, "Content-Length": str(len(content))}
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        if body and file.name in self.cut:
-            handler.wfile.write(content[: len(content) // 2])
-            handler.close_connection = True
-        elif body:
-            handler.wfile.write(content)
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        revisions, wanted = self.repos[found["repo"]], found["revision"] or "main"
+        revision = next((name for name in revisions if wanted in (name, commit(name))), None)
+        if revision is None:
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        folder, headers = revisions[revision], {"X-Repo-Commit": commit(revision)}
+        if found["name"]:
+            file = folder / found["name"]
+            if not file.is_file():
+                return 404, {"X-Error-Code": "EntryNotFound", **headers}, b""
+            return 200, {"ETag": f'"{digest(file)}"', **headers}, file.read_bytes()
+        files = [
+            {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": digest(file)}
+            for file in sorted(folder.iterdir())
+        ]
+        siblings = [{"rfilename": file["path"]} for file in files]
+        model = {"id": found["repo"], "sha": commit(revision), "siblings": siblings}
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps(files if "/tree/" in path else model).encode(),
+        )
 
 
 def commit(revision: str) -> str:
-    """The commit that a branch stands for."""
+    """Return the commit that a branch stands for."""
     return hashlib.sha1(revision.encode()).hexdigest()
 
 

@@ -11,7 +11,6 @@ from omegaconf.errors import ConfigKeyError
 
 from src.utils import entry
 from src.utils.entry import (
-    explain,
     find_faults,
     leave,
     message,
@@ -221,8 +220,9 @@ def test_a_folder_of_own_configs(tmp_path):
     assert "did you mean seed?" in line
 
 
-def test_without_a_base_config_hydras_own_text_stands():
-    assert explain(ConfigCompositionException("broken\nin line 3"), ["seed=1"], "none") == "broken in line 3"
+def test_without_a_base_config_hydras_own_text_stands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["none.py", "seed=1"])
+    assert message(ConfigCompositionException("broken\nin line 3")) == "error: broken in line 3"
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import VisionEncoderDecoderModel
 
+from tests.utils.composing import ROOT
 from tests.utils.loopback_hub import LoopbackHub, commit
 
-ROOT = Path(__file__).parents[2]
 REPO, CUT = "someone/a-captioner", "someone/a-cut-one"
 LOAD = """
 import sys
@@ -52,9 +51,9 @@ def hub(tiny_checkpoint, tmp_path_factory):
 
 @contextmanager
 def loading(hub, home, **variables):
-    """A process whose hub is `hub` and whose cache is `home`: `load(checkpoint)` gives the line that it says.
+    """Yield `load(checkpoint)`, which returns the line that a process with this hub and cache prints.
 
-    It says nothing else, neither a load report nor a progress bar.
+    It prints nothing else, neither a load report nor a progress bar.
     """
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | variables
@@ -69,54 +68,30 @@ def loading(hub, home, **variables):
 
         try:
             yield load
-            said, noise = process.communicate(timeout=60)
+            printed = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (said, noise, process.returncode) == ("", "", 0)
+    assert (*printed, process.returncode) == ("", "", 0)
 
 
 @pytest.mark.slow
-def test_a_model_comes_from_the_hub_once_and_every_shortage_is_told(hub, tmp_path):
+def test_a_model_comes_from_the_hub_once_and_every_failure_is_one_line(hub, tmp_path):
     with loading(hub, tmp_path) as load:
         with hub.running():
-            downloads(hub, load)
-            breaks_off_and_goes_on(hub, load, tmp_path)
-        nobody_answers(hub, load)
+            assert load(REPO) == f"loaded {REPO} 1.0"
+            assert load(f"{REPO}@v2") == f"loaded {REPO}@v2 2.0"
+            assert re.match(f"error: .*{REPO}' at revision 'v3' has no such revision on", load(f"{REPO}@v3"))
+            assert re.match(f"error: .*'someone/else' does not exist on {hub.url};", load("someone/else"))
+            assert f"GET /{REPO}/resolve/{commit('main')}/pytorch_model.bin" in hub.requests
+            assert not any("POST" in line or "discussions" in line for line in hub.requests)
+            hub.cut = {"model.safetensors"}
+            assert "its model is neither in the local cache nor" in load(CUT)
+            hub.cut = set()
+            assert load(CUT) == f"loaded {CUT} 0.0"  # the download goes on
+        line = load("someone/a-third")  # nobody answers
+        assert "its config is neither in the local cache nor" in line
+        assert "hf download someone/a-third --local-dir <folder>" in line
+        assert line.endswith("set model.checkpoint=<folder>")
     with loading(hub, tmp_path, HF_HUB_OFFLINE="1") as load:
         assert load(REPO) == f"loaded {REPO} 1.0"
         assert load(f"{REPO}@v2") == f"loaded {REPO}@v2 2.0"
-
-
-def nobody_answers(hub, load):
-    """The line says what to fetch from where."""
-    line = load("someone/a-third")
-    assert line.startswith(
-        "error: model.checkpoint='someone/a-third': its config is neither in the local cache nor"
-    )
-    assert "hf download someone/a-third --local-dir <folder>" in line
-    assert f"{hub.url}/someone/a-third" in line
-    assert line.endswith("set model.checkpoint=<folder>")
-
-
-def downloads(hub, load):
-    """What is there comes, what is not is told, and nothing else is asked for."""
-    assert load(REPO) == f"loaded {REPO} 1.0"
-    assert load(f"{REPO}@v2") == f"loaded {REPO}@v2 2.0"
-    assert re.match(
-        f"error: .*{REPO}' at revision 'v3' has no such revision on {hub.url};", load(f"{REPO}@v3")
-    )
-    assert re.match(f"error: .*'someone/else' does not exist on {hub.url};", load("someone/else"))
-    assert f"GET /{REPO}/resolve/{commit('main')}/pytorch_model.bin" in hub.requests
-    asked = {line.split("/resolve/")[0].split("/", 1)[1] for line in hub.requests if "/resolve/" in line}
-    assert asked <= {REPO, "someone/else"}
-    assert not any("POST" in line or "discussions" in line for line in hub.requests)
-
-
-def breaks_off_and_goes_on(hub, load, home):
-    """A cut connection ends in one line, and the next call mends it."""
-    hub.cut = {"model.safetensors"}
-    line = load(CUT)
-    assert line.startswith(f"error: model.checkpoint='{CUT}': its model is neither in the local cache nor")
-    hub.cut = set()
-    assert load(CUT) == f"loaded {CUT} 0.0"
-    assert (home / "hub" / "models--someone--a-cut-one" / "snapshots" / commit("main")).is_dir()
