@@ -2,20 +2,20 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from torch import Tensor
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_dataset import decode_resized, view_crop
 from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, content_digest, feature_key
-from src.datamodule.images.decode import UnreadableImage, read_image_bytes
+from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.datamodule.loader import choose_workers, read_ahead, record_unreadable
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
@@ -64,7 +64,7 @@ class FeatureCache(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not self.enabled or stage not in SPLITS or not isinstance(data, CaptionDataModule):
             return
-        if not isinstance(pl_module, VitGpt2) or not pl_module.captioner.depth or not data.cacheable:
+        if not isinstance(pl_module, VitGpt2) or not pl_module.captioner.depth:
             return
         if data.augment:
             log.info(
@@ -75,13 +75,13 @@ class FeatureCache(Callback):
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]
         store: Any = data.features
         if not isinstance(store, ShardedFeatures) or store.folder != folder:
-            store = ShardedFeatures(folder, self.views, data.seed, _workers(trainer, data))
+            store = ShardedFeatures(folder, self.views, data.seed, _workers(trainer))
         store.read_shards()
         missing: list[View] = []
         for split in SPLITS[stage]:
             missing += store.add_images(data.splits[split], self.views if split == "train" else 1)
         trainer.strategy.barrier("feature_cache")  # all have read the same shards before one is written
-        data.features = store if self._fill(trainer, data, pl_module, store, missing) else None
+        data.features = store if self._fill(trainer, store, missing) else None
         if data.features is not None:
             pl_module.captioner.page_out_backbone()
 
@@ -90,14 +90,7 @@ class FeatureCache(Callback):
             return torch.bfloat16 if str(trainer.precision).startswith("bf16") else torch.float32
         return DTYPES[self.dtype]
 
-    def _fill(
-        self,
-        trainer: Trainer,
-        data: CaptionDataModule,
-        module: VitGpt2,
-        store: ShardedFeatures,
-        missing: list[View],
-    ) -> bool:
+    def _fill(self, trainer: Trainer, store: ShardedFeatures, missing: list[View]) -> bool:
         """Write the missing features; False, in all processes, where one of them has no disk space.
 
         All processes divide the images among them. On several nodes the processes of each node then divide what
@@ -108,16 +101,15 @@ class FeatureCache(Callback):
             slices.append((trainer.local_rank, trainer.world_size // trainer.num_nodes))
         for rank, size in slices:
             try:
-                written = self._make_space(trainer, data, module, store, len(missing))
+                written = self._make_space(trainer, store, len(missing))
                 shards = [missing[at : at + SHARD_IMAGES] for at in range(0, len(missing), SHARD_IMAGES)]
-                for shard in progress(shards[rank::size], trainer) if written else ():
-                    features = self._features(trainer, data, module, shard)
-                    if features:
-                        store.write_shard(features)
+                shards = shards[rank::size] if written else []
+                quiet = not shards or not trainer.is_global_zero or trainer.progress_bar_callback is None
+                for shard in track(shards, "Feature cache", disable=quiet):
+                    store.write_shard(self._features(trainer, shard))
             except OSError as error:
-                log.warning(
-                    "the feature cache cannot be written (%s); pixels are read instead", error.strerror
-                )
+                reason = error.strerror or error
+                log.warning("the feature cache cannot be written (%s); pixels are read instead", reason)
                 written = False
             if not trainer.strategy.reduce_boolean_decision(written):
                 return False
@@ -125,19 +117,12 @@ class FeatureCache(Callback):
             missing = store.missing(missing)
         return True
 
-    def _make_space(
-        self, trainer: Trainer, data: CaptionDataModule, module: VitGpt2, store: ShardedFeatures, count: int
-    ) -> bool:
+    def _make_space(self, trainer: Trainer, store: ShardedFeatures, count: int) -> bool:
         """Remove older caches over the limit; return whether `count` features have space, else log why not."""
         size, problem = 0, ""
         if count:
             store.create()
-            image = data.processor.image  # type: ignore[union-attr]
-            module.to(trainer.strategy.root_device)
-            pixels = torch.zeros(1, 3, image.height, image.width, device=module.device)
-            with torch.no_grad():
-                numbers = module.captioner.backbone_features(pixels).numel()
-            size = count * (numbers * self._dtype(trainer).itemsize + HEADER_BYTES)
+            size = count * (self._feature_bytes(trainer) + HEADER_BYTES)
             free = shutil.disk_usage(store.folder).free
             if size > 0.95 * free:
                 problem = f"and {store.folder} has {free / 1e9:.2f} free"
@@ -153,51 +138,45 @@ class FeatureCache(Callback):
         return not problem
 
     @torch.no_grad()
-    def _features(
-        self, trainer: Trainer, data: CaptionDataModule, module: VitGpt2, shard: Sequence[View]
-    ) -> dict[str, Tensor]:
+    def _feature_bytes(self, trainer: Trainer) -> int:
+        module: Any = trainer.lightning_module.to(trainer.strategy.root_device)
+        image = module.processor.image
+        pixels = torch.zeros(1, 3, image.height, image.width, device=module.device)
+        return module.captioner.backbone_features(pixels).numel() * self._dtype(trainer).itemsize
+
+    @torch.no_grad()
+    def _features(self, trainer: Trainer, shard: Sequence[View]) -> dict[str, Tensor]:
         """Return key -> features (P,D), on the CPU, of the views of a shard that can be read."""
-        dtype = self._dtype(trainer)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = trainer.lightning_module
+
+        def load(views: Sequence[View]) -> tuple[dict[str, Tensor], dict[str, str]]:
+            """Read key -> pixels uint8 (3,height,width); the key comes from the very bytes that are decoded."""
+            pixels, unreadable = {}, {}
+            for image, view in views:
+                try:
+                    content = read_bytes(image.path, image.span)
+                    key = feature_key(content_digest(content), image, view, data.seed)
+                    crop = view_crop(data.seed, view, image)
+                    pixels[key] = decode_resized(image, content, data.processor.image, crop)
+                except UnreadableImage as error:
+                    unreadable[image.image_id] = str(error)
+            return pixels, unreadable
+
+        dtype, size = self._dtype(trainer), data.batch_size
         context = trainer.precision_plugin.forward_context if dtype != torch.float32 else nullcontext
-        batches = [shard[start : start + data.batch_size] for start in range(0, len(shard), data.batch_size)]
+        batches = [shard[start : start + size] for start in range(0, len(shard), size)]
         features: dict[str, Tensor] = {}
-        loaded = read_ahead(lambda views: load_views(views, data), batches, _workers(trainer, data))
-        for pixels, unreadable in loaded:
+        for pixels, unreadable in read_ahead(load, batches, _workers(trainer)):
             record_unreadable(unreadable, data.unreadable)
             if pixels:
                 with context():
-                    inputs = data.processor.image.normalize(list(pixels.values()))  # type: ignore[union-attr]
-                    computed = module.captioner.backbone_features(inputs.to(module.device)).to("cpu", dtype)
+                    inputs = data.processor.image.normalize(list(pixels.values())).to(module.device)
+                    computed = module.captioner.backbone_features(inputs).to("cpu", dtype)
                 features |= zip(pixels, computed, strict=True)
         return features
 
 
-def load_views(views: Sequence[View], data: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read views: key -> pixels uint8 (3,height,width), and image_id -> reason of unreadable images.
-
-    The key comes from the very bytes that are decoded.
-    """
-    pixels, unreadable = {}, {}
-    for image, view in views:
-        try:
-            content = read_image_bytes(image)
-            key = feature_key(content_digest(content), image, view, data.seed)
-            crop = view_crop(data.seed, view, image)
-            pixels[key] = decode_resized(image, content, data.processor.image, crop)
-        except UnreadableImage as error:
-            unreadable[image.image_id] = str(error)
-    return pixels, unreadable
-
-
-def _workers(trainer: Trainer, data: CaptionDataModule) -> int:
-    return choose_workers(data.num_workers, True, trainer.world_size // max(trainer.num_nodes, 1))
-
-
-def progress(shards: Sequence[Any], trainer: Trainer) -> Iterable[Any]:
-    """Iterate over the shards, with a progress bar where the trainer shows bars."""
-    if not shards or not trainer.is_global_zero or trainer.progress_bar_callback is None:
-        yield from shards
-        return
-    columns = (TextColumn("Feature cache"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        yield from bar.track(shards)
+def _workers(trainer: Trainer) -> int:
+    processes = trainer.world_size // max(trainer.num_nodes, 1)
+    return choose_workers(trainer.datamodule.num_workers, True, processes)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """CaptionDataModule: any reader of captioned images as train, val and test batches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import KW_ONLY, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,71 +28,46 @@ MINIMUM = {"batch_size": 1, "num_samples": 1, "captions_per_image": 1, "max_capt
            "generation_length": 1, "num_workers": 0}  # fmt: skip
 
 
+@dataclass(eq=False, repr=False)
 class CaptionDataModule(LightningDataModule):
     """Train, val and test batches of the images and captions that `reader` returns.
 
     A new data set is one function that returns a `CaptionTable`:
     `CaptionDataModule(reader=lambda: CaptionTable(images, [], len(images)), processor=processor)`.
-
-    reader: function without arguments that returns the table; called once, by `setup`.
-    processor: tokenizer and image transform of the checkpoint; needed by the loaders, not by `setup`.
-    The other arguments are described in configs/datamodule/base.yaml; those of the split in `split_table`.
-
-    Attributes:
-        table: what was read, after `num_samples` and without unreadable images; set by `setup`.
-        splits: "train", "val", "test" -> images, in table order.
-        features: cached features that replace pixels in later loaders; None for pixels.
-        unreadable: images with a sound header that could not be decoded, image_id -> reason.
+    configs/datamodule/base.yaml describes the other arguments.
     """
 
-    cacheable = True  # whether the frozen backbone's output can be cached for the images of `splits`
+    reader: Reader  # called once, by `setup`
+    processor: Processor | None = None  # of the checkpoint; needed by the loaders, not by `setup`
+    _: KW_ONLY
+    num_samples: int | None = None
+    batch_size: int = 16
+    captions_per_image: int | None = None
+    num_workers: int | None = None
+    pin_memory: bool | None = None
+    split_ratios: Sequence[float] = (0.8, 0.1, 0.1)
+    split_seed: int = 0
+    fold: int | None = None
+    num_folds: int = 5
+    max_skipped: float = 0.01
+    max_caption_tokens: int | None = None
+    check_images: bool = True
+    augment: bool = False
+    generation_length: int | None = None
+    seed: int = 0
 
-    def __init__(
-        self,
-        reader: Reader,
-        processor: Processor | None = None,
-        *,
-        num_samples: int | None = None,
-        batch_size: int = 16,
-        captions_per_image: int | None = None,
-        num_workers: int | None = None,
-        pin_memory: bool | None = None,
-        split_ratios: Sequence[float] = (0.8, 0.1, 0.1),
-        split_seed: int = 0,
-        fold: int | None = None,
-        num_folds: int = 5,
-        max_skipped: float = 0.01,
-        max_caption_tokens: int | None = None,
-        check_images: bool = True,
-        augment: bool = False,
-        generation_length: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    table: CaptionTable | None = field(default=None, init=False)  # what was read; set by `setup`
+    splits: Mapping[str, Sequence[CaptionedImage]] = field(default_factory=dict, init=False)  # in table order
+    features: ShardedFeatures | None = field(default=None, init=False)  # replace pixels in later loaders
+    unreadable: dict[str, str] = field(default_factory=dict, init=False)  # not decoded: image_id -> reason
+    _tokens: dict[str, list[list[np.ndarray]]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.reader = reader
-        self.processor = processor
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.captions_per_image = captions_per_image
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.split_ratios, self.split_seed = split_ratios, split_seed
-        self.fold, self.num_folds = fold, num_folds
-        self.max_skipped = max_skipped
-        self.max_caption_tokens = max_caption_tokens
-        self.check_images = check_images
-        self.augment = augment
-        self.generation_length = generation_length
-        self.seed = seed
         for name, least in MINIMUM.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"datamodule.{name}={value}; expected {least} or more; set a whole number")
-        self.table: CaptionTable | None = None
-        self.splits: Mapping[str, Sequence[CaptionedImage]] = {}
-        self.features: ShardedFeatures | None = None
-        self.unreadable: dict[str, str] = {}
-        self._tokens: dict[str, list[list[np.ndarray]]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and split the data, once: later calls change nothing.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.feature_store import ShardedFeatures
-from src.datamodule.images.decode import UnreadableImage, crop_to_box, decode_bytes, read_image_bytes
+from src.datamodule.images.decode import UnreadableImage, crop_to_box, decode_bytes, read_bytes
 from src.datamodule.images.transform import ImageTransform
 from src.datamodule.processor import Processor
 from src.utils.errors import UserError
@@ -139,7 +139,7 @@ class CaptionDataset:
         if self.features is None:
             augment = self.train and self.augment
             crop = seeded_rng(self.seed, epoch, image.image_id, "crop") if augment else None
-            return decode_resized(image, read_image_bytes(image), self.transform, crop), None
+            return decode_resized(image, read_bytes(image.path, image.span), self.transform, crop), None
         views = self.features.num_views if self.train else 1
         view = seeded_rng(self.seed, epoch, image.image_id, "view").randrange(views)
         try:

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.images.decode import UnreadableImage, read_image_bytes
+from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.utils.files import atomic_write
 from src.utils.logging import get_logger
 
@@ -64,17 +64,17 @@ class ShardedFeatures:
     def add_images(self, images: Sequence[CaptionedImage], views: int) -> list[View]:
         """Add images in views 0 to `views` - 1, hashing their files; return those that no sound shard has."""
 
-        def keys(image: CaptionedImage) -> list[str]:
+        def digest(image: CaptionedImage) -> str:
             try:
-                digest = content_digest(read_image_bytes(image))
+                return content_digest(read_bytes(image.path, image.span))
             except UnreadableImage:
-                return [""] * views
-            return [feature_key(digest, image, view, self.seed) for view in range(views)]
+                return ""
 
         new = [image for image in images if (image.image_id, views - 1) not in self._keys]
         with ThreadPoolExecutor(self.workers) as pool:
-            for image, found in zip(new, pool.map(keys, new), strict=True):
-                self._keys.update({(image.image_id, view): key for view, key in enumerate(found)})
+            for image, found in zip(new, pool.map(digest, new), strict=True):
+                for view in range(views):
+                    self._keys[image.image_id, view] = found and feature_key(found, image, view, self.seed)
         return self.missing([(image, view) for view in range(views) for image in images])
 
     def missing(self, wanted: Iterable[View]) -> list[View]:
@@ -111,10 +111,11 @@ class ShardedFeatures:
 
     def write_shard(self, features: Mapping[str, Tensor]) -> None:
         """Write key -> features (P,D), whole or not at all; OSError on a full disk."""
-        content = save(dict(features))
-        name = hashlib.blake2b(content, digest_size=12).hexdigest()
-        with atomic_write(self.folder / f"{name}.safetensors", "wb") as file:
-            file.write(content)
+        if features:
+            content = save(dict(features))
+            name = hashlib.blake2b(content, digest_size=12).hexdigest()
+            with atomic_write(self.folder / f"{name}.safetensors", "wb") as file:
+                file.write(content)
 
     def used_bytes(self) -> int:
         """Return the bytes on disk of the shards that hold features of added images."""

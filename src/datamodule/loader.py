@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -21,47 +22,34 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False, repr=False)
 class CaptionLoader:
     """Batches of a dataset in the sampler's order, read ahead in threads, with a saved position.
 
-    Threads and not processes: decoding and resizing release Python's lock, and nothing is copied between
-    processes, forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised. Lightning accepts
-    any iterable; this one is no torch DataLoader, so that `state_dict` can return its position.
-
-    num_workers: threads; 0 loads each batch when it is requested.
-    unreadable: images that could not be read are added, image_id -> reason; each is logged once.
-    num_finished: returns the batches of the epoch whose step is finished, which are fewer than were handed out
-        when a step was interrupted; None where that is not known.
+    Threads and not processes: decoding and resizing release Python's lock, and nothing is copied between processes,
+    forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
     """
 
-    def __init__(
-        self,
-        dataset: CaptionDataset,
-        sampler: LengthGroupedSampler,
-        processor: Processor,
-        *,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        unreadable: dict[str, str] | None = None,
-        num_finished: Callable[[], int | None] = lambda: None,
-    ) -> None:
-        self._dataset, self._sampler, self.processor = dataset, sampler, processor
-        self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.unreadable = {} if unreadable is None else unreadable
-        self.num_finished = num_finished
-        self.epoch = 0
-        self._start = 0  # batch at which the next iteration begins
-        self._handed_out = 0
-        self._num_batches = len(sampler.batches(0))
+    items: CaptionDataset
+    order: LengthGroupedSampler
+    processor: Processor
+    num_workers: int = 0  # threads; 0 loads each batch when it is requested
+    pin_memory: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)  # image_id -> reason; each is logged once
+    # Returns the batches of the epoch whose step is finished, fewer than were handed out when a step was interrupted.
+    num_finished: Callable[[], int | None] = lambda: None
+    epoch: int = 0
+    _start: int = 0  # batch at which the next iteration begins
+    _handed_out: int = 0
 
     def __len__(self) -> int:
-        return self._num_batches
+        return len(self.order.batches(0))
 
     def __iter__(self) -> Iterator[CaptionBatch]:
         """Iterate over the batches of the epoch, from the loaded position on; empty ones are skipped."""
         # A generator starts at the first batch: Lightning makes the iterator before it sets the epoch.
         self._handed_out, self._start = self._start, 0
-        batches = self._sampler.batches(self.epoch)[self._handed_out :]
+        batches = self.order.batches(self.epoch)[self._handed_out :]
         keys = [[(index, self.epoch) for index in batch] for batch in batches]
         for batch in read_ahead(self._load_batch, keys, self.num_workers):
             record_unreadable(batch.unreadable, self.unreadable)
@@ -70,7 +58,7 @@ class CaptionLoader:
                 yield batch.pin_memory() if self.pin_memory else batch
 
     def _load_batch(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
-        processor, items = self.processor, [self._dataset[key] for key in keys]
+        processor, items = self.processor, [self.items[key] for key in keys]
         return collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
 
     def set_epoch(self, epoch: int) -> None:
@@ -83,16 +71,11 @@ class CaptionLoader:
         """Lightning calls `batch_sampler.sampler.set_epoch`; an attribute `sampler` alone it would replace."""
         return SimpleNamespace(sampler=self)
 
-    def order(self) -> dict[str, int]:
-        """Return what the order of an epoch's batches depends on, besides the epoch."""
-        sampler = self._sampler
-        return {
-            "images": len(sampler.lengths),
-            "tokens": int(sum(sampler.lengths)),
-            "batch_size": sampler.batch_size * sampler.world_size,
-            "seed": sampler.seed,
-            "shuffle": int(sampler.shuffle),
-        }
+    def _position_key(self) -> list[int]:
+        """What the order of an epoch's batches depends on, besides the epoch."""
+        order = self.order
+        size = order.batch_size * order.world_size
+        return [len(order.lengths), int(sum(order.lengths)), size, order.seed, int(order.shuffle)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return epoch, finished batches and order; plain numbers and text."""
@@ -100,16 +83,15 @@ class CaptionLoader:
         return {
             "epoch": self.epoch,
             "batches": self._handed_out if finished is None else min(finished, self._handed_out),
-            "order": self.order(),
+            "order": self._position_key(),
             "unreadable": dict(self.unreadable),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`; with other data or batches the epoch starts at its first batch."""
         self.unreadable.update(state.get("unreadable", {}))
-        if state.get("order") == self.order():
-            self.epoch, self._start = state["epoch"], state["batches"]
-            self._handed_out = self._start
+        if state.get("order") == self._position_key():
+            self.epoch, self._start, self._handed_out = state["epoch"], state["batches"], state["batches"]
         else:
             log.warning(
                 "the checkpoint was written with another order of images (data, batch size, seed or number of "

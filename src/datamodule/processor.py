@@ -40,9 +40,9 @@ class Processor:
         """Return the most tokens that a caption may have: `limit`, at most the decoder's positions less the start."""
         return min(limit or self.max_positions, self.max_positions - 1)
 
-    def encode_caption(self, text: str, limit: int | None = None) -> list[int]:
-        """Return the token ids of a caption without special tokens, cut to `token_limit(limit)`."""
-        return self.tokenize([text])[0][: self.token_limit(limit)]
+    def encode_caption(self, text: str) -> list[int]:
+        """Return the token ids of a caption without special tokens, cut to the decoder's positions."""
+        return self.tokenize([text])[0][: self.token_limit()]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of many captions, uncut and without special tokens.

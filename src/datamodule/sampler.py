@@ -1,8 +1,7 @@
 """Length-grouped distributed batch sampler: which image is in which batch of which process.
 
-The order depends on seed and epoch alone. All processes form the same global batches of
-`batch_size x world_size` images, and each takes its rank slice of every one: one process with a batch of 16
-and two with 8 see the same images in the same step.
+The order depends on seed and epoch alone. All processes form the same global batches of `batch_size x world_size`
+images, and each takes its rank slice: one process with a batch of 16 and two with 8 see the same images in a step.
 """
 
 import itertools
@@ -16,27 +15,21 @@ BUCKET = 8  # global batches sorted by length together: more would make the batc
 
 @dataclass(frozen=True)
 class LengthGroupedSampler:
-    """Batches of an epoch for one process.
+    """Batches of an epoch for one process."""
 
-    lengths: packed tokens of each image; images of similar length share a batch.
-    shuffle: False keeps the order of the table (val, test).
-    equal_steps: every process makes the same number of steps (training: gradients are reduced in each step).
-    """
-
-    lengths: Sequence[int]
+    lengths: Sequence[int]  # packed tokens of each image; images of similar length share a batch
     batch_size: int
     seed: int = 0
-    shuffle: bool = True
-    equal_steps: bool = True
+    shuffle: bool = True  # False keeps the order of the table (val, test)
+    equal_steps: bool = True  # of all processes (training: gradients are reduced in each step)
     rank: int = 0
     world_size: int = 1
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the indices of each batch of this process; over all processes each image occurs once.
 
-        With `equal_steps` an epoch is divided evenly: 17 images at a global batch of 16 make 9 + 8 and not
-        16 + 1, so that no step trains on one image and every process has one in each step. Only a set with
-        fewer images than processes repeats some.
+        With `equal_steps` an epoch is divided evenly: 17 images at a global batch of 16 make 9 + 8 and not 16 + 1.
+        Only a set with fewer images than processes repeats some.
         """
         order = list(range(len(self.lengths)))
         size = self.batch_size * self.world_size

@@ -2,10 +2,8 @@
 
 A hash of `split_seed` and the group's name is a number in [0, 1). With ratios (0.8, 0.1, 0.1) numbers below 0.1 are
 test, below 0.2 val, the rest train; with folds the interval is cut into `num_folds` equal pieces. So one image more or
-less moves no other, and sizes are near the ratios, not equal to them.
-
-One exception keeps very small sets usable: where a split would be empty, the groups are ranked (ratios: by size,
-then hash; the smallest are test and val, the largest train. Folds: by hash).
+less moves no other. Only where a split would be empty, the groups are ranked (ratios: by size, then hash; the smallest
+are test and val, the largest train. Folds: by hash).
 """
 
 import hashlib
@@ -59,7 +57,11 @@ def split_table(
     elif any(image.split for image in table.images) and max(ratios) < 1:
         split_of = {image.group: image.split for image in table.images if image.split}
     else:
-        split_of = {group: _by_ratio(number, ratios) for group, number in hashes.items()}
+        val_end = ratios[1] + ratios[2] if ratios[0] else 1.0
+        split_of = {
+            group: "test" if number < ratios[2] else "val" if number < val_end else "train"
+            for group, number in hashes.items()
+        }
         if len(set(split_of.values())) < len(required) <= len(sizes):
             split_of = _by_rank(sorted(sizes, key=lambda group: (sizes[group], hashes[group])), ratios)
     splits: dict[str, list[CaptionedImage]] = {name: [] for name in SPLITS}
@@ -80,13 +82,6 @@ def _hash(group: str, seed: int) -> float:
     """Return a number in [0, 1), the same on every machine and Python release."""
     digest = hashlib.blake2b(f"{seed}:{group}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def _by_ratio(number: float, ratios: Sequence[float]) -> str:
-    train, val, test = ratios
-    if number < test:
-        return "test"
-    return "val" if number < val + test or not train else "train"
 
 
 def _by_rank(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Losses of images with colliding names, sizes and times in two subfolders; a command that DDP can start again.
 
-`python -m tests.callbacks.collisions CHECKPOINT FOLDER COUNT VIEWS PROCESSES`: prints the losses as JSON; VIEWS=0 reads
-pixels.
+`python -m tests.callbacks.collisions CHECKPOINT FOLDER VIEWS PROCESSES` prints the losses; VIEWS=0 reads pixels.
 """
 
 import json
@@ -35,10 +34,7 @@ def write_images(folder: Path, count: int) -> None:
 def read_table(folder: Path) -> CaptionTable:
     """Read the images, each with a caption of its own."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.bmp"))]
-    images = [
-        CaptionedImage(name, str(folder / name), (f"image {number} of {name}",), name)
-        for number, name in enumerate(names)
-    ]
+    images = [CaptionedImage(name, str(folder / name), (f"image of {name}",), name) for name in names]
     return CaptionTable(images, [], len(images))
 
 
@@ -61,9 +57,7 @@ def losses(checkpoint: str, folder: Path, views: int, processes: int = 1) -> dic
 
 
 if __name__ == "__main__":
-    base, place, count, number, world_size = sys.argv[1:]
-    if not (Path(place) / "images").exists():
-        write_images(Path(place) / "images", int(count))
+    base, place, number, world_size = sys.argv[1:]
     result = losses(base, Path(place), int(number), int(world_size))
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(json.dumps(result))

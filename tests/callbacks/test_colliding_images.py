@@ -18,21 +18,11 @@ def test_colliding_names_give_equal_losses_with_and_without_cache(tiny_checkpoin
 
 
 @pytest.mark.slow
-def test_200_colliding_names_give_equal_losses_on_1_and_2_processes(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("views", [0, 1, 4])
+def test_200_colliding_names_give_equal_losses_on_1_and_2_processes(tiny_checkpoint, tmp_path, views):
     write_images(tmp_path / "images", 200)
     expected = losses(str(tiny_checkpoint), tmp_path, views=0)
-    for views in (0, 1, 4):
-        command = [
-            sys.executable,
-            "-m",
-            "tests.callbacks.collisions",
-            str(tiny_checkpoint),
-            str(tmp_path),
-            "200",
-        ]
-        done = subprocess.run(
-            [*command, str(views), "2"], capture_output=True, text=True, check=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-        assert found == pytest.approx(expected, abs=1e-5), views
+    command = [sys.executable, "-m", "tests.callbacks.collisions", tiny_checkpoint, tmp_path, str(views), "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == pytest.approx(expected, abs=1e-5)

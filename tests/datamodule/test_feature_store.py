@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from src.datamodule.feature_store import MARKER, STALE_SECONDS, ShardedFeatures, content_digest, feature_key
-from src.datamodule.images.decode import read_image_bytes
+from src.datamodule.images.decode import read_bytes
 from tests.datamodule.tiny import draw
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def key(image, view=0, seed=0):
-    return feature_key(content_digest(read_image_bytes(image)), image, view, seed)
+    return feature_key(content_digest(read_bytes(image.path, image.span)), image, view, seed)
 
 
 def open_store(folder, images, views=1):

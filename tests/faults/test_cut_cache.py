@@ -20,12 +20,12 @@ class Watched(FeatureCache):
         super().__init__(str(folder), dtype="fp32")
         self.shards, self.computed = shards, []
 
-    def _features(self, trainer, data, module, shard):
+    def _features(self, trainer, shard):
         if not self.shards:
             raise PowerCut
         self.shards -= 1
         self.computed += [image.image_id for image, _ in shard]
-        return super()._features(trainer, data, module, shard)
+        return super()._features(trainer, shard)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Seen(Callback):
 class RecordedCache(FeatureCache):
     """Append to `wrote.txt` beside the cache who wrote a shard of how many rows."""
 
-    def _features(self, trainer: Trainer, data: Any, module: Any, shard: Any) -> Any:
+    def _features(self, trainer: Trainer, shard: Any) -> Any:
         with (self.cache_dir.parent / "wrote.txt").open("a") as file:
             file.write(f"{trainer.global_rank} {len(shard)}\n")
-        return super()._features(trainer, data, module, shard)
+        return super()._features(trainer, shard)

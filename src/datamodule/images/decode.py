@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +35,10 @@ FORMATS = (
     WebPImagePlugin.WebPImageFile.format,
 )
 EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM image"
+REASONS: dict[type[Exception], str] = {
+    FileNotFoundError: "no such file",
+    UnidentifiedImageError: "not an image of a known format",
+}
 
 Box = tuple[int, int, int, int]
 Span = tuple[int, int]
@@ -57,31 +61,26 @@ def load_image(path: str | Path, box: Box | None = None, span: Span | None = Non
     return crop_to_box(decode_bytes(read_bytes(path, span), str(path)), box, str(path))
 
 
-def read_image_bytes(image: CaptionedImage) -> bytearray:
-    """Read the undecoded bytes of an image of the table, as `read_bytes`."""
-    return read_bytes(image.path, image.span)
-
-
 def decode_bytes(data: bytes | bytearray, name: str, pixel_limit: int | None = None) -> Tensor:
     """Decode a file's bytes to uint8 (3,H,W), as `load_image` does; `name` stands in its error.
 
     pixel_limit: the largest height times width; None for PIXEL_LIMIT.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image, name, pixel_limit)
-            if _is_plain(image, data):
-                # Of a bytearray: torch warns of memory that it may not write to.
-                writable = data if isinstance(data, bytearray) else bytearray(data)
-                encoded = torch.frombuffer(writable, dtype=torch.uint8)
-                with contextlib.suppress(RuntimeError):  # Pillow may read it still, or has a better message
-                    return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-            image.seek(0)
-            return from_pillow(image)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise _unreadable(name, error) from error
+    with _named_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_pixels(image, name, pixel_limit)
+        # 8 bits, gray or RGB, no chunk that libpng comments on: torchvision decodes the same pixels, faster.
+        special = image.format == "PNG" and (
+            data[24] != 8 or {"transparency", "icc_profile"} & image.info.keys()
+        )
+        if image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB") and not special:
+            # Of a bytearray: torch warns of memory that it may not write to.
+            encoded = torch.frombuffer(
+                data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8
+            )
+            with contextlib.suppress(RuntimeError):  # Pillow may read it still, or has a better message
+                return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+        image.seek(0)
+        return from_pillow(image)
 
 
 def from_pillow(image: Image.Image) -> Tensor:
@@ -134,17 +133,12 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
 
 def check_header(path: str | Path, span: Span | None = None) -> None:
     """Raise UnreadableImage where the file is missing, empty, of no known format, or over the pixel limit."""
-    offset, size = _locate(path, span)
-    try:
-        with (
-            open(path, "rb") as file,
-            Image.open(ContainerIO.ContainerIO(file, offset, size), formats=FORMATS) as image,
-        ):
-            _check_pixels(image, str(path))
-    except UnreadableImage:
-        raise
-    except Exception as error:
-        raise _unreadable(str(path), error) from error
+    with _named_errors(str(path)):
+        offset, size = _locate(path, span)
+        with open(path, "rb") as file:
+            part = ContainerIO.ContainerIO(file, offset, size)
+            with Image.open(part, formats=FORMATS) as image:
+                _check_pixels(image, str(path))
 
 
 def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
@@ -152,23 +146,18 @@ def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
 
     UnreadableImage: missing, empty, too large, not a regular file, or shorter than the span.
     """
-    offset, size = _locate(path, span)
-    data = bytearray(size)
-    try:
+    with _named_errors(str(path)):
+        offset, size = _locate(path, span)
+        data = bytearray(size)
         with open(path, "rb", buffering=0) as file:  # few calls: threads release Python's lock at each
             file.seek(offset)
             del data[file.readinto(data) :]
-    except OSError as error:
-        raise _unreadable(str(path), error) from error
-    return data
+        return data
 
 
 def _locate(path: str | Path, span: Span | None) -> Span:
-    """Return offset and size in bytes of an image in its file, or raise UnreadableImage."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise _unreadable(str(path), error) from error
+    """Return offset and size in bytes of an image in its file."""
+    found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise UnreadableImage(f"{path}: not a file; expected {EXPECTED}; replace or remove it")
     offset, size = span or (0, found.st_size)
@@ -181,13 +170,6 @@ def _locate(path: str | Path, span: Span | None) -> Span:
     return offset, size
 
 
-def _is_plain(image: Image.Image, data: bytes | bytearray) -> bool:
-    """Whether torchvision decodes the same pixels, faster: 8 bits, gray or RGB, no chunk that libpng comments on."""
-    if image.format == "PNG" and (data[24] != 8 or {"transparency", "icc_profile"} & image.info.keys()):
-        return False
-    return image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB")
-
-
 def _check_pixels(image: Image.Image, name: str, limit: int | None = None) -> None:
     limit = PIXEL_LIMIT if limit is None else limit
     if image.width * image.height > limit:
@@ -197,12 +179,13 @@ def _check_pixels(image: Image.Image, name: str, limit: int | None = None) -> No
         )
 
 
-def _unreadable(name: str, error: BaseException) -> UnreadableImage:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        reason = "no such file"
-    elif isinstance(error, UnidentifiedImageError):
-        reason = "not an image of a known format"
-    elif isinstance(error, Image.DecompressionBombError):
-        reason = f"over {2 * PIXEL_LIMIT:,} pixels"
-    return UnreadableImage(f"{name}: {reason}; expected {EXPECTED}; replace or remove it")
+@contextlib.contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Raise any error as UnreadableImage: a damaged file makes Pillow raise nearly anything."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        reason = REASONS.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"{name}: {reason}; expected {EXPECTED}; replace or remove it") from error

@@ -30,19 +30,13 @@ SETTINGS = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "im
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The settings of a checkpoint's image processor, and the pixels that it would give.
+    """The settings of a checkpoint's image processor, and the pixels that it would give."""
 
-    resize: (height, width), or the shortest edge in pixels with the aspect ratio kept, or None.
-    crop: (height, width) of the center crop (zeros are added where the image is smaller), or None.
-    resample: Pillow's number of the filter; shrinking is antialiased.
-    rescale: factor for pixels of 0 to 255; mean, std: per channel, after rescaling.
-    """
-
-    resize: tuple[int, int] | int | None
-    crop: tuple[int, int] | None
-    resample: int
-    rescale: float
-    mean: tuple[float, float, float]
+    resize: tuple[int, int] | int | None  # (height, width), or the shortest edge in pixels
+    crop: tuple[int, int] | None  # (height, width) of the center crop; zeros where the image is smaller
+    resample: int  # Pillow's number of the filter; shrinking is antialiased
+    rescale: float  # factor for pixels of 0 to 255
+    mean: tuple[float, float, float]  # per channel, after rescaling
     std: tuple[float, float, float]
 
     @property
