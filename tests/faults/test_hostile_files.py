@@ -229,7 +229,9 @@ def test_the_report_holds_no_script_or_picture_of_theirs(hostile_run):
 def test_names_and_captions_do_nothing_to_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for form in ("csv", "jsonl"):
-        write_row(sys.stdout, form, {"image_id": "\x1b[2J\u202ea.png", "caption": "a dog\x9b2J"}, is_first=True)
+        write_row(
+            sys.stdout, form, {"image_id": "\x1b[2J\u202ea.png", "caption": "a dog\x9b2J"}, is_first=True
+        )
     _, row, line = capsys.readouterr().out.splitlines()
     assert row == r"\x1b[2J\u202ea.png,a dog\x9b2J"
     assert json.loads(line) == {"image_id": r"\x1b[2J\u202ea.png", "caption": r"a dog\x9b2J"}

@@ -20,14 +20,6 @@ from src.datamodule.images.decode import UnreadableImage, check_header, check_im
 RED, WHITE = (250, 10, 20), (255, 255, 255)
 
 
-def pixel(path: Path, left: int = 2, top: int = 2) -> tuple[int, ...]:
-    return tuple(load_image(path)[:, top, left].tolist())
-
-
-def near(found: tuple[int, ...], expected: tuple[int, ...], by: int = 3) -> bool:
-    return all(abs(a - b) <= by for a, b in zip(found, expected, strict=True))
-
-
 def noise(width: int = 40, height: int = 30) -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
@@ -50,12 +42,11 @@ def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path: Path, suffix
     image.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
     found = load_image(tmp_path / f"a.{suffix}")
     assert found.dtype == torch.uint8
-    assert found.shape == (3, 30, 40)
     assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 20}])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"c" * 60_000}])
 def test_jpeg_gives_pillows_pixels(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
     path = tmp_path / "a.jpg"
     noise().convert(mode).save(path, **options)
@@ -64,105 +55,88 @@ def test_jpeg_gives_pillows_pixels(tmp_path: Path, mode: str, options: dict[str,
     assert np.array_equal(load_image(path).permute(1, 2, 0).numpy(), expected)
 
 
-def test_content_decides_the_format_and_not_the_name(tmp_path: Path) -> None:
-    noise().save(tmp_path / "a.bmp")
-    os.rename(tmp_path / "a.bmp", tmp_path / "a.jpg")
-    assert load_image(tmp_path / "a.jpg").shape == (3, 30, 40)
+def solid(mode: str, value: object) -> Image.Image:
+    return Image.new(mode, (8, 8), value)
 
 
-def test_animated_gif_gives_its_first_frame(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 250), (0, 250, 0))]
+CASES = {
+    "cmyk jpeg": ("jpg", Image.new("RGB", (16, 16), RED).convert("CMYK"), {}, RED),
+    "cmyk tiff": ("tiff", Image.new("RGB", (16, 16), RED).convert("CMYK"), {}, RED),
+    "palette": ("png", solid("RGB", RED).convert("P", palette=Image.Palette.ADAPTIVE), {}, RED),
+    "one bit": ("png", solid("1", 1), {}, WHITE),
+    "clear": ("png", solid("RGBA", (*RED, 0)), {}, WHITE),
+    "opaque": ("png", solid("RGBA", (*RED, 255)), {}, RED),
+    "half clear": ("png", solid("RGBA", (*RED, 128)), {}, (252, 132, 137)),
+    "clear gray": ("png", solid("LA", (0, 0)), {}, WHITE),
+    "clear color": ("png", solid("RGB", RED), {"transparency": RED}, WHITE),
+    "clear level": ("png", solid("L", 7), {"transparency": 7}, WHITE),
+    "clear palette entry": ("png", solid("P", 0), {"transparency": 0}, WHITE),
+    "clear gif": ("gif", solid("P", 0), {"transparency": 0}, WHITE),
+    "float fraction": ("tiff", Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), {}, (128,) * 3),
+    "float level": ("tiff", Image.fromarray(np.full((8, 8), 200.0, dtype=np.float32)), {}, (200,) * 3),
+} | {
+    f"16 bit {suffix} {value}": (suffix, Image.fromarray(np.full((8, 8), value, dtype=np.uint16)), {}, (expected,) * 3)
+    for value, expected in ((0, 0), (257, 1), (32896, 128), (65535, 255))
+    for suffix in ("png", "tiff")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_mode_becomes_rgb_over_white(tmp_path: Path, name: str) -> None:
+    """16-bit gray keeps its scale, float gray is a fraction or a level, and what is transparent lies over white."""
+    suffix, image, options, expected = CASES[name]
+    image.save(tmp_path / f"a.{suffix}", **options)
+    found = load_image(tmp_path / f"a.{suffix}")[:, 2, 2].tolist()
+    by = 6 if "cmyk" in name else 1
+    assert all(abs(a - b) <= by for a, b in zip(found, expected, strict=True))
+
+
+def test_16_bit_color_keeps_its_high_byte(tmp_path: Path) -> None:
+    """libpng gives 16 bits a channel, torchvision's reader of 8 bits would not."""
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + bytes([200, 1, 100, 2, 50, 3] * 2))
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    (tmp_path / "a.png").write_bytes(content)
+    assert load_image(tmp_path / "a.png")[:, 0, 1].tolist() == [200, 100, 50]
+
+
+def test_content_decides_the_format_and_the_first_frame_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, (0, 0, 250), (0, 250, 0))]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert pixel(tmp_path / "a.gif") == RED
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "tiff"])
-def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
-    Image.new("RGB", (16, 16), RED).convert("CMYK").save(tmp_path / f"a.{suffix}")
-    assert near(pixel(tmp_path / f"a.{suffix}"), RED, by=6)
-
-
-def test_palette_becomes_rgb(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8), RED).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a.png")
-    assert near(pixel(tmp_path / "a.png"), RED)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0, 0), (257, 1), (32896, 128), (65535, 255)])
-@pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_16_bit_grey_keeps_its_scale(tmp_path: Path, value: int, expected: int, suffix: str) -> None:
-    Image.fromarray(np.full((8, 8), value, dtype=np.uint16)).save(tmp_path / f"a.{suffix}")
-    assert pixel(tmp_path / f"a.{suffix}") == (expected,) * 3
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0.5, 128), (200.0, 200)])
-def test_float_grey_is_a_fraction_or_a_level(tmp_path: Path, value: float, expected: int) -> None:
-    Image.fromarray(np.full((8, 8), value, dtype=np.float32)).save(tmp_path / "a.tiff")
-    assert pixel(tmp_path / "a.tiff") == (expected,) * 3
-
-
-def test_one_bit_image_is_black_and_white(tmp_path: Path) -> None:
-    Image.new("1", (8, 8), 1).save(tmp_path / "a.png")
-    assert pixel(tmp_path / "a.png") == WHITE
-
-
-@pytest.mark.parametrize(("alpha", "expected"), [(0, WHITE), (255, RED), (128, (252, 132, 137))])
-def test_transparency_lies_over_white(tmp_path: Path, alpha: int, expected: tuple[int, ...]) -> None:
-    Image.new("RGBA", (8, 8), (*RED, alpha)).save(tmp_path / "a.png")
-    assert near(pixel(tmp_path / "a.png"), expected, by=1)
-
-
-def test_transparent_grey_lies_over_white(tmp_path: Path) -> None:
-    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "a.png")
-    assert pixel(tmp_path / "a.png") == WHITE
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
-def test_a_transparent_colour_lies_over_white(tmp_path: Path, mode: str) -> None:
-    """PNG's tRNS chunk: one colour of an RGB or grey image, or one entry of a palette, is see-through."""
-    colour = {"RGB": RED, "L": 7, "P": 0}[mode]
-    Image.new(mode, (8, 8), colour).save(tmp_path / "a.png", transparency=colour)
-    assert pixel(tmp_path / "a.png") == WHITE
-
-
-def test_transparent_gif_lies_over_white(tmp_path: Path) -> None:
-    Image.new("P", (8, 8), 0).save(tmp_path / "a.gif", transparency=0)
-    assert pixel(tmp_path / "a.gif") == WHITE
+    os.rename(tmp_path / "a.gif", tmp_path / "a.jpg")
+    assert tuple(load_image(tmp_path / "a.jpg")[:, 2, 2].tolist()) == RED
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("orientation", "side"),
+    enumerate(["left", "right", "right", "left", "top", "top", "bottom", "bottom"], 1),
+)
+def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, side: str, suffix: str) -> None:
     """The red half is on the left as saved; EXIF says where the camera was turned."""
     image = Image.new("RGB", (40, 24), (0, 0, 0))
     image.paste(RED, (0, 0, 20, 24))
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix != "png" else {}))
+    red = load_image(tmp_path / f"a.{suffix}")[0].float()
+    assert red.shape == ((24, 40) if side in ("left", "right") else (40, 24))
+    edges = {"left": red[:, :8], "right": red[:, -8:], "top": red[:8], "bottom": red[-8:]}
+    assert [name for name, edge in edges.items() if edge.mean() > 200] == [side]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 2)])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int], suffix: str) -> None:
+    Image.new("RGB", size, WHITE).save(tmp_path / f"a.{suffix}")
     found = load_image(tmp_path / f"a.{suffix}")
-    red_side = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
-    side = red_side[orientation]
-    assert found.shape == ((3, 24, 40) if side in ("left", "right") else (3, 40, 24))
-    sides = {
-        "left": found[0, :, :8],
-        "right": found[0, :, -8:],
-        "top": found[0, :8],
-        "bottom": found[0, -8:],
-    }
-    assert sides[side].float().mean() > 200
-    assert sum(side_pixels.float().mean() > 200 for side_pixels in sides.values()) == 1
+    assert found.shape == (3, size[1], size[0])
+    assert found.eq(255).all()
 
 
-def test_one_pixel_is_a_image(tmp_path: Path) -> None:
-    for suffix in ("png", "jpg"):
-        Image.new("RGB", (1, 1), WHITE).save(tmp_path / f"a.{suffix}")
-        assert load_image(tmp_path / f"a.{suffix}").tolist() == [[[255]], [[255]], [[255]]]
-
-
-def test_a_long_thin_image_is_read(tmp_path: Path) -> None:
-    Image.new("RGB", (30_000, 2), RED).save(tmp_path / "a.png")
-    assert load_image(tmp_path / "a.png").shape == (3, 2, 30_000)
-
-
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("read", [load_image, check_header])
 @pytest.mark.parametrize("size", [(30_000, 30_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, size: tuple[int, int]) -> None:
@@ -171,18 +145,21 @@ def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, siz
         read(tmp_path / "bomb.png")
 
 
-def test_bomb_of_a_format_that_pillow_reads_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(decode, "PIXEL_LIMIT", 1000)
-    noise().save(tmp_path / "bomb.bmp")
-    with pytest.raises(UnreadableImage, match=r"bomb\.bmp: 40 x 30 pixels"):
-        load_image(tmp_path / "bomb.bmp")
+@pytest.mark.parametrize("limit", ["PIXEL_LIMIT", "BYTE_LIMIT"])
+def test_limits_of_pixels_and_bytes_hold(tmp_path: Path, monkeypatch, limit: str) -> None:
+    monkeypatch.setattr(decode, limit, 1000)
+    noise().save(tmp_path / "big.bmp")
+    with pytest.raises(UnreadableImage, match=r"big\.bmp: .*expected .* 1,000"):
+        load_image(tmp_path / "big.bmp")
 
 
-def test_file_over_the_byte_limit_is_not_read(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(decode, "BYTE_LIMIT", 10)
-    noise().save(tmp_path / "big.png")
-    with pytest.raises(UnreadableImage, match=r"big\.png: a file of .* bytes"):
-        load_image(tmp_path / "big.png")
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_the_callers_own_pixel_limit_holds(form: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (20, 10)).save(buffer, form)
+    assert decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
+    with pytest.raises(UnreadableImage, match="a: 20 x 10 pixels; expected at most 199"):
+        decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=199)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp"])
@@ -200,42 +177,29 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str, fraction: float)
     [
         (b"", "a file of 0 bytes"),
         (b"<html>404 Not Found</html>", "not an image of a known format"),
-        (b"\xff\xd8\xff", "not an image of a known format|broken|truncated|Truncated|EOF"),
+        (b"\xff\xd8\xff", "."),
+        (b"\xff\xd8\xff\xda" + bytes(40), "."),
         (b"\x89PNG\r\n\x1a\n", "not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (b"GIF89a" + bytes(20), "."),
         (os.urandom(2000), "not an image of a known format"),
     ],
 )
-def test_what_is_not_an_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
-    (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=rf"a\.jpg: .*({reason})") as caught:
-        load_image(tmp_path / "a.jpg")
+def test_what_is_not_an_image_is_refused_in_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a\nb.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        load_image(tmp_path / "a\nb.jpg")
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_files_folders_and_impossible_names_are_refused(tmp_path: Path) -> None:
     for read in (load_image, check_header):
         with pytest.raises(UnreadableImage, match=r"gone\.jpg: no such file"):
             read(tmp_path / "gone.jpg")
-
-
-def test_folder_and_impossible_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImage, match="not a file"):
-        load_image(tmp_path)
-    with pytest.raises(UnreadableImage):
-        load_image("a\0b.jpg")
-
-
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> None:
-    noise().save(tmp_path / "a.png")
-
-    def refuse(*_: object, **settings: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(UnreadableImage, match=r"a\.png: .*Permission denied"):
-        load_image(tmp_path / "a.png")
+        with pytest.raises(UnreadableImage, match="not a file"):
+            read(tmp_path)
+        with pytest.raises(UnreadableImage):
+            read("a\0b.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
@@ -245,21 +209,27 @@ def test_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
         load_image(tmp_path / "pipe.jpg")
 
 
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object, **settings: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    noise().save(tmp_path / "a.png")
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UnreadableImage, match=r"a\.png: .*Permission denied"):
+        load_image(tmp_path / "a.png")
+
+
 def test_box_crops(tmp_path: Path) -> None:
     image = Image.new("RGB", (20, 10), WHITE)
     image.paste(RED, (5, 2, 15, 8))
     image.save(tmp_path / "a.png")
-    part = load_image(tmp_path / "a.png", box=(5, 2, 15, 8))
-    assert part.shape == (3, 6, 10)
-    assert part[0].eq(RED[0]).all()
+    cropped = load_image(tmp_path / "a.png", box=(5, 2, 15, 8))
+    assert cropped.shape == (3, 6, 10)
+    assert cropped[0].eq(RED[0]).all()
     assert load_image(tmp_path / "a.png", box=(-5, 2, 500, 8)).shape == (3, 6, 20)
-
-
-@pytest.mark.parametrize("box", [(30, 0, 40, 5), (5, 5, 5, 9), (9, 0, 2, 5), (-9, -9, -1, -1)])
-def test_box_outside_of_the_image_is_refused(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
-    noise(20, 10).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match=r"a\.png: box .* outside the image of 20 x 10"):
-        load_image(tmp_path / "a.png", box)
+    for box in ((30, 0, 40, 5), (5, 5, 5, 9), (9, 0, 2, 5), (-9, -9, -1, -1)):
+        with pytest.raises(UnreadableImage, match=r"a\.png: box .* outside the image of 20 x 10"):
+            load_image(tmp_path / "a.png", box)
 
 
 def test_damage_that_stops_torchvision_is_left_to_pillow(tmp_path: Path, monkeypatch) -> None:
@@ -285,37 +255,18 @@ def test_check_images_names_the_unreadable_ones_in_table_order(tmp_path: Path) -
     assert check_images([]) == {}
 
 
-def test_error_names_stay_on_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "a\nb.jpg"
-    path.write_text("no image")
-    with pytest.raises(UnreadableImage) as caught:
-        load_image(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_the_callers_own_pixel_limit_holds(form):
-    buffer = io.BytesIO()
-    Image.new("L", (20, 10)).save(buffer, form)
-    assert decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
-    with pytest.raises(UnreadableImage, match="a: 20 x 10 pixels; expected at most 199 in all"):
-        decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=199)
-
-
 def test_a_member_of_a_tar_file_is_read_by_its_span(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     noise(9, 7).save(tmp_path / "b.bmp")
     data = [(tmp_path / name).read_bytes() for name in ("a.png", "b.bmp")]
-    (tmp_path / "x.tar").write_bytes(b"header" + data[0] + data[1])
+    tar = str(tmp_path / "x.tar")
+    Path(tar).write_bytes(b"header" + data[0] + data[1])
     spans = [(6, len(data[0])), (6 + len(data[0]), len(data[1]))]
-    for name, span, content in zip(("a.png", "b.bmp"), spans, data, strict=True):
-        image = CaptionedImage(name, str(tmp_path / "x.tar"), ("a",), name, span=span)
-        assert decode.read_image_bytes(image) == content
-        assert torch.equal(load_image(tmp_path / name), load_image(image.path, span=span))
-        assert check_images([image]) == {}
+    for name, span in zip(("a.png", "b.bmp"), spans, strict=True):
+        assert torch.equal(load_image(tmp_path / name), load_image(tar, span=span))
+        assert check_images([CaptionedImage(name, tar, ("a",), name, span=span)]) == {}
     for span in ((6, 0), (6, 10**6), (8, len(data[0]))):
-        outside = CaptionedImage("a", str(tmp_path / "x.tar"), ("a",), "a", span=span)
-        assert list(check_images([outside])) == ["a"]
+        assert list(check_images([CaptionedImage("a", tar, ("a",), "a", span=span)])) == ["a"]
 
 
 def test_importing_leaves_pillows_warnings_as_they_are() -> None:
