@@ -14,12 +14,7 @@ ORDER = ("utils", "datamodule", "models", "metrics", "callbacks", "report", "eva
 FILES = sorted((ROOT / "src").rglob("*.py"))
 MAX_LINES = 320
 HEAVY = ("torch", "transformers", "pytorch_lightning", "pandas", "torchvision", "matplotlib", "peft")
-PRIVATE_ALLOWED = (
-    "src/utils/",
-    "src/models/kernels/",
-    "src/models/pretrained.py",
-    "src/callbacks/checkpointing.py",
-)
+PRIVATE_ALLOWED = ("src/utils/", "src/models/kernels/", "src/models/pretrained.py")
 PRIVATE = re.compile(
     r"\b(?:trainer|torch|loop|fit_loop|epoch_loop|strategy|launcher)(?:\.\w+)*\._(?!_|target_)\w+"
 )

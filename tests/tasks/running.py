@@ -18,34 +18,25 @@ from src.utils.task_run import task_run
 from tests.utils.composing import job
 
 SMALL = (
-    "metrics.meteor=false",
-    "metrics.spice=false",
-    "metrics.bootstrap_samples=50",
-    "extras.print_config=false",
-    "trainer.enable_progress_bar=false",
-    "trainer.accelerator=cpu",
-    "~callbacks.rich_progress_bar",
-)
+    "metrics.meteor=false", "metrics.spice=false", "metrics.bootstrap_samples=50", "extras.print_config=false",
+    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "~callbacks.rich_progress_bar",
+)  # fmt: skip
 TRAIN = (
-    "~callbacks.model_summary",
-    "datamodule.batch_size=8",
-    "datamodule.num_workers=0",
+    "~callbacks.model_summary", "datamodule.batch_size=8", "datamodule.num_workers=0",
     "datamodule.split_seed=3",  # 32, 4 and 4 of the 40 synthetic scenes
-    "model.num_beams=1",
-    "model.max_length=8",
-    "trainer.max_epochs=1",
-)
+    "model.num_beams=1", "model.max_length=8", "trainer.max_epochs=1",
+)  # fmt: skip
 PROBE = "+callbacks.probe._target_=tests.tasks.running.Probe"
 
 
 def run_train(folder: Path, checkpoint: Path, images_folder: Path, *overrides: str) -> dict[str, float]:
-    """A run of `train.py` with its files in `folder`; what it returns."""
-    words = (*TRAIN, f"model.checkpoint={checkpoint}", f"datamodule.data_dir={images_folder}", *overrides)
-    return _run("train", train, folder, *words)
+    """Run `train.py` with its files in `folder`; return what it returns."""
+    data = (f"model.checkpoint={checkpoint}", f"datamodule.data_dir={images_folder}")
+    return _run("train", train, folder, *TRAIN, *data, *overrides)
 
 
 def run_eval(folder: Path, *overrides: str) -> dict[str, float]:
-    """The same for `eval.py`."""
+    """Run `eval.py` with its files in `folder`; return what it returns."""
     return _run("eval", evaluate_checkpoint, folder, *overrides)
 
 
@@ -61,7 +52,7 @@ def _run(name: str, task: Any, folder: Path, *overrides: str) -> dict[str, float
 
 
 class Probe(Callback):
-    """Keeps in `seen` what a run's files do not tell: weights before and after, val/loss of the sanity check.
+    """Keep in `seen` what a run's files do not hold: weights before and after, val/loss of the sanity check.
 
     stop_in_step: send this process SIGTERM in that optimizer step.
     """
@@ -72,30 +63,25 @@ class Probe(Callback):
         self.stop_in_step = stop_in_step
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
         Probe.seen = {"before": weights_of(pl_module), "trained": set(pl_module.trained_weights())}
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before any step."""
         Probe.seen["sanity"] = float(trainer.callback_metrics["val/loss"])
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Where the run is captions_of to stop."""
         if trainer.global_step == self.stop_in_step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the last step."""
         Probe.seen["after"] = weights_of(pl_module)
 
 
 def weights_of(module: Any) -> dict[str, torch.Tensor]:
-    """A copy of all weights and buffers."""
+    """Return a copy of all weights and buffers."""
     return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
 
 
 def saved_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """What a checkpoint file holds of the model."""
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
@@ -105,18 +91,17 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """A csv file's rows."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def captions(folder: Path, column: str = "caption") -> dict[str, str]:
-    """A column of a run's predictions.csv by image."""
+    """Return a column of a run's predictions.csv by image."""
     return {row["image_id"]: row[column] for row in rows(folder / "predictions.csv")}
 
 
 def validations(folder: Path) -> list[float]:
-    """val/loss of each epoch."""
+    """Return val/loss of each epoch."""
     return [float(row["val/loss"]) for row in rows(folder / "csv" / "metrics.csv") if row["val/loss"]]
 
 

@@ -14,7 +14,6 @@ from src.utils.entry import (
     find_faults,
     leave,
     message,
-    nearest,
     normalize_override,
     optimized_value,
     parse_command,
@@ -157,10 +156,9 @@ def test_a_wrong_command_line_from_elsewhere_fails_with_one_message(root, tmp_pa
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_help_lists_the_settings(root, tmp_path, script):
-    done = run_script(root, "--help", cwd=tmp_path, script=script)
-    assert done.returncode == 0, done.stderr
+    text = run_script(root, "--help", cwd=tmp_path, script=script).stdout
     for expected in ("datamodule: ", "trainer: auto, cpu, ddp", "datamodule.batch_size", "ckpt_path=last"):
-        assert expected in done.stdout
+        assert expected in text
 
 
 def test_the_config_is_shown_without_heavy_imports(root):
@@ -179,7 +177,7 @@ def test_the_config_is_shown_without_heavy_imports(root):
 def test_every_fault_of_a_command_line_is_reported_at_once():
     overrides = [
         DOWNLOAD, "model=vit", "trainer.max_epoch=3", "foo", "datamodule=flickr.yaml",
-        "trainer.precision=fp8", "~callbacks.nothing", "batch_size=3", "model=vit_gtp2",
+        "trainer.precision=fp8", "~callbacks.nothing", "batch_size=3", "model=vit_gtp2", "model.lr=1",
     ]  # fmt: skip
     found = "\n".join(find_faults(overrides, "train"))
     for expected in (
@@ -189,10 +187,11 @@ def test_every_fault_of_a_command_line_is_reported_at_once():
         "trainer.max_epoch=3; expected a key of the config; did you mean trainer.max_epochs?",
         "~callbacks.nothing; Could not delete",
         "batch_size=3; expected a key of the config; did you mean datamodule.batch_size?",
+        "did you mean model.optimizer.lr?",
         "trainer.precision=fp8; expected",
     ):
         assert expected in found
-    assert len(found.splitlines()) == 7
+    assert len(found.splitlines()) == 8
 
 
 @pytest.mark.parametrize(
@@ -223,20 +222,6 @@ def test_a_folder_of_own_configs(tmp_path):
 def test_without_a_base_config_hydras_own_text_stands(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["none.py", "seed=1"])
     assert message(ConfigCompositionException("broken\nin line 3")) == "error: broken in line 3"
-
-
-@pytest.mark.parametrize(
-    ("key", "near"),
-    [
-        ("max_epochs", "trainer.max_epochs"),
-        ("trainer.max_epoch", "trainer.max_epochs"),
-        ("model.lr", "model.optimizer.lr"),
-        ("max_epoch", "trainer.max_epochs"),
-        ("qqqq", None),
-    ],
-)
-def test_nearest(key, near):
-    assert nearest(key, ["trainer", "trainer.max_epochs", "model.optimizer.lr", "trainer.max_steps"]) == near
 
 
 @pytest.mark.parametrize(
