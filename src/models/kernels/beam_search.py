@@ -37,7 +37,6 @@ class BeamCache(EncoderDecoderCache):
         self.packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens of each beam."""
         return self.steps
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -108,5 +107,5 @@ def _attend(q: Tensor, kv: Tensor, bias: Tensor | None, heads: int) -> Tensor:
 
 def _to_heads(rows: Tensor, images: int, count: int, heads: int) -> Tensor:
     """(B*n,count*D) -> (count,G,n,d)."""
-    split = rows.view(images, -1, count, heads, rows.shape[1] // (count * heads)).permute(2, 0, 3, 1, 4)
-    return split.contiguous().flatten(1, 2)
+    split = rows.view(images, -1, count, heads, rows.shape[1] // (count * heads))
+    return split.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)

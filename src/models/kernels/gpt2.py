@@ -92,7 +92,7 @@ def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: t
 def _attend(
     module: Any, q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Tensor | None
 ) -> Tensor:
-    """Attention of queries (R,H,W,d) to keys and values (R,H,P,d) and its output projection: (N,D)."""
+    """Attention of queries (R,H,W,d) to keys and values (R,H,P,d), and the output projection: (N,D)."""
     dropout = module.attn_dropout.p if module.training else 0.0
     mixed = attend(q, k, v, mask, module.scaling, dropout).transpose(1, 2).flatten(2)  # (R,W,D)
     return module.resid_dropout(conv1d(_Unpad.apply(mixed, layout), module.c_proj))
@@ -100,8 +100,7 @@ def _attend(
 
 def _to_heads(grid: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
     """(R,W,count*D) -> count tensors (R,H,W,d)."""
-    split = grid.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4)
-    return split.contiguous().unbind(0)
+    return grid.unflatten(-1, (count, heads, -1)).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
 
 def activation(act: nn.Module, x: Tensor) -> Tensor:
@@ -125,13 +124,12 @@ class _Pad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, layout: VarlenLayout) -> Tensor:
         ctx.layout = layout
-        grid = flat if layout.flat_index is None else flat.index_select(0, layout.flat_index)
-        return grid.view(*layout.grid_shape, -1)
+        return _gather(flat, layout.flat_index).view(*layout.grid_shape, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Unpad.apply(grad, ctx.layout), None
+        return _gather(grad.flatten(0, 1), ctx.layout.grid_index), None
 
 
 class _Unpad(torch.autograd.Function):
@@ -140,8 +138,7 @@ class _Unpad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grid: Tensor, layout: VarlenLayout) -> Tensor:
         ctx.layout = layout
-        flat = grid.reshape(-1, grid.shape[-1])
-        return flat.view_as(flat) if layout.grid_index is None else flat.index_select(0, layout.grid_index)
+        return _gather(grid.flatten(0, 1), layout.grid_index)
 
     @staticmethod
     @once_differentiable
@@ -151,3 +148,7 @@ class _Unpad(torch.autograd.Function):
             zeros = grad.new_zeros(math.prod(layout.grid_shape), grad.shape[1])
             grad = zeros.index_copy_(0, layout.grid_index, grad)
         return grad.view(*layout.grid_shape, -1), None
+
+
+def _gather(rows: Tensor, index: Tensor | None) -> Tensor:
+    return rows.view_as(rows) if index is None else rows.index_select(0, index)

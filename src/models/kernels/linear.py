@@ -22,9 +22,6 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
 MADV_PAGEOUT = 21  # of Linux's mman.h
 
 
-# --- oneDNN and prepacked weights ---------------------------------------------------------------------------
-
-
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (N,I) times weight (O,I) transposed, plus bias (O); on a CPU through oneDNN where that is faster.
 
@@ -60,7 +57,7 @@ def _blocked(weight: Tensor) -> Tensor:
 
 
 class PackedWeight(NamedTuple):
-    """A weight (O,I) in the precision of products and its transpose for the gradient; blocked for oneDNN in bf16."""
+    """A weight (O,I) in the precision of products, and its transpose for the gradient."""
 
     forward: Tensor
     backward: Tensor
@@ -94,46 +91,36 @@ def _pack(weight: Tensor, dtype: torch.dtype) -> PackedWeight:
     return PackedWeight(forward, forward.t())
 
 
-# --- layers -------------------------------------------------------------------------------------------------
-
-
 def linear(x: Tensor, module: nn.Module, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (N,I) -> (N,O) in the precision of x; weight (O,I) and bias (O), the module's, in any precision."""
-    cast_bias = None if bias is None else bias.to(x.dtype)
-    if weight.requires_grad and torch.is_grad_enabled():
-        return _TrainableLinear.apply(x, weight, cast_bias)
-    return _FrozenLinear.apply(x, prepack(module, weight, x.dtype), cast_bias)
+    bias = None if bias is None else bias.to(x.dtype)
+    if not (weight.requires_grad and torch.is_grad_enabled()):
+        return _Linear.apply(x, None, prepack(module, weight, x.dtype), bias)
+    cast = weight.detach().to(x.dtype)
+    return _Linear.apply(x, weight, PackedWeight(cast, cast.t()), bias)
 
 
-class _FrozenLinear(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
+    """Gradients of x and bias where needed, and of a weight that is not None."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: PackedWeight, bias: Tensor | None) -> Tensor:
-        ctx.packed = packed
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, packed: PackedWeight, bias: Tensor | None
+    ) -> Tensor:
+        ctx.packed, ctx.dtype = packed, None if weight is None else weight.dtype
+        ctx.save_for_backward(None if weight is None else x)
         return onednn_linear(x, packed.forward, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
         dx = onednn_linear(grad, ctx.packed.backward) if ctx.needs_input_grad[0] else None
-        return dx, None, grad.sum(0) if ctx.needs_input_grad[2] else None
-
-
-class _TrainableLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        cast = weight.to(x.dtype)
-        ctx.save_for_backward(x, cast)
-        ctx.dtype = weight.dtype
-        return onednn_linear(x, cast, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dx = onednn_linear(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        transposed = not weight.is_contiguous()  # Conv1D keeps its weight as (I,O)
-        dweight = (x.t() @ grad).to(ctx.dtype).t() if transposed else (grad.t() @ x).to(ctx.dtype)
-        return dx, dweight, grad.sum(0) if ctx.needs_input_grad[2] else None
+        dweight = None
+        if x is not None:
+            transposed = not ctx.packed.forward.is_contiguous()  # Conv1D keeps its weight as (I,O)
+            dweight = (x.t() @ grad).to(ctx.dtype).t() if transposed else (grad.t() @ x).to(ctx.dtype)
+        return dx, dweight, None, grad.sum(0) if ctx.needs_input_grad[3] else None
 
 
 class OneDNNLinear(nn.Linear):
@@ -147,20 +134,17 @@ class OneDNNLinear(nn.Linear):
         return flat.unflatten(0, input.shape[:-1])
 
 
-# --- cross-entropy over a vocabulary (V), chunk by chunk ----------------------------------------------------
-
-
 def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
 
     With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once;
     a head that trains uses autograd and keeps its logits.
     """
-    if head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
-        bias = None if head.bias is None else head.bias.to(hidden.dtype)
+    bias = None if head.bias is None else head.bias.to(hidden.dtype)
+    if any(weight.requires_grad for weight in head.parameters()):
         logits = nn.functional.linear(hidden, head.weight.to(hidden.dtype), bias)
         return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return _ChunkedCrossEntropy.apply(hidden, prepack(head, head.weight, hidden.dtype), head.bias, labels)
+    return _ChunkedCrossEntropy.apply(hidden, prepack(head, head.weight, hidden.dtype), bias, labels)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -168,7 +152,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Tensor | None, labels: Tensor
     ) -> Tensor:
-        bias = None if bias is None else bias.to(hidden.dtype)
         nll = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
@@ -192,9 +175,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad, None, None, None
 
 
-# --- memory -------------------------------------------------------------------------------------------------
-
-
 def tune_malloc() -> bool:
     """Let glibc keep freed memory for the next tensor of that size; returns whether it can.
 
@@ -215,8 +195,7 @@ def page_out(tensor: Tensor) -> None:
     """
     if sys.platform != "linux" or tensor.device.type != "cpu":
         return
-    page, start = mmap.PAGESIZE, tensor.data_ptr()
-    first = -(-start // page) * page
-    size = (start + tensor.nbytes) // page * page - first
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
     if size > 0:  # a system that does not know the advice refuses it
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), MADV_PAGEOUT)
