@@ -27,8 +27,7 @@ MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, 
 class WordAttention:
     """A caption's words and the attention of each per patch.
 
-    heat: f32 (W,h,w) on the CPU, at most 1. region: the crop of the image that resizing and cropping kept, as fractions
-    of the image's sides (left, top, right, bottom).
+    heat: f32 (W,h,w) on the CPU, at most 1. region: what resizing and cropping kept of the image, see `visible_crop`.
     """
 
     words: list[str]
@@ -38,19 +37,16 @@ class WordAttention:
 
 @torch.no_grad()
 def word_attention(
-    model: VisionEncoderDecoderModel,
-    processor: "Processor",
-    encoder_states: Tensor,
-    captions: Sequence[str],
+    model: VisionEncoderDecoderModel, processor: "Processor", states: Tensor, captions: Sequence[str]
 ) -> list[WordAttention] | None:
-    """Compute cross-attention in one teacher-forced pass over the captions, merged from tokens to words.
+    """Compute cross-attention in one teacher-forced pass over B captions, merged from tokens to words.
 
-    The model is in eval mode. encoder_states: (B,P,De), the encoder's last hidden states; captions: B.
-    Returns None where the encoder's states are no square grid of patches, or the decoder gives no attention.
+    The model is in eval mode. states: (B,P,De), of its encoder.
+    Returns None where these are no square grid of patches, or the decoder gives no attention.
     """
-    side = grid_side(encoder_states.shape[1], model.encoder.config)
+    side = grid_side(states.shape[1], model.encoder.config)
     tokens = [processor.encode_caption(caption) for caption in captions]
-    attention = None if side is None else cross_attention(model, processor, encoder_states, tokens)  # (B,T,P)
+    attention = None if side is None else cross_attention(model, processor, states, tokens)  # (B,T,P)
     if side is None or attention is None:
         return None
     grids = attention[:, :, -side * side :].unflatten(-1, (side, side)).float().cpu()  # (B,T,h,w)
@@ -60,8 +56,8 @@ def word_attention(
 def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
     """Side of the square of patches among P states with up to two special tokens, or None.
 
-    Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None.
-    encoder_config: with sides of images or patches that differ, None: 2 x 8 patches would pass for 4 x 4.
+    Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None; None where the encoder's
+    images or patches are not square: 2 x 8 patches would pass for 4 x 4.
     """
     sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
     if any(isinstance(size, list | tuple) and len(set(size)) > 1 for size in sizes):
@@ -73,27 +69,19 @@ def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
 
 
 def cross_attention(
-    model: VisionEncoderDecoderModel,
-    processor: "Processor",
-    encoder_states: Tensor,
-    tokens: Sequence[Sequence[int]],
+    model: VisionEncoderDecoderModel, processor: "Processor", states: Tensor, tokens: Sequence[Sequence[int]]
 ) -> Tensor | None:
     """(B,T,P): for token t the attention of the position that generates it, mean over heads and last layers.
 
     The position that generates c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
     behind a caption's end are meaningless.
     """
-    inputs = [torch.tensor([processor.start_id, *ids[:-1]]) for ids in tokens]
+    inputs = [torch.tensor([processor.start_id, *ids[:-1]], device=states.device) for ids in tokens]
+    mask = pad_sequence([torch.ones_like(ids) for ids in inputs], True)  # (B,T)
+    settings = {"encoder_hidden_states": project_states(model, states), "use_cache": False}
     with eager_attention(model.decoder):
-        layers = model.decoder(
-            input_ids=pad_sequence(inputs, True, processor.pad_id).to(encoder_states.device),  # (B,T)
-            attention_mask=pad_sequence([torch.ones_like(ids) for ids in inputs], True).to(
-                encoder_states.device
-            ),
-            encoder_hidden_states=project_states(model, encoder_states),
-            output_attentions=True,
-            use_cache=False,
-        ).cross_attentions
+        ids = pad_sequence(inputs, True, processor.pad_id)
+        layers = model.decoder(ids, attention_mask=mask, output_attentions=True, **settings).cross_attentions
     if not layers or layers[-1] is None:
         return None
     return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
@@ -106,12 +94,10 @@ def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[
     """
     if transform.crop is None:
         return 0.0, 0.0, 1.0, 1.0
-    resized: tuple[float, float] = height, width
-    if isinstance(transform.resize, tuple):
-        resized = transform.resize
-    elif transform.resize is not None:
-        shortest = min(height, width)
-        resized = transform.resize * height / shortest, transform.resize * width / shortest
+    resized: Any = transform.resize
+    shortest = min(height, width)
+    if not isinstance(resized, tuple):
+        resized = (resized or shortest) * height / shortest, (resized or shortest) * width / shortest
     top, left = (max(0.0, (1 - kept / side) / 2) for kept, side in zip(transform.crop, resized, strict=True))
     return left, top, 1 - left, 1 - top
 

@@ -27,17 +27,12 @@ DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
 
 
 class CaptionModel(nn.Module):
-    """A VisionEncoderDecoder network of which some blocks train.
+    """A VisionEncoderDecoder network of which some blocks train; raises UserError for a setting out of range.
 
-    network: transformers' model. processor: its tokenizer, special ids and image transform.
-    train, num_layers_to_train: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
-    new_weights: names of newly initialized weights, which train.
+    train, num_layers_to_train, new_weights: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
     max_length: tokens of a generated caption, start included; None: 32. num_beams: beams of the search, 1 is greedy.
     kernels: reference (transformers' own decoder, any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto.
     compile: let torch.compile fuse each block of the encoder.
-
-    Raises:
-        UserError: a setting out of range.
     """
 
     def __init__(
@@ -92,11 +87,7 @@ class CaptionModel(nn.Module):
         return self
 
     def uses_cpu_kernels(self, device: torch.device) -> bool:
-        """Whether `models/kernels` compute loss and captions on a device.
-
-        Raises:
-            UserError: kernels=cpu with another decoder or device.
-        """
+        """Whether `models/kernels` compute loss and captions on a device; UserError where kernels=cpu cannot."""
         possible = can_use_cpu_kernels(self.network, device)
         if self.kernels == "cpu" and not possible:
             raise UserError(
@@ -113,10 +104,8 @@ class CaptionModel(nn.Module):
         tune_malloc()
         return f"kernels: cpu (models/kernels for {decoder})"
 
-    # --- encode ---------------------------------------------------------------------------------------------
-
     @torch.no_grad()
-    def backbone_features(self, pixel_values: Tensor) -> Tensor:
+    def backbone_features(self, pixel_values: Any) -> Tensor:
         """Run the frozen backbone, embeddings and `depth` blocks: pixels (B,3,H,W) to features (B,P,D)."""
         encoder: Any = self.network.encoder
         features = encoder.embeddings(pixel_values)
@@ -131,9 +120,8 @@ class CaptionModel(nn.Module):
         image = self.processor.image
         if not self.depth:
             return encoder(batch.pixel_values).last_hidden_state
-        features = batch.features
+        features: Any = batch.features
         if features is None:
-            assert batch.pixel_values is not None
             features = self.backbone_features(batch.pixel_values)
         if not torch.is_autocast_enabled(features.device.type):
             features = features.to(next(encoder.parameters()).dtype)
@@ -149,8 +137,6 @@ class CaptionModel(nn.Module):
             for weight in module.parameters():
                 page_out(weight)
 
-    # --- loss and captions ----------------------------------------------------------------------------------
-
     def loss(self, states: Tensor, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy in nats, f32 (), of encoder states (B,P,D), and its number of tokens, i64 ()."""
         return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device))
@@ -162,8 +148,10 @@ class CaptionModel(nn.Module):
     @torch.no_grad()
     def generate(self, states: Tensor) -> list[str]:
         """Generate one caption for each of B images from encoder states (B,P,D)."""
-        settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
-        return generate_captions(self.network, self.processor, states, *settings)
+        on_cpu = self.uses_cpu_kernels(states.device)
+        return generate_captions(
+            self.network, self.processor, states, self.max_length, self.num_beams, on_cpu
+        )
 
     @contextlib.contextmanager
     def base_weights(self) -> Iterator[None]:

@@ -46,13 +46,19 @@ def combine_digests(digests: Mapping[str, str], names: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def match_names(
-    saved: Mapping[str, Tensor], names: Mapping[str, str], trained: Mapping[str, Tensor]
+def match_weights(
+    checkpoint: Mapping[str, Any], base_sha256: str, names: Mapping[str, str], trained: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Map saved weights from hub names to module names; UserError where others train here, or in other shapes.
+    """Return a checkpoint's weights by module names; UserError on another base, or where others train here.
 
-    names: hub names by module names. trained: the weights that train here, by module name.
+    base_sha256: of the base here. names: hub names by module names. trained: the weights that train, by module name.
     """
+    metadata, saved = checkpoint[METADATA_KEY], checkpoint["state_dict"]
+    if metadata["base_sha256"] != base_sha256:
+        raise UserError(
+            f"the checkpoint was trained on {metadata['base']} ({metadata['base_sha256'][:12]}) and the model on "
+            f"another one ({base_sha256[:12]}); expected the same base weights; set model.checkpoint={metadata['base']}"
+        )
     expected = {names[name]: name for name in trained}
     differing = sorted(set(expected) ^ set(saved)) or sorted(
         name for name, weight in saved.items() if weight.shape != trained[expected[name]].shape

@@ -3,7 +3,6 @@
 LoRA: a product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random and B (out, r) zero at first.
 """
 
-import re
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -19,17 +18,13 @@ CROSS_ATTENTION = ("crossattention", "ln_cross_attn", "encoder_attn", "encoder_a
 # Queries and values of ViT, DeiT, BEiT, Swin and BART; of BERT and RoBERTa; GPT-2 keeps them in one matrix, with
 # the queries of its cross-attention apart.
 LORA_TARGETS = ("q_proj", "v_proj", "query", "value", "q_attn", "c_attn")
-LORA_WEIGHT = re.compile(r"(.+)\.lora_([AB])\.default\.weight")
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the transformer blocks of an encoder or decoder, first to last.
+    """Return the transformer blocks of an encoder or decoder, first to last; UserError where it has none.
 
-    They are the items of the innermost lists of like modules (a Swin stage is itself a list of blocks), of the
-    class that holds the most weights.
-
-    Raises:
-        UserError: the module has no list of blocks.
+    They are the items of the innermost lists of modules (a Swin stage is itself a list of blocks), of the class that
+    holds the most weights.
     """
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
     blocks = [
@@ -112,19 +107,13 @@ def choose_trainable(
     return chosen
 
 
-# --- LoRA, by peft ------------------------------------------------------------------------------------------
-
-
 def add_lora(
     model: VisionEncoderDecoderModel, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()
 ) -> list[nn.Module]:
     """Give linear layers of encoder and decoder, cross-attention included, adapters; returns the modules that train.
 
-    settings: of `peft.LoraConfig`; rank 8 and `LORA_TARGETS` where nothing else is set. new_weights: newly initialized
-    weights; their layers train whole and get no adapter.
-
-    Raises:
-        UserError: a setting that peft does not take, or encoder or decoder has no such layer.
+    settings: of `peft.LoraConfig`; UserError where peft does not take them, or encoder or decoder has no such layer.
+    new_weights: newly initialized weights; their layers train whole and get no adapter.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
@@ -168,18 +157,16 @@ def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) ->
     """
     adapted = {}
     for name in model.state_dict():
-        found = LORA_WEIGHT.fullmatch(name)
-        if found:
-            adapted[name] = names[f"{found[1]}.weight"].removesuffix("weight") + f"lora_{found[2]}.weight"
-        else:
-            adapted[name] = names[name.replace(".base_layer.", ".")]
+        layer, _, matrix = name.partition(".lora_")  # "A.default.weight" or "B.default.weight"
+        base = names[f"{layer}.weight" if matrix else name.replace(".base_layer.", ".")]
+        adapted[name] = f"{base.removesuffix('weight')}lora_{matrix[0]}.weight" if matrix else base
     return adapted
 
 
 def merge_adapter(model: nn.Module) -> None:
     """Add every adapter to the weights of its layer and remove it; without adapters nothing changes."""
-    if not any(LORA_WEIGHT.fullmatch(name) for name, _ in model.named_parameters()):
-        return
+    if not any(".lora_" in name for name, _ in model.named_parameters()):
+        return  # without peft's import
     from peft.tuners.lora import LoraLayer
 
     for name, layer in list(model.named_modules()):

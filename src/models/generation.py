@@ -18,10 +18,7 @@ from src.models.loss import can_use_cpu_kernels, project_states
 
 
 class Hypothesis(NamedTuple):
-    """A caption that the search ended with; score: mean log-probability of its tokens in nats, 0 is certain.
-
-    The end-of-caption token counts where the caption has one, as in the loss.
-    """
+    """A caption that the search ended with; score: mean log-probability of its tokens, the EOS included, in nats."""
 
     caption: str
     score: float
@@ -30,19 +27,10 @@ class Hypothesis(NamedTuple):
 def generation_config(
     processor: Processor, max_length: int, num_beams: int, **settings: Any
 ) -> GenerationConfig:
-    """Build the generation settings of scoring, n-best lists and export; nothing of the base's own is kept.
-
-    max_length: tokens, the start token included.
-    """
-    return GenerationConfig(
-        max_length=max_length,
-        num_beams=num_beams,
-        do_sample=False,
-        decoder_start_token_id=processor.start_id,
-        eos_token_id=processor.eos_id,
-        pad_token_id=processor.pad_id,
-        **settings,
-    )
+    """Build the generation settings of scoring, n-best lists and export; nothing of the base's own is kept."""
+    ids = {"eos_token_id": processor.eos_id, "pad_token_id": processor.pad_id}
+    ids["decoder_start_token_id"] = processor.start_id
+    return GenerationConfig(max_length=max_length, num_beams=num_beams, do_sample=False, **ids, **settings)
 
 
 def generate_captions(
@@ -53,11 +41,7 @@ def generate_captions(
     num_beams: int,
     cpu_kernels: bool | None = None,
 ) -> list[str]:
-    """Generate one caption per image.
-
-    encoder_states: (B,P,De), the encoder's last hidden states. max_length: tokens, the start token included.
-    cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
-    """
+    """Generate one caption per image from encoder states (B,P,De); max_length: tokens, the start token included."""
     settings = generation_config(processor, max_length, num_beams)
     ids = generate_ids(model, encoder_states, settings, cpu_kernels)
     return [processor.decode(row[1:]) for row in ids.tolist()]  # without the start token, which may be EOS
@@ -70,10 +54,7 @@ def generate_nbest(
     max_length: int,
     num_beams: int,
 ) -> list[list[Hypothesis]]:
-    """The captions that the beams of each image ended with, best first; the first is `generate_captions`'.
-
-    encoder_states: (B,P,De). At most num_beams an image: token ids that decode to one text are one caption.
-    """
+    """Return the different captions that each image's beams ended with, best first, the first `generate_captions`'."""
     extra = {"num_return_sequences": num_beams, "return_dict_in_generate": True, "output_scores": True}
     settings = generation_config(processor, max_length, num_beams, **extra)
     found = generate_ids(model, encoder_states, settings)
@@ -103,9 +84,10 @@ def generate_ids(
 ) -> Any:
     """What `model.generate` returns for encoder states (B,P,De): ids i64 (B, <= max_length), start token first.
 
-    transformers fills what the settings leave open from the model's own: a shallow view of the model, with the same
-    weights, has no other settings than these.
+    cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
     """
+    # transformers fills what the settings leave open from the model's own: a shallow view, with the same weights, has
+    # no other settings than these.
     view: Any = copy.copy(model)
     view.generation_config = settings
     device = encoder_states.device

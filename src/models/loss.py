@@ -17,19 +17,15 @@ from src.models.kernels.linear import linear_cross_entropy
 
 
 def packed_loss(
-    model: VisionEncoderDecoderModel,
-    encoder_states: Tensor,
-    batch: CaptionBatch,
-    cpu_kernels: bool | None = None,
+    model: VisionEncoderDecoderModel, states: Tensor, batch: CaptionBatch, cpu_kernels: bool | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every labelled token, the same number as that of one row per caption.
+    """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
-    encoder_states: (B,P,De), the encoder's last hidden states.
-    cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
-    Returns: summed cross-entropy in nats, f32 (), and the number of labelled tokens, i64 ().
+    It is that of one row per caption. cpu_kernels: `models/kernels` instead of transformers' decoder; None where
+    they can be used.
     """
     decoder: Any = model.decoder
-    states = project_states(model, encoder_states)  # (B,P,D)
+    states = project_states(model, states)  # (B,P,D)
     if batch.row_image is not None:
         states = states.index_select(0, batch.row_image)  # (R,P,D)
     labels = batch.labels.flatten()[batch.token_index]  # (M)
@@ -46,10 +42,10 @@ def can_use_cpu_kernels(model: VisionEncoderDecoderModel, device: torch.device) 
     return device.type == "cpu" and is_plain_gpt2(model.decoder)
 
 
-def project_states(model: VisionEncoderDecoderModel, encoder_states: Tensor) -> Tensor:
+def project_states(model: VisionEncoderDecoderModel, states: Tensor) -> Tensor:
     """(B,P,De) -> (B,P,D): what `VisionEncoderDecoderModel.forward` does between encoder and decoder."""
     projection = getattr(model, "enc_to_dec_proj", None)
-    return encoder_states if projection is None else projection(encoder_states)
+    return states if projection is None else projection(states)
 
 
 def packing_mask(caption_index: Tensor) -> Tensor:
@@ -108,13 +104,13 @@ class TokenMean:
         self.sums = self.sums.to(batch) + batch
 
     def sync(self, trainer: Trainer) -> list[float]:
-        """Sum nats and tokens over all processes; every process has to call it."""
+        """Sum nats and tokens over all processes, each of which has to call it."""
         if trainer.world_size == 1:
             return self.sums.tolist()
         sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: reduction overwrites it
         return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
 
     def compute(self, trainer: Trainer) -> float:
-        """Nats per token over all processes; NaN over no tokens. Every process has to call it."""
+        """Nats per token over all processes, each of which has to call it; NaN over no tokens."""
         nats, tokens = self.sync(trainer)
         return nats / tokens if tokens else float("nan")

@@ -25,30 +25,30 @@ def parameter_groups(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def linear_with_warmup(
-    optimizer: Optimizer, total_steps: int, warmup: float = 0.05, per_epoch: bool = False
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup: float = 0.05,
+    per_epoch: bool = False,
+    cosine: bool = False,
 ) -> LambdaLR:
-    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it linearly to 0.
+    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0.
 
     Step s of a warm-up of n has the rate s / n, epoch e has (e + 1) / n: no epoch trains at 0.
     """
-    return LambdaLR(optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, False))
+    rising = round(warmup * total_steps)
+    falling = max(1, total_steps - rising)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + per_epoch) / rising
+        if cosine:
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / falling)))
+        return max(0.0, (total_steps - step) / falling)
+
+    return LambdaLR(optimizer, factor)
 
 
-def cosine_with_warmup(
-    optimizer: Optimizer, total_steps: int, warmup: float = 0.05, per_epoch: bool = False
-) -> LambdaLR:
-    """Raise the rate as `linear_with_warmup` does, then lower it to 0 in a half cosine."""
-    return LambdaLR(optimizer, partial(_factor, total_steps, round(warmup * total_steps), per_epoch, True))
-
-
-def _factor(total: int, warmup: int, per_epoch: bool, cosine: bool, step: int) -> float:
-    """The fraction of the peak rate in a step or epoch, both from 0."""
-    if step < warmup:
-        return (step + per_epoch) / warmup
-    length = max(1, total - warmup)
-    if cosine:
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / length)))
-    return max(0.0, (total - step) / length)
+cosine_with_warmup = partial(linear_with_warmup, cosine=True)
 
 
 def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:

@@ -5,13 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    VisionEncoderDecoderModel,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import Processor, load_processor
 from src.models.checkpoint import check_finite
@@ -25,13 +20,12 @@ HARMLESS = ("attention.bias", "attn.bias", ".masked_bias", "position_ids")
 
 
 class PretrainedCaptioner(NamedTuple):
-    """A loaded captioner.
+    """A captioner in fp32 and eval mode; base_id: hub id (with `@revision`) or folder.
 
-    model: fp32, in eval mode. base_id: hub id (with `@revision`) or folder.
     new_weights: names of weights that the checkpoint lacks, newly initialized here; they must train.
     """
 
-    model: VisionEncoderDecoderModel
+    model: Model
     processor: Processor
     base_id: str
     new_weights: frozenset[str] = frozenset()
@@ -46,13 +40,9 @@ def load_captioner(
 ) -> PretrainedCaptioner:
     """Load a VisionEncoderDecoder checkpoint, or join a pretrained encoder and decoder with new cross-attention.
 
-    Args:
-        checkpoint: a hub id or a folder in `save_pretrained`'s layout, of any age.
-        revision: branch, tag or commit on the hub; ignored for a folder.
-        from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each a hub id or a folder; `checkpoint` is then
-            not read.
-        seed: of newly initialized weights.
-        processor: of the same checkpoint; None loads it.
+    checkpoint: a hub id or a folder in `save_pretrained`'s layout. revision: branch, tag or commit on the hub.
+    from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each like `checkpoint`, which is then not read.
+    seed: of newly initialized weights. processor: of the same checkpoint; None loads it.
 
     Raises:
         UserError: nothing there, the hub unreachable, another architecture, something missing or inconsistent,
@@ -73,11 +63,7 @@ def load_captioner(
 
 
 def load_image_processor(base: str) -> Any:
-    """Load the image processor of a base: hub id (with `@revision`), folder, or `encoder + decoder`.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
+    """Load the image processor of a base: hub id (with `@revision`), folder, or `encoder + decoder`."""
     encoder = base if Path(base).is_dir() else base.split(" + ")[0]
     source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
     return load_pretrained("image processor", AutoImageProcessor, source, revision or None)
@@ -88,7 +74,7 @@ def is_pooler(name: str) -> bool:
     return "pooler" in name.split(".")
 
 
-def _load_whole(checkpoint: str | None, revision: str | None) -> tuple[VisionEncoderDecoderModel, str]:
+def _load_whole(checkpoint: str | None, revision: str | None) -> tuple[Model, str]:
     """Load a VisionEncoderDecoder checkpoint in fp32; returns model and base id."""
     if not checkpoint:
         raise UserError("model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=...")
@@ -99,7 +85,7 @@ def _load_whole(checkpoint: str | None, revision: str | None) -> tuple[VisionEnc
             f"model.checkpoint={source!r} is a {config.model_type!r} model; expected a VisionEncoderDecoderModel "
             f"(an image encoder and a text decoder); set model.checkpoint={KNOWN_ID}"
         )
-    model, missing = _load_weights("model", VisionEncoderDecoderModel, source, revision, "model.checkpoint")
+    model, missing = _load_weights("model", Model, source, revision, "model.checkpoint")
     _check_whole(missing, f"model.checkpoint={source!r}")
     return model, f"{source}@{revision}" if revision and not Path(source).is_dir() else source
 
@@ -132,9 +118,7 @@ def _load_weights(
     return model, sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
 
 
-def _join(
-    sources: Mapping[str, str], revision: str | None
-) -> tuple[VisionEncoderDecoderModel, str, set[str]]:
+def _join(sources: Mapping[str, str], revision: str | None) -> tuple[Model, str, set[str]]:
     """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights."""
     if set(sources) != {"encoder", "decoder"} or not all(sources.values()) or revision:
         raise UserError(
@@ -153,6 +137,6 @@ def _join(
             f"{keys[1]}={second!r} takes no new cross-attention; expected a text decoder such as gpt2 or "
             "bert-base-uncased; choose another"
         )
-    model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model = Model(encoder=encoder, decoder=decoder)
     projection = [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")]
     return model, f"{first} + {second}", {f"decoder.{name}" for name in new} | set(projection)

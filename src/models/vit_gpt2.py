@@ -34,7 +34,7 @@ class VitGpt2(LightningModule):
     seed: of dropout and of newly initialized weights. run_config: plain values, kept in every checkpoint.
     """
 
-    strict_loading = False  # a checkpoint holds the trained weights only; `match_names` checks them
+    strict_loading = False  # a checkpoint holds the trained weights only; `match_weights` checks them
 
     def __init__(
         self,
@@ -275,13 +275,6 @@ class VitGpt2(LightningModule):
             self.train_loss.sums = torch.tensor(metadata.get("train_loss", [0.0, 0.0]), dtype=torch.float64)
 
     def match_checkpoint(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return a checkpoint's weights by their names here; UserError on another base or other trained weights."""
-        metadata = checkpoint[files.METADATA_KEY]
-        if metadata["base_sha256"] != self.base_sha256:
-            raise UserError(
-                f"the checkpoint was trained on {metadata['base']} ({metadata['base_sha256'][:12]}) and the model is "
-                f"{self.base_id} ({self.base_sha256[:12]}); expected the same base weights; "
-                f"set model.checkpoint={metadata['base']}"
-            )
-        weights = files.match_names(checkpoint["state_dict"], self.names, self.trained_weights())
+        """Return a checkpoint's weights by their names here; see `match_weights`."""
+        weights = files.match_weights(checkpoint, self.base_sha256, self.names, self.trained_weights())
         return {f"captioner.network.{name}": weight for name, weight in weights.items()}

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 import torch
 
-from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, match_names, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, match_weights, read_checkpoint
 from src.utils.errors import UserError
 
 CONTENT = {"format": 1, "base": "org/base", "base_sha256": "0" * 64, "config": {}}
@@ -104,8 +104,9 @@ def test_another_content_is_rejected(tmp_path, content, message):
 
 def test_weights_of_another_name_or_shape_are_rejected():
     for saved in ({"x": torch.zeros(1)}, {"z": torch.zeros(2)}):
+        content = {"state_dict": saved, METADATA_KEY: CONTENT}
         with pytest.raises(UserError, match="num_layers_to_train"):
-            match_names(saved, {"y": "z"}, {"y": torch.zeros(1)})
+            match_weights(content, "0" * 64, {"y": "z"}, {"y": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("earlier", [True, False])
