@@ -42,9 +42,10 @@ def transfer(run_dir: str | Path, out: str | Path = OUT, images: int = 24) -> Pa
             f"run_dir={str(run_dir)!r} lacks {', '.join(missing)}; expected the folder of a finished "
             "training run; set run_dir=logs/train/runs/<stamp>"
         )
-    if target.is_dir() and any(target.iterdir()) and not (target / "metrics.json").is_file():
+    is_foreign = target.is_dir() and any(target.iterdir()) and not (target / "metrics.json").is_file()
+    if is_foreign or not target.is_relative_to(ROOT):
         raise UserError(
-            f"out={str(out)!r} is a folder of other files; expected a run or no folder; set another out"
+            f"out={str(out)!r} is outside the project or holds other files; expected a run; set another out"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
@@ -77,8 +78,7 @@ def transfer(run_dir: str | Path, out: str | Path = OUT, images: int = 24) -> Pa
 def _portable(text: str, run: Path, target: Path) -> str:
     """Replace the folders of the run and of the project."""
     project = "${oc.env:PROJECT_ROOT}"
-    inside = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
-    return text.replace(str(run), f"{project}/{inside}").replace(str(ROOT), project)
+    return text.replace(str(run), f"{project}/{target.relative_to(ROOT)}").replace(str(ROOT), project)
 
 
 def _copy_events(source: Path, out: Path) -> None:
@@ -97,16 +97,13 @@ def _copy_events(source: Path, out: Path) -> None:
 def _copy_predictions(run: Path, folder: Path, target: Path, images: int) -> None:
     """Copy predictions.csv with paths relative to it; the first images are put beside it in `Images/`."""
     rows = pd.read_csv(run / "predictions.csv", dtype=str, keep_default_na=False)
-    paths = []
+    up, paths = "../" * len(target.relative_to(ROOT).parts), []
     for index, path in enumerate(map(Path, rows["path"])):
         if index < images and path.is_file():
             name = path.name if not (folder / "Images" / path.name).exists() else f"{index}_{path.name}"
             shutil.copyfile(path, folder / "Images" / name)
             paths.append(f"Images/{name}")
-        elif not target.is_relative_to(ROOT):
-            paths.append(str(path))
         else:  # an image outside the project is of no use on another machine
-            up = "../" * len(target.relative_to(ROOT).parts)
             paths.append(up + path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else "")
     rows.assign(path=paths).to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,31 +11,31 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from src.demo.transfer import ROOT, main, transfer
+from src.demo.transfer import main, transfer
 from src.models.checkpoint import FORMAT, METADATA_KEY, read_checkpoint
 from src.report.run_files import read_run
 from src.utils.errors import UserError
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
-    """A made-up run folder with everything that a real one has."""
+def run(tmp_path, monkeypatch) -> Path:
+    """A made-up run folder with everything that a real one has, in a made-up project."""
+    monkeypatch.setattr("src.demo.transfer.ROOT", tmp_path)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "csv").mkdir()
-    config = {"model": {"checkpoint": f"{ROOT}/src/demo/vit_gpt2_tiny"}, "dirs": [str(run)]}
-    (run / "config_resolved.yaml").write_text(f"root_dir: {ROOT}\noutput_dir: {run}\n")
-    (run / "run.json").write_text(json.dumps({"command": f"train.py data={ROOT}/data"}))
+    config = {"model": {"checkpoint": f"{tmp_path}/src/demo/vit_gpt2_tiny"}, "dirs": [str(run)]}
+    (run / "config_resolved.yaml").write_text(f"root_dir: {tmp_path}\noutput_dir: {run}\n")
+    (run / "run.json").write_text(json.dumps({"command": f"train.py data={tmp_path}/data"}))
     (run / "metrics.json").write_text('{"test/cider_d": 2.0}')
     (run / "csv" / "metrics.csv").write_text("epoch,val/loss\n0,1.5\n")
     content = {"state_dict": {"weight": torch.ones(3)}, "optimizer_states": [{"big": torch.zeros(10**5)}]}
     content |= {"epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.0", "callbacks": {}}
     content[METADATA_KEY] = {"format": FORMAT, "base": "tiny", "base_sha256": "0", "config": config}
     torch.save(content, run / "checkpoints" / "best.ckpt")
-    rows = [
-        {"image_id": f"{n}.jpg", "path": str(tmp_path / f"{n}.jpg"), "caption": "a cat"} for n in range(3)
-    ]
-    rows.append({"image_id": "9.jpg", "path": f"{ROOT}/data/synthetic/9.jpg", "caption": "a dog"})
+    paths = [*(f"{tmp_path}/data/{n}.jpg" for n in range(3)), "/elsewhere/9.jpg"]
+    rows = [{"image_id": path[-5:], "path": path, "caption": "a cat"} for path in paths]
+    (tmp_path / "data").mkdir()
     for row in rows[:3]:
         Image.new("RGB", (8, 8)).save(row["path"])
     with (run / "predictions.csv").open("w", newline="") as file:
@@ -51,7 +50,7 @@ def run(tmp_path) -> Path:
 
 
 def test_what_is_viewed_is_copied_without_optimizer_and_gradients(run, tmp_path):
-    out = transfer(run, tmp_path / "kept", images=2)
+    out = transfer(run, "kept", images=2)
 
     content = read_checkpoint(out / "checkpoints" / "best.ckpt")
     kept = read_run(out)
@@ -67,27 +66,26 @@ def test_what_is_viewed_is_copied_without_optimizer_and_gradients(run, tmp_path)
 
 
 def test_config_and_checkpoint_hold_no_path_of_this_machine(run, tmp_path):
-    out = transfer(run, ROOT / "src" / "demo" / "kept_by_a_test", images=0)
-    try:
-        content = read_checkpoint(out / "checkpoints" / "best.ckpt")
-        rows = read_run(out).predictions
-        inside = "${oc.env:PROJECT_ROOT}/src/demo/kept_by_a_test"
-        config = (out / "config_resolved.yaml").read_text()
-        assert config == f"root_dir: ${{oc.env:PROJECT_ROOT}}\noutput_dir: {inside}\n"
-        assert content[METADATA_KEY]["config"]["dirs"] == [inside]
-        assert str(ROOT) not in (out / "run.json").read_text() + str(content[METADATA_KEY])
-        assert os.path.normpath(rows[3].path) == f"{ROOT}/data/synthetic/9.jpg"
-    finally:
-        shutil.rmtree(out)
+    out = transfer(run, "src/kept", images=0)
+
+    metadata = read_checkpoint(out / "checkpoints" / "best.ckpt")[METADATA_KEY]
+    rows = read_run(out).predictions
+    inside = "${oc.env:PROJECT_ROOT}/src/kept"
+    config = (out / "config_resolved.yaml").read_text()
+    assert config == f"root_dir: ${{oc.env:PROJECT_ROOT}}\noutput_dir: {inside}\n"
+    assert metadata["config"]["dirs"] == [inside]
+    assert str(tmp_path) not in (out / "run.json").read_text() + str(metadata)
+    assert os.path.normpath(rows[2].path) == f"{tmp_path}/data/2.jpg"
+    assert not Path(rows[3].path).is_file()
 
 
 def test_unfinished_runs_and_foreign_folders_are_rejected(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(UserError, match="is a folder of other files"):
-        transfer(run, tmp_path / "mine")
+    with pytest.raises(UserError, match="holds other files"):
+        transfer(run, "mine")
     assert (tmp_path / "mine" / "thesis.tex").is_file()
-    out = transfer(run, tmp_path / "kept")
+    out = transfer(run, "kept")
     (run / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"lacks metrics.json; expected the folder of a finished"):
         main([f"run_dir={run}", f"out={out}"])
