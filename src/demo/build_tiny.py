@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from transformers import (
     GPT2Config,
     PreTrainedTokenizerFast,
@@ -71,7 +71,9 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(corpus(), VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False)
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, model_max_length=MAX_POSITIONS, **tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(bpe.to_str()), model_max_length=MAX_POSITIONS, **tokens
+    )
 
 
 def corpus() -> list[str]:

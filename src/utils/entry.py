@@ -1,5 +1,6 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
+import argparse
 import difflib
 import glob
 import os
@@ -117,13 +118,15 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
     Overrides are tried one after the other, groups first, on top of those that compose.
     """
     from hydra import compose, initialize_config_dir
-    from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from src.utils.config_check import find_problems
 
-    args, _ = get_args_parser().parse_known_args(list(arguments))
+    parser = argparse.ArgumentParser(add_help=False)
+    for option in (("--config-dir", "-cd"), ("--config-name", "-cn"), ("--cfg", "-c"), ("--package", "-p")):
+        parser.add_argument(*option)
+    args, others = parser.parse_known_args(list(arguments))
     good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
     parsed, problems, unread = [], [], ["\0"]
 
@@ -132,7 +135,7 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
             return compose(args.config_name or config_name, overrides, return_hydra_config=True)
 
     config = compose_with(good)
-    for argument in args.overrides:
+    for argument in [other for other in others if not other.startswith("-")]:
         try:
             parsed += OverridesParser.create().parse_overrides([argument])
         except HydraException:
