@@ -1,7 +1,6 @@
 """The same images under colliding names give the same loss from pixels and from cached features."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -18,11 +17,9 @@ def test_colliding_names_give_equal_losses_with_and_without_cache(tiny_checkpoin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("views", [0, 1, 4])
-def test_200_colliding_names_give_equal_losses_on_1_and_2_processes(tiny_checkpoint, tmp_path, views):
+def test_200_colliding_names_give_equal_losses_on_1_and_2_processes(tiny_checkpoint, tmp_path):
     write_images(tmp_path / "images", 200)
     expected = losses(str(tiny_checkpoint), tmp_path, views=0)
-    command = [sys.executable, "-m", "tests.callbacks.collisions", tiny_checkpoint, tmp_path, str(views), "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    command = [sys.executable, "-m", "tests.callbacks.collisions", tiny_checkpoint, tmp_path, "4", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.strip().splitlines()[-1]) == pytest.approx(expected, abs=1e-5)
