@@ -265,11 +265,8 @@ def run_command(main: Callable[[list[str]], object], arguments: list[str], usage
             return
         status = main(arguments)
         sys.stdout.flush()
-    except UserError as error:
-        sys.exit(visible(f"error: {error}", keep="\n\t"))
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    except (UserError, KeyboardInterrupt) as error:
+        sys.exit(report(error))
     except BrokenPipeError:  # the reader of the pipe (`head`) has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
         sys.exit(141)

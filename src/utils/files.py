@@ -75,16 +75,21 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all; a UserError where there is no room."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; a UserError where there is no room."""
     try:
         with atomic_write(path) as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+            file.write(text)
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror})"
         raise UserError(
             f"{reason}; expected a folder with room; free some space, or set paths.log_dir"
         ) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all; a UserError where there is no room."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

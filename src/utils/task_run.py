@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.utils.config_check import check_config
 from src.utils.entry import leave
 from src.utils.errors import Stopped, StopSignal, UserError, handle_signals, how_to_resume, resource_error
-from src.utils.files import atomic_write, write_json
+from src.utils.files import atomic_write, write_json, write_text
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import (
     check_same_settings,
@@ -61,9 +61,7 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
         _write_traceback(error, config)
         if rank() and getattr(error, "everywhere", False):
-            time.sleep(
-                HEAD_START_SECONDS
-            )  # a launcher kills all once one has ended, and rank 0 still writes files
+            time.sleep(HEAD_START_SECONDS)  # a launcher kills all when one ends, and rank 0 still writes
         reported = resource_error(error, OmegaConf.select(config, "datamodule.batch_size"))
         leave(reported or error, whole=status == "stopped")
         if reported:
@@ -96,22 +94,13 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_config(config)
     resolved = folder / "config_resolved.yaml"
     ckpt_path = config.get("ckpt_path") if "train" in config else None
-    if (
-        resolved.is_file()
-        and resumed_run(ckpt_path, config.paths.log_dir, config.task_name) == folder.resolve()
-    ):
+    resumed = resumed_run(ckpt_path, config.paths.log_dir, config.task_name)
+    if resolved.is_file() and resumed == folder.resolve():
         earlier: Any = OmegaConf.to_container(OmegaConf.load(resolved))
         check_same_settings(plain_config(config), earlier, resolved)
     if OmegaConf.select(config, "extras.print_config"):
         print_config(config)
-    try:
-        with atomic_write(resolved) as file:
-            file.write(OmegaConf.to_yaml(plain_config(config)))
-    except OSError as error:
-        raise UserError(
-            f"paths.output_dir={folder} cannot be written ({error.strerror}); expected a folder with room; "
-            "set paths.log_dir=FOLDER"
-        ) from error
+    write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
     about = {
         "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short", "HEAD"),

@@ -311,14 +311,14 @@ def test_exit_statuses_of_a_small_command(capsys):
     run_command(lambda arguments: "done", [])
     run_command(fail(UserError("not reached")), ["--help"], "usage: x=...")
     assert capsys.readouterr().out == "usage: x=...\n"
-    for main, status in (
-        (lambda arguments: 2, 2),
-        (fail(UserError("key=\x1b[2J\u202e; expected 2")), "error: key=\\x1b[2J\\u202e; expected 2"),
-        (fail(KeyboardInterrupt()), 130),
+    for main, status, text in (
+        (lambda arguments: 2, 2, ""),
+        (fail(UserError("key=\x1b[2J\u202e; expected 2")), 1, "error: key=\\x1b[2J\\u202e; expected 2\n"),
+        (fail(KeyboardInterrupt()), 130, "stopped\n"),
     ):
         with pytest.raises(SystemExit) as caught:
             run_command(main, [])
-        assert caught.value.code == status
+        assert (caught.value.code, capsys.readouterr().err) == (status, text)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
