@@ -84,8 +84,9 @@ class ImageFolder:
 
     def log_near_matches(self) -> None:
         """Log how many names matched nearly, with an example."""
-        for name, image_id in list(self._near.items())[:1]:
-            log.warning("%d image names matched nearly, for example %r: %r", len(self._near), name, image_id)
+        if self._near:
+            example = next(iter(self._near.items()))
+            log.warning("%d image names matched nearly, for example %r: %r", len(self._near), *example)
 
     def _match(self, name: str) -> str:
         parts = re.split(r"[\\/]", name)

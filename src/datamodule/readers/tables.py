@@ -1,12 +1,5 @@
 """Read the records of a captions file: image name and caption, whatever the format.
 
-| format | first line or rows | source |
-|---|---|---|
-| csv | `image,caption`, csv quoting | Kaggle's captions.txt |
-| pipe | `image_name| comment_number| comment`, no quoting | results.csv |
-| token | `name.jpg#0<TAB>caption`, no header, no quoting | Flickr8k.token.txt, results_20130124.token |
-| json | `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}` | Karpathy's dataset_flickr30k.json |
-
 The csv of these data sets is not what `pandas.read_csv` expects: captions have commas without quotes, quotes inside,
 and quotes that never close, which must not swallow the rows after them. So lines are split by one pattern per format.
 """
@@ -27,8 +20,11 @@ CSV_ROW = re.compile(rf'\A(?P<name>{QUOTED}|[^",]*),(?P<caption>\s*{QUOTED}\s*|(
 PIPE_ROW = re.compile(r"\A(?P<name>[^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*\Z))(?P<caption>.*)\Z")
 TOKEN_ROW = re.compile(r"\A(?P<name>[^\t]+)#\d+ *\t(?P<caption>.*)\Z")
 FORMATS = {  # delimiter -> first line, row
+    # Kaggle's captions.txt: `image,caption`, csv quoting
     ",": (re.compile(r'\s*"?image"?\s*,\s*"?caption"?\s*', re.IGNORECASE), CSV_ROW),
+    # results.csv: `image_name| comment_number| comment`, no quoting
     "|": (re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE), PIPE_ROW),
+    # Flickr8k.token.txt, results_20130124.token: `name.jpg#0<TAB>caption`, no header, no quoting
     "\t": (TOKEN_ROW, TOKEN_ROW),
 }
 CSV_ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
@@ -111,7 +107,10 @@ def _unquote(cell: str) -> str:
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    """Name, caption, error and split of each sentence of Karpathy's json, by the position of its image."""
+    """Name, caption, error and split of each sentence of Karpathy's json, by the position of its image.
+
+    `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`
+    """
     content, problem = None, "has no list 'images'"
     try:
         content = json.loads("\n".join(read_lines(path)))

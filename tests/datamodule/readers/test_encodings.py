@@ -18,14 +18,14 @@ def lines(tmp_path: Path, data: bytes) -> list[str]:
     return list(read_lines(tmp_path / "captions.txt"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "BE", "utf-32"]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
-    assert lines(tmp_path, TEXT.replace("\n", end).encode(encoding)) == TEXT.split("\n")
-
-
-def test_big_endian_mark(tmp_path: Path) -> None:
-    assert lines(tmp_path, b"\xfe\xff" + TEXT.encode("utf-16-be")) == TEXT.split("\n")
+    text = TEXT.replace("\n", end)
+    data = b"\xfe\xff" + text.encode("utf-16-be") if encoding == "BE" else text.encode(encoding)
+    assert lines(tmp_path, data) == TEXT.split("\n")
 
 
 def test_bytes_that_are_not_utf8_are_western(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

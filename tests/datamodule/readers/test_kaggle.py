@@ -99,8 +99,3 @@ def test_a_folder_that_cannot_be_made_and_an_unknown_data_set(tmp_path: Path) ->
         download_flickr(tmp_path / "file" / "flickr8k")
     with pytest.raises(UserError, match="expected true, false, flickr8k or flickr30k"):
         download_flickr(tmp_path, "coco")
-
-
-def test_the_client_that_is_installed_has_the_function() -> None:
-    kagglehub = pytest.importorskip("kagglehub")
-    assert callable(kagglehub.dataset_download)

@@ -19,15 +19,9 @@ FUZZ = settings(max_examples=60, deadline=20_000, suppress_health_check=[HealthC
 
 def row(name: str, caption: Any = "Figure 1. Axial CT of the chest.", **changes: Any) -> dict[str, Any]:
     pdf_hash, fig_uri = name.split("_", 1)
-    fields: dict[str, Any] = {
-        "pdf_hash": pdf_hash,
-        "fig_uri": fig_uri,
-        "s2_caption": caption,
-        "s2orc_caption": None,
-        "radiology": True,
-        "scope": False,
-        "oa_info": {"doi": "10.1/x", "oa": {"is_oa": True, "license": "cc-by"}},
-    }
+    oa_info = {"doi": "10.1/x", "oa": {"is_oa": True, "license": "cc-by"}}
+    fields = {"pdf_hash": pdf_hash, "fig_uri": fig_uri, "s2_caption": caption, "s2orc_caption": None}
+    fields |= {"radiology": True, "scope": False, "oa_info": oa_info}
     return fields | changes
 
 
@@ -78,37 +72,36 @@ def test_settings_exclude_rows(tmp_path: Path) -> None:
     assert read_medicat(tmp_path, scope_only=True).excluded == {"not scope": 3}
 
 
-def test_caption_fields_in_order_of_preference(tmp_path: Path) -> None:
-    fields = [{"s2_caption": "Figure 1. One  two", "s2orc_caption": "Three"}, {"s2_caption": " \x00"}]
-    fields += [{"s2_caption": ["x"]}, {"s2_caption": None, "s2orc_caption": "Four"}]
-    root = folder(
-        tmp_path, *(row(name, s2orc_caption="Three") | f for name, f in zip(NAMES, fields, strict=True))
-    )
-
-    def texts(**settings: Any) -> list[str]:
-        return [image.captions[0] for image in read_medicat(root, **settings).images]
-
-    assert texts() == ["One two", "Three", "Three", "Four"]
-    assert texts(strip_labels=False)[0] == "Figure 1. One two"
-    assert texts(caption_fields=["s2orc_caption", "s2_caption"])[0] == "Three"
-    assert texts(caption_fields="s2orc_caption")[0] == "Three"
+@pytest.mark.parametrize(
+    ("fields", "settings", "caption"),
+    [
+        ({}, {}, "One two"),
+        ({}, {"strip_labels": False}, "Figure 1. One two"),
+        ({}, {"caption_fields": ["s2orc_caption", "s2_caption"]}, "Three"),
+        ({}, {"caption_fields": "s2orc_caption"}, "Three"),
+        *(({"s2_caption": empty}, {}, "Three") for empty in ("", " \x00", None, 7, ["x"])),
+    ],
+)
+def test_the_first_caption_field_with_text_counts(
+    tmp_path: Path, fields: dict, settings: dict, caption: str
+) -> None:
+    both = row(NAMES[0], "Figure 1. One  two", s2orc_caption="Three") | fields
+    assert read_medicat(folder(tmp_path, both), **settings).images[0].captions == (caption,)
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{not json", "malformed line"),
-        ("[1, 2]", "malformed line"),
-        ("[" * 100_000, "malformed line"),
-        ('{"fig_uri": "x.png"}', "malformed line"),
+        *(
+            (line, "malformed line")
+            for line in ("{not json", "[1, 2]", "[" * 100_000, '{"fig_uri": "x.png"}')
+        ),
         ('{"pdf_hash": 1, "fig_uri": "x"}', "malformed line"),
         (row("gone_1.png"), "no image"),
         ({**row(NAMES[3]), "pdf_hash": "../x"}, "outside the image folder"),
         ({**row(NAMES[3]), "pdf_hash": "/etc"}, "outside the image folder"),
         ({**row(NAMES[3]), "fig_uri": "\ud800.png"}, "unprintable file name"),
-        (row(NAMES[3], None), "empty caption"),
-        (row(NAMES[3], " \u0000 "), "empty caption"),
-        (row(NAMES[3], "Figure 1."), "empty caption"),
+        *((row(NAMES[3], caption), "empty caption") for caption in (None, " \u0000 ", "Figure 1.")),
         (row(NAMES[0], "Again"), "duplicate figure"),
     ],
 )
@@ -142,17 +135,14 @@ def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data_dir='.*medicat' does not exist"):
-        read_medicat(tmp_path / "medicat")
-    with pytest.raises(UserError, match=r"has 0 jsonl files"):
+    with pytest.raises(UserError, match="has 0 jsonl files"):
         read_medicat(tmp_path)
     (tmp_path / "x.jsonl").write_text(json.dumps(row(NAMES[0])))
     with pytest.raises(UserError, match="has no image folder"):
         read_medicat(tmp_path)
     (tmp_path / "figures").mkdir()
-    for setting in ("captions_file", "images_dir", "subcaptions_file"):
-        with pytest.raises(UserError, match=rf"{setting}='y' does not exist"):
-            read_medicat(tmp_path, **{setting: "y"})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="subcaptions_file='y' does not exist"):
+        read_medicat(tmp_path, subcaptions_file="y")
 
 
 @pytest.mark.parametrize("text", ["", "\n\x00\n", "image,caption\na.jpg,A dog\n", "[]\n"])
@@ -232,16 +222,13 @@ def subfigures_row(name: str = NAMES[0], **changes: Any) -> dict[str, Any]:
     for word in ["Chest", ":", "(", "A", ")", "X", "-", "ray", ",", "(", "B", ")", "axial", "CT", "."]:
         start = TEXT.index(word, tokens[-1]["end"] if tokens else 0)
         tokens.append({"text": word, "start": start, "end": start + len(word)})
+    crops = [square(0, 0, 49.5, 50), square(50.5, -2, 120, 50)]
     fields = {
         "answer": "accept",
-        "text": TEXT,
         "tokens": tokens,
         "width": 100,
         "height": 50,
-        "subfigures": [
-            {"label": "A", "points": square(0, 0, 49.5, 50)},
-            {"label": "B", "points": square(50.5, -2, 120, 50)},
-        ],
+        "subfigures": [{"label": label, "points": points} for label, points in zip("AB", crops, strict=True)],
         "subcaptions": {"A": [0, 2, 3, 4, 5, 6, 7], "B": [0, 9, 10, 11, 12, 13]},
     }
     return row(name) | fields | changes
