@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf.errors import ConfigKeyError
 
@@ -17,6 +18,7 @@ from src.utils.entry import (
     normalize_override,
     optimized_value,
     parse_command,
+    quoting_hint,
     run_command,
     run_entry,
 )
@@ -79,39 +81,30 @@ def test_an_error_is_short_and_has_its_status(error, status, text, capsys):
     assert capsys.readouterr().err == text
 
 
-def test_a_fault_whose_traceback_no_file_has_shows_it(capsys):
-    assert ending(RuntimeError("the wheel came off")) == 1
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_stop_of_all_processes_is_reported_by_the_first(capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert ending(Stopped(15, " after step 3", everywhere=True)) == 143
-    assert capsys.readouterr().err == ""
-    assert ending(Stopped(15, " alone")) == 143
-    assert capsys.readouterr().err == "[rank 1] stopped by SIGTERM alone\n"
-
-
-def test_hydras_switch_shows_every_traceback(capsys, monkeypatch):
-    monkeypatch.setenv(entry.FULL_ERROR, "1")
-    assert ending(UserError("mine")) == 1
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_child_processes_keep_the_parents_choice(capsys, monkeypatch):
-    """A process that Lightning starts finds Hydra's switch on by our doing, not by the user's."""
-    monkeypatch.setenv(entry.FULL_ERROR, "1")
-    monkeypatch.setenv(entry.TRACEBACK, "0")
-    assert ending(UserError("mine")) == 1
-    assert capsys.readouterr().err == "error: mine\n"
-
-
 @pytest.mark.parametrize(
-    "error", [ConfigCompositionException("Could not override"), ConfigKeyError("no key")]
+    ("variables", "error", "text"),
+    [
+        ({}, RuntimeError("no file has it"), "Traceback"),
+        ({entry.FULL_ERROR: "1"}, UserError("mine"), "Traceback"),
+        # a process that Lightning starts finds Hydra's switch on by our doing, not by the user's
+        ({entry.FULL_ERROR: "1", entry.TRACEBACK: "0"}, UserError("mine"), "error: mine\n"),
+        ({"RANK": "1"}, Stopped(15, " alone"), "[rank 1] stopped by SIGTERM alone\n"),
+        ({"RANK": "1"}, Stopped(15, "", everywhere=True), ""),  # rank 0 reports it
+    ],
 )
-def test_hydras_errors_are_explained(error, monkeypatch):
+def test_the_environment_decides_what_is_printed(capsys, monkeypatch, variables, error, text):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ending(error) == getattr(error, "exit_status", 1)
+    printed = capsys.readouterr().err
+    assert printed.startswith(text)
+    assert bool(printed) == bool(text)
+
+
+def test_hydras_errors_are_explained(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "seeed=1", DOWNLOAD])
-    assert "seeed=1; expected a key of the config; did you mean seed?" in message(error)
+    for error in (ConfigCompositionException("Could not override"), ConfigKeyError("no key")):
+        assert "seeed=1; expected a key of the config; did you mean seed?" in message(error)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +118,8 @@ def test_a_job_ends_the_process_where_it_is_alone_or_all_are_meant(tmp_path, cap
             leave(UserError("mine"), whole=whole)
         went_on.append(True)
 
+    main()  # a caller from Python gets the exception
+    went_on.clear()
     if ends:
         with pytest.raises(SystemExit):
             run_entry(main)
@@ -132,11 +127,6 @@ def test_a_job_ends_the_process_where_it_is_alone_or_all_are_meant(tmp_path, cap
     else:
         run_entry(main)
     assert went_on == ([] if ends else [True])
-
-
-def test_a_caller_from_python_gets_the_exception(tmp_path):
-    with job(tmp_path):
-        assert leave(UserError("mine"), whole=True) is None
 
 
 def run_script(root, *arguments, cwd=None, script="train.py"):
@@ -234,11 +224,15 @@ def test_without_a_base_config_hydras_own_text_stands(monkeypatch):
     ],
 )
 def test_a_value_that_needs_quotes_names_the_character_and_shows_quoting_that_works(value, character, quoted):
-    (line,) = find_faults([f"datamodule.data_dir={value}"], "train")  # and no error about the default folder
+    line = quoting_hint(f"datamodule.data_dir={value}")
     assert f"because of the character {character}" in line
     assert line.endswith(f"write \"datamodule.data_dir='{quoted}'\"")
     (argument,) = shlex.split(line.rpartition("write ")[2])
-    assert not [fault for fault in find_faults([argument], "train") if "cannot be read" in fault]
+    assert OverridesParser.create().parse_override(argument).value() == quoted
+
+
+def test_a_value_that_cannot_be_read_is_no_second_error_about_the_default_folder():
+    assert len(find_faults(["datamodule.data_dir=/a/(2024)"], "train")) == 1
 
 
 @pytest.mark.parametrize(
