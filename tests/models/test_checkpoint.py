@@ -41,17 +41,7 @@ def test_code_in_a_checkpoint_is_rejected_and_does_not_run(tmp_path):
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"", "damaged"), (b"PK\x03\x04 cut", "damaged"), (None, "does not exist")],
-)
-def test_a_file_that_is_no_checkpoint_is_rejected(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "x.ckpt").write_bytes(content)
-    assert_rejected(tmp_path / "x.ckpt", message)
-
-
-@pytest.mark.parametrize("change", ["a flipped bit", "a page of zeros", "a cut end"])
+@pytest.mark.parametrize("change", ["a flipped bit", "a page of zeros", "a cut end", "nothing left"])
 def test_a_checkpoint_with_changed_bytes_is_rejected(tmp_path, change):
     path = save(tmp_path / "best.ckpt", {"w": torch.arange(1, 9999.0)})
     data = bytearray(path.read_bytes())
@@ -61,30 +51,29 @@ def test_a_checkpoint_with_changed_bytes_is_rejected(tmp_path, change):
     elif change == "a page of zeros":
         data[middle : middle + 4096] = bytes(4096)
     else:
-        del data[-99:]
+        del data[-99 if change == "a cut end" else 0 :]
     path.write_bytes(data)
     assert_rejected(path, r"is damaged \(.*; copy it again or train again")
     save(tmp_path / "last.ckpt")
     assert_rejected(path, "use another one of its folder, such as last.ckpt")
+    assert_rejected(tmp_path / "none.ckpt", "does not exist")
 
 
 def test_a_checkpoint_that_inflates_is_rejected_by_its_stated_sizes(tmp_path):
-    save(tmp_path / "plain.ckpt", {"w": torch.zeros(9_999_999)})
+    save(tmp_path / "plain.ckpt", {"w": torch.zeros(999_999)})
     with (
         zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
         zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as small,
     ):
         for entry in plain.infolist():
             small.writestr(entry.filename, plain.read(entry))
-    assert (tmp_path / "x.ckpt").stat().st_size < 1e6
-    assert_rejected(tmp_path / "x.ckpt", r"file of 0 MB that unpacks to 40 MB; .* not loaded")
+    assert_rejected(tmp_path / "x.ckpt", r"file of 0 MB that unpacks to 4 MB; .* not loaded")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite_are_rejected(tmp_path, value):
-    assert_rejected(
-        save(tmp_path / "x.ckpt", {"w": torch.tensor([1.0, value])}), r"weights are not finite \(w\)"
-    )
+    path = save(tmp_path / "x.ckpt", {"w": torch.tensor([1.0, value])})
+    assert_rejected(path, r"weights are not finite \(w\)")
 
 
 @pytest.mark.parametrize(
@@ -102,37 +91,34 @@ def test_another_content_is_rejected(tmp_path, content, message):
     assert_rejected(tmp_path / "x.ckpt", message)
 
 
-def test_weights_of_another_name_or_shape_are_rejected():
+def test_weights_of_another_name_shape_or_base_are_rejected():
     for saved in ({"x": torch.zeros(1)}, {"z": torch.zeros(2)}):
         content = {"state_dict": saved, METADATA_KEY: CONTENT}
         with pytest.raises(UserError, match="num_layers_to_train"):
             match_weights(content, "0" * 64, {"y": "z"}, {"y": torch.zeros(1)})
+        with pytest.raises(UserError, match="expected the same base weights"):
+            match_weights(content, "1" * 64, {}, {})
 
 
 @pytest.mark.parametrize("earlier", [True, False])
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_advises_it_only_where_there_is_one(
     tmp_path, monkeypatch, earlier
 ):
+    def fail(error):
+        def raise_it(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(torch, "save", raise_it)
+
     path = tmp_path / "last.ckpt"
     if earlier:
         AtomicCheckpointIO().save_checkpoint({"a": 1}, path)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
+    fail(OSError(28, "No space left on device"))
     with pytest.raises(UserError, match="No space left") as caught:
         AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
-    monkeypatch.undo()
+    fail(RuntimeError("cannot write this tensor"))
+    with pytest.raises(RuntimeError, match="this tensor"):  # not the disk's: raised as it is
+        AtomicCheckpointIO().save_checkpoint({"a": 2}, path)
     assert ("earlier ckpt_path=" in str(caught.value)) == earlier
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"] * earlier
     assert not earlier or torch.load(path, weights_only=True) == {"a": 1}
-
-
-def test_an_error_that_is_not_the_disks_is_raised_as_it_is(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise RuntimeError("cannot write this tensor")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(RuntimeError, match="this tensor"):
-        AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")

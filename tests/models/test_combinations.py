@@ -5,19 +5,20 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import AtomicCheckpointIO
-from src.models.freezing import find_blocks
+from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO
+from src.models.freezing import find_blocks, merge_adapter
 from src.models.vit_gpt2 import VitGpt2
 from tests.models.folders import save_captioner, save_encoder_and_decoder
 from tests.models.random_captioner import separate_nll
+from tests.models.test_freezing import randomize_adapters
 
 PAIRS = [
-    (encoder, decoder, width)
-    for encoder in ("vit", "deit", "beit", "swin")
-    for decoder, width in (("gpt2", 32), ("bert", 16), ("roberta", 32))
-] + [("beit_shared", "gpt2", 16)]
+    ("vit", "gpt2", 32), ("vit", "bert", 16), ("deit", "roberta", 32), ("beit", "gpt2", 16),
+    ("beit_shared", "gpt2", 16), ("swin", "bert", 32),
+]  # fmt: skip
 
 
 def make(checkpoint, flickr_folder, **settings):
@@ -107,3 +108,67 @@ def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flic
     assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
     with module.captioner.base_weights():
         assert all(torch.equal(weight, before[name]) for name, weight in module.trained_weights().items())
+
+
+def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "vit", "gpt2", 16)
+    module, data = make(str(folder), flickr_folder, train="lora", lora={"lora_dropout": 0.1})
+    module.train()
+    training = {name for name, m in module.model.named_modules() if m.training}
+    assert training
+    assert all(".lora_" in name or name == "enc_to_dec_proj" for name in training)
+    assert module.captioner.depth == 0
+    fit(module, data, tmp_path)
+    trainer, updated = fit(module, data, tmp_path)  # A changes once B is no longer zero
+    assert updated == set(module.trained_weights())
+    assert "enc_to_dec_proj.weight" in updated
+
+    other, _ = make(str(folder), flickr_folder, train="lora")
+    content = reload(trainer, other, tmp_path)
+    metadata, names = content[METADATA_KEY], {name.partition("network.")[2] for name in content["state_dict"]}
+    assert names == updated  # nothing else is in the file
+    assert metadata["base_sha256"] == VitGpt2(str(folder)).base_sha256  # without adapters too
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        loss = module.eval().captioner(batch)[0]
+        torch.testing.assert_close(other.eval().captioner(batch)[0], loss)
+
+
+def test_the_base_is_scored_without_its_adapters(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "vit", "gpt2")
+    module, data = make(str(folder), flickr_folder, train="lora")
+    plain, _ = make(str(folder), flickr_folder)
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        expected = plain.captioner(batch)[0]
+        torch.testing.assert_close(module.captioner(batch)[0], expected)
+        randomize_adapters(module.model)
+        tuned = module.captioner(batch)[0]
+        assert abs(tuned - expected) > 1e-3
+        with module.captioner.base_weights():
+            torch.testing.assert_close(module.captioner(batch)[0], expected)
+        torch.testing.assert_close(module.captioner(batch)[0], tuned)
+
+
+def test_captions_are_those_of_the_merged_model(flickr_folder, tmp_path):
+    folder = save_captioner(tmp_path / "base", "deit", "gpt2")
+    module, data = make(str(folder), flickr_folder, train="lora", lora={"layers_to_transform": [2]})
+    assert module.captioner.depth == 2
+    batch = next(iter(data.val_dataloader()))
+    randomize_adapters(module.model, 1.0)
+    captions = module.generate(batch)
+    merge_adapter(module.model)
+    assert module.generate(batch) == captions
+    module.model.save_pretrained(tmp_path / "merged")
+    again = VisionEncoderDecoderModel.from_pretrained(tmp_path / "merged")
+    ids = again.generate(batch.pixel_values)  # as the saved generation settings say
+    assert [module.processor.decode(row[1:]) for row in ids] == captions
+
+
+def test_newly_initialized_cross_attention_trains_whole_beside_adapters(flickr_folder, tmp_path):
+    sources = save_encoder_and_decoder(tmp_path, "vit", "gpt2")
+    module, _ = make(None, flickr_folder, from_encoder_decoder=sources, train="lora")
+    names = set(module.trained_weights())
+    assert "decoder.transformer.h.0.crossattention.q_attn.weight" in names
+    assert not any("crossattention" in name and "lora" in name for name in names)
+    assert any("attn.c_attn.lora_A" in name for name in names)
