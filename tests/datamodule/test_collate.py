@@ -42,13 +42,9 @@ def test_the_end_is_learnt_though_pad_is_the_end() -> None:
     assert batch.num_tokens == 3 + 2 + 2
 
 
-@pytest.mark.parametrize("multiple", [1, 8, 64])
-def test_rows_are_a_multiple_long(multiple: int) -> None:
-    packed = pack_captions([[[1] * 9], [[1] * 3]], 0, 0, 0, multiple)
-    assert packed["labels"].shape[1] == -(-10 // multiple) * multiple
-
-
-def test_no_captions_still_make_a_row() -> None:
+def test_rows_are_a_multiple_long_and_no_captions_still_make_a_row() -> None:
+    for multiple, length in ((1, 10), (8, 16), (64, 64)):
+        assert pack_captions([[[1] * 9], [[1] * 3]], 0, 0, 0, multiple)["labels"].shape == (2, length)
     packed = pack_captions([[], []], 0, 0, 9)
     assert packed["input_ids"].tolist() == [[9] * 8] * 2
     assert packed["labels"].eq(-100).all()
@@ -146,50 +142,33 @@ def test_many_captions_of_one_image_go_into_several_rows_in_linear_work():
     assert unpack(batch_of([item(str(k), row) for k, row in enumerate(many)])) == many
 
 
-def test_pixels_are_stacked_and_normalized() -> None:
+def test_pixels_and_features_are_stacked() -> None:
     batch = batch_of([item("a", [[1]], 0), item("b", [[2]], 255)])
     assert batch.features is None
-    assert batch.pixel_values is not None
-    assert batch.pixel_values.shape == (2, 3, 2, 4)
-    assert batch.pixel_values.dtype == torch.float32
-    assert torch.allclose(batch.pixel_values[0], torch.tensor(-1.0))
-    assert torch.allclose(batch.pixel_values[1], torch.tensor(1.0))
+    assert (batch.pixel_values.shape, batch.pixel_values.dtype) == ((2, 3, 2, 4), torch.float32)
+    assert torch.allclose(batch.pixel_values, torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1))
     assert batch.references == [["a 0"], ["b 0"]]
-
-
-def test_features_are_stacked_in_the_batch() -> None:
     items = [item(name, [[1]], None, features=torch.full((5, 6), float(k))) for k, name in enumerate("ab")]
-    batch = batch_of(items)
-    assert batch.pixel_values is None
-    assert batch.features is not None
-    assert batch.features.shape == (2, 5, 6)
+    assert batch_of(items).pixel_values is None
+    assert batch_of(items).features.shape == (2, 5, 6)
 
 
 def test_an_item_without_an_image_only_adds_to_unreadable() -> None:
     lost = CaptionItem("", [], [], unreadable={"x.jpg": "x.jpg: no such file"})
     batch = batch_of([item("a", [[1]]), lost])
-    assert batch.image_ids == ["a"]
-    assert batch.unreadable == {"x.jpg": "x.jpg: no such file"}
-    assert batch.pixel_values is not None
+    assert (batch.image_ids, batch.unreadable) == (["a"], {"x.jpg": "x.jpg: no such file"})
     assert len(batch.pixel_values) == len(batch) == 1
-    empty = batch_of([lost])
-    assert len(empty) == 0
-    assert empty.pixel_values is None
+    assert (len(batch_of([lost])), batch_of([lost]).pixel_values) == (0, None)
 
 
-def test_a_batch_moves_with_all_its_tensors() -> None:
+def test_a_batch_moves_and_is_pinned_with_all_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of([item("a", [[1]])])
     batch.features = torch.ones(1, 2, 3)
     copied = batch.to("meta")
-    assert copied.image_ids == ["a"]
     tensors = [copied.input_ids, copied.labels, copied.features, copied.tokens.mask, copied.prefixes.token]
-    assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert batch.input_ids.device.type == "cpu"
-
-
-def test_pinning_copies_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    batch = batch_of([item("a", [[1]])]).pin_memory()
+    assert isinstance(batch.pin_memory(), CaptionBatch)
     assert len(pinned) >= 5 + 3 + 3
-    assert isinstance(batch, CaptionBatch)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from src.datamodule.feature_store import MARKER, STALE_SECONDS, ShardedFeatures, content_digest, feature_key
 from src.datamodule.images.decode import read_bytes
-from tests.datamodule.tiny import draw
+from tests.datamodule.tiny import write_images
 
 
 @pytest.fixture
 def images(tmp_path):
-    return draw(tmp_path / "images", 4)
+    return write_images(tmp_path / "images", 4)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_equal_names_sizes_and_times_do_not_share_features(folder, tmp_path):
     """As `cats/0001.bmp` and `dogs/0001.bmp` of one archive."""
     found = []
     for subfolder, color in (("cats", 0), ("dogs", 255)):
-        (image,) = draw(tmp_path / subfolder, 1)
+        (image,) = write_images(tmp_path / subfolder, 1)
         Image.new("RGB", (12, 10), (color,) * 3).save(image.path, "BMP")
         os.utime(image.path, (315532800,) * 2)
         found.append(image)

@@ -12,10 +12,10 @@ from src.datamodule.collate import collate
 from src.datamodule.readers.encodings import clean_caption
 from src.evaluate import PER_IMAGE, write_predictions
 from src.metrics.scorer import Scores
-from tests.datamodule.tiny import preprocessing
+from tests.datamodule.tiny import tiny_processor
 from tests.models.random_captioner import unpack
 
-WORDS = preprocessing(max_positions=1000)
+WORDS = tiny_processor(max_positions=1000)
 CAPTIONS = st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), min_size=1, max_size=4)
 
 
