@@ -264,11 +264,9 @@ def test_figures_with_subfigures_become_their_subfigures(tmp_path: Path) -> None
 
 def test_subfigures_obey_the_settings_and_the_index(tmp_path: Path) -> None:
     root = folder(tmp_path, row(NAMES[0], radiology=False), row(NAMES[1]), row(NAMES[1]), row(NAMES[2]))
-    first = subfigures_row(NAMES[1], subcaptions={"A": "(A) X-ray", "B": "B) Axial CT"})
-    folder(root, subfigures_row(NAMES[0]), first, "{", file="subcaptions.jsonl")
-    table = read_medicat(
-        root, "release.jsonl", subcaptions_file="subcaptions.jsonl", radiology_only=True, min_words=2
-    )
+    ready = subfigures_row(NAMES[1], subcaptions={"A": "(A) X-ray", "B": "B) Axial CT"})
+    folder(root, subfigures_row(NAMES[0]), ready, "{", file="subcaptions.jsonl")
+    table = read_medicat(root, subcaptions_file="subcaptions.jsonl", radiology_only=True, min_words=2)
     assert list(captions(table)) == [f"{NAMES[1]}#2", NAMES[2]]
     assert table.excluded == {"not radiology": 1, "under 2 words": 1}
     assert skipped(table) == [(3, "", "malformed line"), (3, NAMES[1], "duplicate figure")]
@@ -276,11 +274,10 @@ def test_subfigures_obey_the_settings_and_the_index(tmp_path: Path) -> None:
 
 
 def test_a_subfigure_has_its_box_within_the_image_and_its_tokens(tmp_path: Path) -> None:
-    expected = [
+    assert subfigures(tmp_path, subfigures_row())[0] == [
         Subfigure((0, 0, 50, 50), "Chest (A) X-ray", "A"),
         Subfigure((50, 0, 100, 50), "Chest (B) axial CT", "B"),
     ]
-    assert subfigures(tmp_path, subfigures_row())[0] == expected
 
 
 def test_spans_and_plain_tokens_are_read_too(tmp_path: Path) -> None:
