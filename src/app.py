@@ -6,15 +6,12 @@ host=127.0.0.1     address to listen at; an address of the network lets the netw
 port=7860          0 takes the first free one from 7860
 num_beams=0        beams of the search; 0: as the checkpoint was evaluated
 max_length=0       tokens of a caption, start token included; 0: as the checkpoint was evaluated
-max_megabytes=20   of an uploaded file
-max_total_megabytes=200  of all uploaded files on disk
-max_megapixels=50  of an image, height times width
 device=auto        auto, cpu, cuda, mps
 precision=auto     auto (bf16 where the hardware has it), bf16, 32
 base=              where the base weights are now, when they were moved since training
 
 Upload, drop or paste an image to see its caption, the other beams, and where the model attended for each word.
-Uploads are deleted within two minutes. Needs the extra `app`. Ctrl-C stops it.
+Uploads of at most 20 MB and 50 megapixels are deleted within two minutes. Needs the extra `app`. Ctrl-C stops it.
 
 Exit status: 1 a mistake in the command; 130 stopped.
 """
@@ -42,11 +39,10 @@ if TYPE_CHECKING:
 
 DEFAULTS = {
     "checkpoint": None, "log_dir": "", "host": "127.0.0.1", "port": 7860, "num_beams": 0, "max_length": 0,
-    "max_megabytes": 20, "max_total_megabytes": 200, "max_megapixels": 50, "device": "auto", "precision": "auto",
-    "base": "",
+    "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
-KEPT_SECONDS = 60  # an uploaded file
-MAX_WAITING = 16  # images in the queue; one is captioned at a time
+MAX_MEGABYTES, MAX_TOTAL_MEGABYTES = 20, 200  # of an uploaded file, of all on disk
+MAX_MEGAPIXELS = 50
 LONGEST_SIDE, MAX_BYTES = 960, 400_000  # of the image as it is shown
 PREFIX = "captioner-uploads-"
 ASSETS = Path(__file__).parent / "report"
@@ -59,16 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         UserError: an unknown argument or one out of range, no Gradio, no captioner, or no such address to listen at.
     """
     settings = parse_command(arguments, DEFAULTS)
-    for name, low, high in (
-        ("port", 0, 65535),
-        *((name, 1, 10**6) for name in DEFAULTS if "mega" in name),
-    ):
-        if not low <= settings[name] <= high:
-            raise UserError(f"{name}={settings[name]}; expected {low} to {high}; set {name}={DEFAULTS[name]}")
+    if not 0 <= settings["port"] <= 65535:
+        raise UserError(f"port={settings['port']}; expected 0 to 65535; set port=7860")
     if importlib.util.find_spec("gradio") is None:
-        raise UserError(
-            "gradio is not installed; expected the extra app; poetry install --extras app, or pip install gradio"
-        )
+        raise UserError("gradio is not installed; expected the extra app; poetry install --extras app")
     from src.captioner import open_from_settings
 
     captioner = open_from_settings(settings)
@@ -82,26 +72,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def build_page(captioner: "Captioner", settings: Mapping[str, Any], folder: Path) -> "Blocks":
     """Return the page: an image to upload into `folder`, its captions and attention maps."""
-    os.environ |= {
-        "GRADIO_TEMP_DIR": str(folder),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    import gradio as gr  # after its settings
+    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}  # read by the import
+    import gradio as gr
 
     def caption(path: str | None) -> tuple[Any, Any]:
-        return (None, respond(captioner, Path(path), settings)) if path else (gr.skip(), gr.skip())
+        return (None, respond(captioner, Path(path))) if path else (gr.skip(), gr.skip())
 
-    limits = "At most {max_megabytes} MB and {max_megapixels} megapixels.".format(**settings)
+    limits = f"At most {MAX_MEGABYTES} MB and {MAX_MEGAPIXELS} megapixels, deleted within two minutes."
     scripts = ("cross_attention_maps.js", "page.js")
-    with gr.Blocks(
-        title="Captioner", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
-    ) as page:
+    with gr.Blocks(title="Captioner", analytics_enabled=False, delete_cache=(60, 60)) as page:
         gr.HTML(f"<h1>Captioner</h1><p>{html.escape(describe(captioner, settings))}</p>", elem_id="about")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 upload = gr.File(label="Image", file_types=["image"], height=200, elem_id="upload")
-                gr.HTML(f"<p>{limits} Images are deleted within two minutes.</p>", elem_id="limits")
+                gr.HTML(f"<p>{limits}</p>", elem_id="limits")
             with gr.Column(scale=3, min_width=280):
                 result = gr.HTML(
                     html_template='<div class="result" aria-live="polite"></div>', apply_default_css=False,
@@ -110,7 +94,7 @@ def build_page(captioner: "Captioner", settings: Mapping[str, Any], folder: Path
                 )  # fmt: skip
         upload.upload(caption, upload, [upload, result], api_name="caption", concurrency_limit=1,
                       show_progress_on=[result])  # fmt: skip
-    return page.queue(max_size=MAX_WAITING)
+    return page.queue(max_size=16)  # images; one is captioned at a time
 
 
 def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
@@ -122,7 +106,7 @@ def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
     return f"{name} · {kinds} · {captioner.num_beams} beams · {captioner.device}, {precision}"
 
 
-def respond(captioner: "Captioner", path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
     """Caption an uploaded file: {"error": a line} where it cannot be read, else
 
     {"name", "seconds", "image": {"uri", "width", "height"}, "hypotheses": [{"caption", "nats", "map"}]}, best first;
@@ -134,24 +118,19 @@ def respond(captioner: "Captioner", path: Path, settings: Mapping[str, Any]) -> 
 
     name, started = visible(path.name), time.perf_counter()
     try:
-        pixels = decode_bytes(
-            path.read_bytes(), name, settings["max_megapixels"] * 1_000_000
-        )  # uint8 (3,H,W)
+        pixels = decode_bytes(path.read_bytes(), name, MAX_MEGAPIXELS * 1_000_000)  # uint8 (3,H,W)
     except UnreadableImage as error:
         return {"error": str(error)}
     found = captioner.nbest(pixels)
-    maps: list[Any] = captioner.attention(pixels, [one.caption for one in found]) or [None] * len(found)
+    attention: list[Any] = captioner.attention(pixels, [one.caption for one in found]) or [None] * len(found)
+    maps = [words and encode_attention(name, words) for words in attention]
     return {
         "name": name,
         "seconds": time.perf_counter() - started,
         "image": thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE, MAX_BYTES),
         "hypotheses": [
-            {
-                "caption": visible(one.caption),
-                "nats": -one.score,
-                "map": words and encode_attention(name, words),
-            }
-            for one, words in zip(found, maps, strict=True)
+            {"caption": visible(one.caption), "nats": -one.score, "map": entry}
+            for one, entry in zip(found, maps, strict=True)
         ],
     }
 
@@ -166,11 +145,11 @@ def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path) -> str:
     from starlette.middleware import Middleware
 
     host, port = settings["host"], settings["port"]
-    limit = Middleware(UploadLimit, folder=folder, max_total=settings["max_total_megabytes"] * 2**20)
+    limit = Middleware(UploadLimit, folder=folder, max_total=MAX_TOTAL_MEGABYTES * 2**20)
     try:
         _, url, _ = page.launch(
             server_name=host, server_port=port or None, prevent_thread_lock=True, quiet=True, share=False,
-            max_file_size=settings["max_megabytes"] * 2**20, footer_links=[],
+            max_file_size=MAX_MEGABYTES * 2**20, footer_links=[],
             app_kwargs={"middleware": [limit], "openapi_url": None},
             theme=gr.themes.Base(primary_hue="teal", neutral_hue="stone", font=["system-ui", "sans-serif"],
                                  font_mono=["ui-monospace"]),

@@ -51,17 +51,17 @@ def export(
         UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the
             weights, a package missing, ONNX graphs that differ from torch, or an upload that failed (the folder stays).
     """
-    from safetensors import SafetensorError
-
-    from src.models.restore import open_captioner
-
     out = Path(out).expanduser()
-    check_new(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={str(out)!r} exists and is not empty; expected a new folder; set out=<another>")
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}; set dtype=float32")
-    if onnx:
-        from src.models.onnx_export import check_packages, write_onnx
+    from safetensors import SafetensorError
 
+    from src.models.onnx_export import check_packages, write_onnx
+    from src.models.restore import open_captioner
+
+    if onnx:
         check_packages()
     found = open_captioner(checkpoint, base or None)
     try:
@@ -70,7 +70,7 @@ def export(
             folder.mkdir()
             if onnx:  # before the weights are rounded
                 print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
-            write_saved(found, folder, dtype)
+            _write_saved(found, folder, dtype)
             if out.exists():
                 out.rmdir()  # it is empty
             folder.rename(out)
@@ -85,18 +85,8 @@ def export(
     return out
 
 
-def check_new(out: Path) -> None:
-    """Raises UserError where there is something at `out`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={str(out)!r} exists and is not empty; expected a new folder; set out=<another>")
-
-
-def write_saved(found: "Restored", folder: Path, dtype: str) -> None:
-    """Write model, tokenizer, image processor, generation config and card; the model is converted to `dtype`.
-
-    Raises:
-        UserError: the weights are not finite in `dtype`.
-    """
+def _write_saved(found: "Restored", folder: Path, dtype: str) -> None:
+    """Write model, tokenizer, image processor, generation config and card; the model is converted to `dtype`."""
     import torch
 
     from src.models.checkpoint import check_finite
@@ -133,19 +123,15 @@ def _make_tokenizer_portable(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def upload(folder: Path, repo: str, private: bool = True) -> str:
-    """Create the repository on the hub if there is none and upload the folder to it; returns its address.
-
-    Raises:
-        UserError: no connection, not logged in, or not allowed.
-    """
+def upload(folder: Path, repo: str, private: bool = True) -> None:
+    """Upload the folder to a repository of the hub, which is created; a UserError where that fails."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     try:
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a captioner"))
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a captioner")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -155,13 +141,8 @@ def upload(folder: Path, repo: str, private: bool = True) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse `key=value` arguments and export.
-
-    Raises:
-        UserError: as `export`, or an unknown argument.
-    """
+    """Parse `key=value` arguments and export; UserErrors as `export`."""
     settings = parse_command(arguments, DEFAULTS)
-    check_new(Path(settings["out"]))  # before imports that take seconds
     file = checkpoint_file(settings["checkpoint"], settings.pop("log_dir"))
     folder = export(**{**settings, "checkpoint": str(file or settings["checkpoint"])})
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

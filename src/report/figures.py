@@ -23,15 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.report.cross_attention_maps import read_attention
-from src.report.run_files import (
-    TRAIN_LOSS,
-    VAL_LOSS,
-    History,
-    Prediction,
-    curve,
-    read_history,
-    read_predictions,
-)
+from src.report.run_files import CURVES, History, Prediction, curve, read_history, read_predictions
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -42,7 +34,7 @@ THEME = {TUNED: "var(--tuned)", TRAIN: "var(--train)", SOFT: "var(--soft)", LINE
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
 BINS = np.linspace(0, 1, 81)
-TAIL = 0.001  # fraction of the values outside a histogram's axis at either end
+TAILS = (0.001, 0.999)  # quantiles of the values at the ends of a histogram's axis
 COLUMNS = 3  # images side by side
 
 
@@ -54,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     settings = parse_command(arguments, {"run_dir": None, "out": None})
     run_dir, out = Path(settings["run_dir"]), Path(settings["out"])
-    figures = {"losses": draw_losses(read_history(run_dir / "csv"))}
+    figures = {"losses": draw_curves(read_history(run_dir / "csv"), "loss")}
     for stack in ("encoder", "decoder"):
         figures[f"{stack}_weights"] = draw_weights(run_dir / "tensorboard", stack)
     if (run_dir / "predictions.csv").is_file():
@@ -70,43 +62,29 @@ def main(arguments: Sequence[str]) -> None:
 
 def write_losses(run_dir: Path) -> Path | None:
     """Draw losses.png into the run folder from its csv log; None where no loss was logged."""
-    figure = draw_losses(read_history(Path(run_dir) / "csv"))
+    figure = draw_curves(read_history(Path(run_dir) / "csv"), "loss")
     return save_png(figure, Path(run_dir) / "losses.png") if figure else None
 
 
-def draw_losses(history: History, size: tuple[float, float] = (8, 4)) -> Figure | None:
-    """Draw training and validation loss over optimizer steps; size in inches; None without any."""
-    return _draw_curves(
-        "loss, nats per token", history, {"training": TRAIN_LOSS, "validation": VAL_LOSS}, size, min
-    )
+def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4)) -> Figure | None:
+    """Draw the curves of `name` in CURVES over optimizer steps and mark the best validation point; None without any.
 
-
-def draw_scores(history: History, size: tuple[float, float] = (8, 3)) -> Figure | None:
-    """Draw CIDEr-D on validation images over optimizer steps; None where it was not computed."""
-    return _draw_curves("CIDEr-D", history, {"validation": ("val/cider_d",)}, size, max)
-
-
-def _draw_curves(
-    label: str, history: History, names: dict[str, tuple[str, ...]], size: tuple[float, float], best: Any
-) -> Figure | None:
-    """Draw logged numbers over steps and mark the validation point that is `best`: `min` or `max`."""
-    points = {name: found for name, logged in names.items() if (found := curve(history, logged))}
-    if not points:
+    size: inches.
+    """
+    label, best, train_names, val_names = CURVES[name]
+    train, val = curve(history, train_names), curve(history, val_names)
+    if not train and not val:
         return None
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    if train := points.get("training"):
+    if train:
         axes.plot(*zip(*train, strict=True), color=TRAIN, linewidth=1.2, label="training", clip_on=False)
-    if val := points.get("validation"):
-        style: dict[str, Any] = {
-            "color": TUNED,
-            "linewidth": 2,
-            "marker": "o" if len(val) <= 60 else "",
-            "ms": 4,
-        }
-        axes.plot(*zip(*val, strict=True), label="validation", clip_on=False, **style)
+    if val:
+        style: dict[str, Any] = {"color": TUNED, "clip_on": False}
+        marker = "o" if len(val) <= 60 else ""
+        axes.plot(*zip(*val, strict=True), label="validation", linewidth=2, marker=marker, ms=4, **style)
         step, value = best(val, key=lambda point: point[1])
-        axes.plot(step, value, "o", ms=11, mfc="none", color=TUNED, clip_on=False)
+        axes.plot(step, value, "o", ms=11, mfc="none", **style)
         axes.annotate(f"best {value:.3f}", (step, value), xytext=(0, 12), textcoords="offset points",
                       ha="center", weight="bold", color=SOFT)  # fmt: skip
     axes.set_xlabel("optimizer step", color=SOFT)
@@ -144,16 +122,13 @@ def inline_svg(figure: Figure, label: str, css_class: str) -> str:
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
     view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
-    head = f'<svg class="{css_class}" {view_box} role="img" aria-label="{label}">'
-    return head + svg[svg.index(">") + 1 :]
+    return f'<svg class="{css_class}" {view_box} role="img" aria-label="{label}">{svg[svg.index(">") + 1 :]}'
 
 
 def _attributes(style: str) -> str:
     """Turn `fill: none; font: 10px x` into presentation attributes; fonts are the page's."""
-    pairs = (declaration.partition(":")[::2] for declaration in style.split(";"))
-    return "".join(
-        f' {name.strip()}="{value.strip()}"' for name, value in pairs if value and "font" not in name
-    )
+    pairs = re.findall(r"([\w-]+): *([^;]+)", style)
+    return "".join(f' {name}="{value.strip()}"' for name, value in pairs if not name.startswith("font"))
 
 
 def draw_weights(folder: Path, stack: str) -> Figure | None:
@@ -174,23 +149,21 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
     tags = [tag for tag in tags if tag in largest]
     if not tags:
         return None
-    figure, grid = _grid(len(tags), COLUMNS, (3.6, 2.9), extra_height=0.5)
+    figure, grid = _grid(len(tags), COLUMNS, (3.6, 3.1))
     figure.suptitle(f"{stack.capitalize()}: trained weights over the epochs", weight="bold")
     names = [re.split(r"[./]", tag) for tag in tags]
     shared = next((i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1), -2)
-    for axes, tag, parts in zip(grid, tags, names, strict=False):
-        axes.set_title(".".join(parts[shared:]), fontsize=9)  # without the name parts that all have in common
+    for axes, tag, parts in zip(grid, tags, names, strict=True):
+        axes.set_title(".".join(parts[shared:]), fontsize=9)  # without what all names begin with
         _draw_histograms(axes, list(logged[tag]), list(logged[tag].values()))
     return figure
 
 
-def _grid(
-    count: int, max_columns: int, size: tuple[float, float], extra_height: float = 0
-) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, max_columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """Return a figure of `count` axes of `size` inches each, side by side in rows."""
     columns = max(1, min(max_columns, count))
     rows = max(1, -(-count // columns))
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + extra_height), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[count:]:
         axes.set_visible(False)
@@ -200,21 +173,19 @@ def _grid(
 def _draw_histograms(axes: Axes, epochs: list[int], histograms: list[Any]) -> None:
     """Draw one weight: a density per epoch (of TensorBoard's buckets), each shifted up."""
     cumulative = []
-    for histogram in histograms:
-        limits = np.clip([histogram.min, *histogram.bucket_limit], histogram.min, histogram.max)
-        cumulative.append((limits, np.cumsum([0.0, *histogram.bucket]) / max(sum(histogram.bucket), 1.0)))
-    ends = np.array([np.interp((TAIL, 1 - TAIL), fractions, limits) for limits, fractions in cumulative])
+    for one in histograms:
+        limits = np.clip([one.min, *one.bucket_limit], one.min, one.max)
+        cumulative.append((limits, np.cumsum([0.0, *one.bucket]) / max(sum(one.bucket), 1.0)))
+    ends = np.array([np.interp(TAILS, fractions, limits) for limits, fractions in cumulative])
     low, high = ends[:, 0].min(), ends[:, 1].max()
     edges = low + (high - low if high > low else 1.0) * BINS
-    centres = (edges[:-1] + edges[1:]) / 2
     densities = [np.diff(np.interp(edges, *pair)) / np.diff(edges) for pair in cumulative]
     lift = 0.45 * max(density.max() for density in densities) or 1.0
     last = len(densities) - 1
     for index, density in enumerate(densities):
-        bottom = (last - index) * lift
-        colour = EPOCH_COLOURS(index / max(1, last))
-        axes.fill_between(centres, bottom, bottom + density, color=colour, zorder=index, linewidth=0)
-        axes.plot(centres, bottom + density, color="white", linewidth=0.8, zorder=index)
+        bottom, colour = (last - index) * lift, EPOCH_COLOURS(index / max(1, last))
+        axes.fill_between(edges[:-1], bottom, bottom + density, color=colour, zorder=index, linewidth=0)
+        axes.plot(edges[:-1], bottom + density, color="white", linewidth=0.8, zorder=index)
     shown = sorted({0, (last + 1) // 2, last})
     axes.set_yticks([(last - index) * lift for index in shown], [str(epochs[index]) for index in shown])
     axes.set_ylabel("epoch", color=SOFT)
@@ -230,10 +201,10 @@ def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ())
         axes.imshow(pixels)
         axes.set_axis_off()
         axes.set_title(titles[index] if titles else "", fontsize=10, color=SOFT)
-        lines = (("before", row.zero_shot_caption, SOFT), ("after", row.caption, TUNED),
-                 ("reference", next(iter(row.references), ""), "black"))  # fmt: skip
+        lines = {SOFT: ("before", row.zero_shot_caption), TUNED: ("after", row.caption),
+                 "black": ("reference", next(iter(row.references), ""))}  # fmt: skip
         down = -0.04
-        for name, text, colour in lines:
+        for colour, (name, text) in lines.items():
             if text:  # captions are no formulas, whatever dollar signs they hold
                 wrapped = textwrap.fill(visible(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
                 axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5, color=colour,
@@ -249,10 +220,11 @@ def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
     if not ranked:
         return None
     chosen = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
-    titles = [
-        f"{rank} of {len(ranked)}: CIDEr-D {ranked[i].scores['cider_d']:.2f}" for i, rank in chosen.items()
-    ]
-    return draw_captions([ranked[index] for index in chosen], titles)
+    rows, count = [ranked[index] for index in chosen], len(ranked)
+    ranks = zip(chosen.values(), rows, strict=True)
+    return draw_captions(
+        rows, [f"{rank} of {count}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks]
+    )
 
 
 def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
@@ -273,7 +245,7 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}
     names = [name for name in ([image_id] if image_id else maps) if name in maps and name in rows]
     entry, pixels = next(
-        ((maps[n], found) for n in names if (found := rows[n].pixels()) is not None), ({}, None)
+        ((maps[k], image) for k in names if (image := rows[k].pixels()) is not None), ({}, None)
     )
     if pixels is None:
         known = ", ".join(list(maps)[:5]) or "none"

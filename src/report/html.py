@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from src.report.figures import draw_losses, draw_scores, inline_svg
+from src.report.figures import draw_curves, inline_svg
 from src.report.run_files import Prediction, RunFiles, random_order, read_run
 from src.report.scores import METRICS, format_number, other_scores, score_rows
 from src.utils.files import atomic_write
@@ -25,10 +25,11 @@ from src.utils.logging import visible
 FOLDER = Path(__file__).parent
 ASSETS = ("cross_attention_maps", "report")  # style and script; the first also serve the page of src.app
 CARD_SCORES = ("cider_d", "bleu_4", "rouge_l")
-CURVES = (
-    ("Loss, nats per token", draw_losses, ((12, 4.2), (3.6, 3.2))),
-    ("CIDEr-D on validation images", draw_scores, ((12, 3.4), (3.6, 2.8))),
-)  # each for a wide screen and for a phone, in inches
+# title, curve, sizes in inches for a wide screen and for a phone
+CHARTS = (
+    ("Loss, nats per token", "loss", ((12, 4.2), (3.6, 3.2))),
+    ("CIDEr-D on validation images", "cider_d", ((12, 3.4), (3.6, 2.8))),
+)
 MAX_IMAGES = 200
 PER_VIEW = 24
 RANKED_BY = ("cider_d", "rouge_l", "bleu_4", "bleu_1")
@@ -67,23 +68,13 @@ def write_report(run_dir: Path) -> Path:
 def render(run: RunFiles) -> str:
     """Return the report as HTML. Adds to `run.notes` what turns out to be missing."""
     ranks, metric = choose_images(run.predictions)
-    cards = [
-        _card(number, run.predictions[row], ranks[row], metric) for number, row in enumerate(sorted(ranks))
-    ]
-    if num_unreadable := sum(card["thumbnail"] is None for card in cards):
-        run.notes.append(
-            f"{num_unreadable} of {len(cards)} images could not be read; their captions are shown alone."
-        )
+    cards = [_card(run.predictions[row], ranks[row], metric) for row in sorted(ranks)]
+    if unreadable := [card for card in cards if card["thumbnail"] is None]:
+        note = "images could not be read; their captions are shown alone."
+        run.notes.append(f"{len(unreadable)} of {len(cards)} {note}")
     ids = [card["row"].image_id for card in cards]
     is_compared = any(card["gain"] is not None for card in cards)
-    # Ranks need a score, gains a base to compare with.
-    possible = {
-        "random": True,
-        "best": metric,
-        "worst": metric,
-        "improved": is_compared,
-        "harmed": is_compared,
-    }
+    views = list(VIEWS)[: 5 if is_compared else 3 if metric else 1]
     style, script = (
         "\n".join((FOLDER / f"{asset}.{kind}").read_text(encoding="utf-8") for asset in ASSETS)
         for kind in ("css", "js")
@@ -95,10 +86,10 @@ def render(run: RunFiles) -> str:
     environment.filters["number"] = format_number
     return environment.get_template("report.html.jinja").render(
         run=run, policy=content_policy(style, script), style=Markup(style), script=Markup(script),
-        rows=score_rows(run.metrics, run.split), others=other_scores(run.metrics, run.split),
+        rows=score_rows(run.metrics), others=other_scores(run.metrics),
         charts=_charts(run), cards=cards,
         maps={number: run.attention[name] for number, name in enumerate(ids) if name in run.attention},
-        views={name: view for name, view in VIEWS.items() if possible[name]},
+        views={name: VIEWS[name] for name in views},
         counts={view: sum(view in card["ranks"] for card in cards) for view in VIEWS},
         ranked_by=METRICS[metric][0] if metric else None,
         num_references=sorted({len(row.references) for row in run.predictions}),
@@ -145,13 +136,13 @@ def _gain(prediction: Prediction, metric: str | None) -> float | None:
     return None if tuned is None or base is None else tuned - base
 
 
-def _card(index: int, row: Prediction, ranks: dict[str, int], metric: str | None) -> dict[str, Any]:
+def _card(row: Prediction, ranks: dict[str, int], metric: str | None) -> dict[str, Any]:
     """Return what the template needs of one image."""
     names = [name for name in CARD_SCORES if name in row.scores or f"zero_shot_{name}" in row.scores]
     pixels = row.pixels()
     tuned, base = ([row.scores.get(prefix + name) for name in names] for prefix in ("", "zero_shot_"))
     return {
-        "index": index, "row": row, "ranks": ranks, "gain": _gain(row, metric),
+        "row": row, "ranks": ranks, "gain": _gain(row, metric),
         "thumbnail": None if pixels is None else thumbnail(pixels),
         "score_names": [METRICS[name][0] for name in names], "tuned_scores": tuned, "base_scores": base,
     }  # fmt: skip
@@ -181,13 +172,12 @@ def thumbnail(
 def _charts(run: RunFiles) -> list[tuple[str, Markup]]:
     """Return (title, SVG for a wide and for a narrow screen) of the curves that the run logged."""
     charts = []
-    for title, draw, sizes in CURVES:
-        figures = [figure for size in sizes if (figure := draw(run.history, size)) is not None]
-        classes = ("chart wide", "chart narrow")
-        svgs = [
-            inline_svg(*pair)
-            for pair in zip(figures, [f"{title}, over optimizer steps"] * 2, classes, strict=False)
-        ]
+    for title, name, sizes in CHARTS:
+        figures = zip(
+            (draw_curves(run.history, name, size) for size in sizes), ("wide", "narrow"), strict=True
+        )
+        label = f"{title}, over optimizer steps"
+        svgs = [inline_svg(figure, label, f"chart {width}") for figure, width in figures if figure]
         charts += [(title, Markup("\n".join(svgs)))] if svgs else []
     return charts
 

@@ -19,8 +19,11 @@ History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
 TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
 REFERENCE = re.compile(r"reference_[1-9][0-9]*")
-TRAIN_LOSS = ("train/loss_step", "train/loss")  # of each logged step; the mean of each epoch
-VAL_LOSS = ("val/loss",)
+# curve -> its label, what is best, names of its training and validation numbers (of each step or epoch)
+CURVES: dict[str, tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = {
+    "loss": ("loss, nats per token", min, ("train/loss_step", "train/loss"), ("val/loss",)),
+    "cider_d": ("CIDEr-D", max, (), ("val/cider_d",)),
+}
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error)
 
 
@@ -59,11 +62,6 @@ class RunFiles:
     attention: dict[str, dict[str, Any]] = field(default_factory=dict)  # by image_id
     about: dict[str, Any] = field(default_factory=dict)  # run.json
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def split(self) -> str:
-        """The split that was scored."""
-        return str(self.about.get("split") or "test")
 
     def read(self, name: str, reader: Callable[[Path], Any], consequence: str = "") -> Any:
         """Apply `reader` to a file; None and a note on failure, None alone for a missing file without consequence."""
@@ -120,16 +118,12 @@ def finite_floats(values: Mapping[Any, Any]) -> dict[str, float]:
 def read_predictions(path: Path) -> list[Prediction]:
     """Return one Prediction per row of predictions.csv, in the file's order; text is taken as it is.
 
-    Raises:
-        ValueError: the file is not UTF-8, or its header lacks image_id or caption.
-        csv.Error: it is no csv file.
+    Raises csv.Error where it is no csv file, ValueError where it is not UTF-8 or lacks image_id or caption.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", restval="")
         if not {"image_id", "caption"} <= set(columns := reader.fieldnames or ()):
-            raise ValueError(
-                f"expected the columns image_id, caption, ..., found {', '.join(columns) or 'none'}"
-            )
+            raise ValueError(f"expected the columns image_id, caption, found {', '.join(columns) or 'none'}")
         return [_prediction(row, path.parent) for row in reader]
 
 
@@ -177,7 +171,7 @@ def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> li
     Of equal steps (a resumed run) the last value counts.
     """
     series = [{row["step"]: row[name] for row in history if name in row} for name in names]
-    points = list(max(series, key=len).items())
+    points = list(max(series, key=len, default={}).items())
     size = math.ceil(len(points) / max_points) or 1
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [tuple(np.mean(group, axis=0).tolist()) for group in groups]  # type: ignore[misc]

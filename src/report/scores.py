@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +13,6 @@ from rich.text import Text
 from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions
 from src.utils.errors import UserError
 from src.utils.logging import visible
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # key -> label, explanation; in the order in which they are shown
 METRICS = {
@@ -29,10 +26,9 @@ METRICS = {
     "spice": ("SPICE", "objects, attributes and relations; 0 to 1"),
     "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
-LOWER_IS_BETTER = {"loss"}
 INTERVAL_ENDS = ("_low", "_high")
 SUMMARY = ("cider_d", "bleu_4", "loss")
-MAX_CHARACTERS = 200  # of a printed caption or reference
+MAX_WIDTH = 200  # of a printed caption or reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +69,7 @@ class ScoreRow:
         """How much better fine-tuned is than the base: above 0 is better, also for a loss."""
         if self.tuned is None or self.base is None:
             return None
-        change = self.tuned.value - self.base.value
-        return -change if self.key in LOWER_IS_BETTER else change
+        return (self.tuned.value - self.base.value) * (-1 if self.key == "loss" else 1)
 
     @property
     def apart(self) -> bool:
@@ -93,11 +88,11 @@ def format_number(value: float) -> str:
     return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
-def score_rows(metrics: Mapping[str, float], split: str = "test") -> list[ScoreRow]:
+def score_rows(metrics: Mapping[str, float]) -> list[ScoreRow]:
     """Return the known metrics that either model has, in the order of METRICS."""
     rows = []
     for key, (label, hint) in METRICS.items():
-        tuned, base = (find_score(metrics, f"{prefix}{split}/{key}") for prefix in ("", "zero_shot/"))
+        tuned, base = (find_score(metrics, f"{prefix}test/{key}") for prefix in ("", "zero_shot/"))
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
             rows.append(ScoreRow(key, label, hint, tuned, base, 1.08 * max(ends) if max(ends) > 0 else 1.0))
@@ -109,28 +104,20 @@ def find_score(metrics: Mapping[str, float], key: str) -> Score | None:
     return Score(metrics[key], *(metrics.get(key + end) for end in INTERVAL_ENDS)) if key in metrics else None
 
 
-def other_scores(metrics: Mapping[str, float], split: str = "test") -> list[tuple[str, str, str]]:
-    """Return (name, fine-tuned, base) of the split's other metrics: lengths, distinct captions..."""
-    names = {
-        key.removeprefix("zero_shot/").removeprefix(f"{split}/") for key in metrics if f"{split}/" in key
-    }
+def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Return (name, fine-tuned, base) of the other metrics: lengths, distinct captions..."""
+    keys = {key.removeprefix("zero_shot/") for key in metrics}
     rows = []
-    for name in sorted(names - set(METRICS)):
-        if "/" not in name and not name.endswith(INTERVAL_ENDS):
-            pair = (find_score(metrics, f"{prefix}{split}/{name}") for prefix in ("", "zero_shot/"))
+    for name in sorted(key.removeprefix("test/") for key in keys if key.startswith("test/")):
+        if name not in METRICS and "/" not in name and not name.endswith(INTERVAL_ENDS):
+            pair = (find_score(metrics, f"{prefix}test/{name}") for prefix in ("", "zero_shot/"))
             tuned, base = (score.text if score else "\u2013" for score in pair)
             rows.append((name.replace("_", " "), tuned, base))
     return rows
 
 
-def read_scores(run_dir: str | Path) -> "pd.DataFrame":
-    """Return the scores of a run as a table, the base beside the fine-tuned model, with 95% intervals.
-
-    Raises:
-        UserError: the run has no metrics.json.
-    """
-    import pandas as pd
-
+def read_scores(run_dir: str | Path) -> pd.DataFrame:
+    """Return the scores of a run as a table, the base beside the fine-tuned model, with 95% intervals."""
     path = Path(run_dir) / "metrics.json"
     if not path.is_file():
         raise UserError(
@@ -172,13 +159,11 @@ def print_summary(
 
 def _caption_text(row: Prediction) -> Text:
     """Return an image's captions and first reference, each cut to a length to read; brackets are no markup."""
-    lines = [("", row.image_id, "bold")]
-    if row.zero_shot_caption is not None:
-        lines.append(("  zero-shot   ", row.zero_shot_caption, ""))
-    lines.append(("  fine-tuned  ", row.caption, "green"))
-    lines += [("  reference   ", text, "dim") for text in row.references[:1]]
-    return Text("\n").join(Text(head + _cut(visible(text)), style) for head, text, style in lines)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 4].rstrip()} ..."
+    reference = next(iter(row.references), None)
+    lines = [("", row.image_id, "bold"), ("  zero-shot   ", row.zero_shot_caption, ""),
+             ("  fine-tuned  ", row.caption, "green"), ("  reference   ", reference, "dim")]  # fmt: skip
+    shown = [(head + visible(text), style) for head, text, style in lines if text is not None]
+    cut = [
+        Text(text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ...", style) for text, style in shown
+    ]
+    return Text("\n").join(cut)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from src.report.cross_attention_maps import encode_attention
 
-COLOURS = {"red": "#c8503c", "green": "#4f9d69", "blue": "#3f6fb5", "yellow": "#e3b23c", "purple": "#7d5ba6"}
+COLOURS = {"red": "#c8503c", "green": "#4f9d69", "blue": "#3f6fb5", "purple": "#7d5ba6"}
 THINGS = ("ball", "house", "tree", "car", "boat")
 PLACES = {
     "on the grass": "#9cc48a",
@@ -34,12 +34,13 @@ class WordAttention(NamedTuple):
 def make_run(folder: Path, count: int = 12, noise: bool = False, hostile: bool = True) -> Path:
     """Write a complete run folder; with `hostile`, one caption and file name try to be HTML."""
     rng = random.Random(0)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True)
     rows, maps = [], {}
     for number in range(count):
-        row, heat = _image(folder, number, rng, noise)
-        rows.append(row)
-        maps[row["image_id"]] = heat
+        rows.append(_image(folder / "images" / f"{number:04d}.jpg", rng, noise))
+        words = rows[-1]["caption"].split()
+        heat = torch.rand(len(words), GRID, GRID, generator=torch.Generator().manual_seed(number))
+        maps[rows[-1]["image_id"]] = WordAttention(words, heat)
     if hostile:
         rows[1] |= {
             "caption": HOSTILE,
@@ -50,62 +51,40 @@ def make_run(folder: Path, count: int = 12, noise: bool = False, hostile: bool =
         rows[2]["image_id"] = '<u>&name">.jpg'
     _write_csv(folder / "predictions.csv", rows)
     entries = [encode_attention(*item) for item in list(maps.items())[: count // 2 + 1]]
-    (folder / "attention.json").write_text(json.dumps(entries))
-    (folder / "metrics.json").write_text(json.dumps(_metrics()))
-    (folder / "csv").mkdir(exist_ok=True)
+    (folder / "csv").mkdir()
     _write_csv(folder / "csv" / "metrics.csv", _history())
-    (folder / "run.json").write_text(json.dumps(_about()))
+    about = {
+        "command": "python train.py experiment=demo datamodule.data_dir='data/a b' model.num_beams=4",
+        "commit": "36d1d9289d320dca47fd6e5a0143bd460d430b14", "seed": 0, "started": "2026-03-01T12:00:00+00:00",
+        "versions": {"python": "3.11.9", "torch": "2.9.0", "transformers": "5.9.0", "captioner": "0.1.0"},
+    }  # fmt: skip
+    for name, content in (("attention", entries), ("metrics", _metrics()), ("run", about)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
 
-def _image(folder: Path, number: int, rng: random.Random, noise: bool) -> tuple[dict, WordAttention]:
+def _image(path: Path, rng: random.Random, noise: bool) -> dict[str, str]:
+    """Draw an image and return its row."""
     colour, thing, place = rng.choice(list(COLOURS)), rng.choice(THINGS), rng.choice(list(PLACES))
-    width, height = rng.choice([(500, 375), (375, 500), (480, 480), (640, 300)])
-    size, across, down = rng.uniform(0.2, 0.4), rng.uniform(0.25, 0.75), rng.uniform(0.45, 0.65)
-    image = Image.new("RGB", (width, height), PLACES[place])
-    if noise:
-        image = Image.effect_noise((width, height), 90).convert("RGB")
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((0, 0, width, height * 0.4), fill="#cfe3ee")
-    half = size * min(width, height) / 2
-    box = (across * width - half, down * height - half, across * width + half, down * height + half)
-    (pen.ellipse if thing == "ball" else pen.rectangle)(box, fill=COLOURS[colour])
-    (folder / "images").mkdir(exist_ok=True)
-    path = folder / "images" / f"{number:04d}.jpg"
+    size = rng.choice([(500, 375), (375, 500), (480, 480), (640, 300)])
+    image = Image.effect_noise(size, 90).convert("RGB") if noise else Image.new("RGB", size, PLACES[place])
+    ImageDraw.Draw(image).ellipse((100, 100, 250, 250), fill=COLOURS[colour])
     image.save(path, quality=90)
-    caption = f"a {colour} {thing} stands {place}"
-    score, base = rng.betavariate(4, 2) * 4, rng.betavariate(1.2, 5) * 3
-    row = {
-        "image_id": path.name, "path": str(path), "caption": caption,
-        "zero_shot_caption": f"an image of a {rng.choice(THINGS)}",
-        **{f"reference_{k}": text for k, text in enumerate(_references(colour, thing, place), 1)},
-        "license": "CC BY 4.0" if number % 3 == 0 else "", "bleu_4": score / 5, "cider_d": score,
-        "rouge_l": score / 4.2, "zero_shot_bleu_4": base / 6, "zero_shot_cider_d": base,
-        "zero_shot_rouge_l": base / 4,
-    }  # fmt: skip
-    return {key: str(value) for key, value in row.items()}, _attention(caption, across, down, size)
-
-
-def _references(colour: str, thing: str, place: str) -> list[str]:
-    return [
+    references = [
         f"A {colour} {thing} {place} .", f"There is one {thing} , it is {colour} .", f"{thing} {place}",
         f"The {thing} in the middle is {colour} , seen from afar on a bright and quiet day .",
         f"A scene with a {colour} {thing} .",
     ]  # fmt: skip
-
-
-def _attention(caption: str, across: float, down: float, size: float) -> WordAttention:
-    """A blob on the thing for its words, a band for the place's, something faint for the rest."""
-    words = caption.split()
-    y, x = torch.meshgrid(torch.linspace(0, 1, GRID), torch.linspace(0, 1, GRID), indexing="ij")
-    blob = torch.exp(-((x - across) ** 2 + (y - down) ** 2) / (size / 2.2) ** 2)
-    band = torch.sigmoid((y - 0.45) * 14) * (1 - 0.8 * blob)
-    grids = [
-        blob if place in (1, 2) else band if place > 3 else 0.4 * band + blob for place in range(len(words))
-    ]
-    noise = torch.rand(len(words), GRID, GRID, generator=torch.Generator().manual_seed(0)) * 0.12
-    heat = torch.stack(grids) + noise
-    return WordAttention(words, heat / heat.amax(dim=(1, 2), keepdim=True))
+    score, base = rng.betavariate(4, 2) * 4, rng.betavariate(1.2, 5) * 3
+    row = {
+        "image_id": path.name, "path": path, "caption": f"a {colour} {thing} stands {place}",
+        "zero_shot_caption": f"an image of a {rng.choice(THINGS)}",
+        **{f"reference_{number}": text for number, text in enumerate(references, 1)},
+        "license": "CC BY 4.0" if int(path.stem) % 3 == 0 else "", "bleu_4": score / 5, "cider_d": score,
+        "rouge_l": score / 4.2, "zero_shot_bleu_4": base / 6, "zero_shot_cider_d": base,
+        "zero_shot_rouge_l": base / 4,
+    }  # fmt: skip
+    return {key: str(value) for key, value in row.items()}
 
 
 def _metrics() -> dict[str, float]:
@@ -116,39 +95,22 @@ def _metrics() -> dict[str, float]:
     metrics = {
         "test/loss": 1.214, "zero_shot/test/loss": 3.402, "data/skipped_rows": 3, "data/unreadable_images": 1,
         "time/fit_seconds": 61.5, "train/loss": 1.1, "val/loss": 1.25, "val/loss_best": 1.22,
+        "test/distinct_captions": 0.81, "zero_shot/test/distinct_captions": 0.12, "test/mean_length": 9.4,
     }  # fmt: skip
     for name, values in scores.items():
-        for prefix, value in zip(("test/", "zero_shot/test/"), values, strict=True):
-            metrics |= {f"{prefix}{name}": value, f"{prefix}{name}_low": value * 0.93}
-            metrics |= {f"{prefix}{name}_high": value * 1.06}
-    more = {"distinct_captions": (0.81, 0.12), "mean_length": (9.4, 7.1), "repeated_ngrams": (0.01, 0.2)}
-    for name, (tuned, base) in more.items():
-        metrics |= {f"test/{name}": tuned, f"zero_shot/test/{name}": base}
+        for key, value in zip((f"test/{name}", f"zero_shot/test/{name}"), values, strict=True):
+            metrics |= {key: value, f"{key}_low": value * 0.93, f"{key}_high": value * 1.06}
     return metrics
 
 
 def _history() -> list[dict]:
-    rng = random.Random(1)
     rows = []
     for step in range(300):
-        loss = 1.05 + 2.4 * 0.985**step + rng.gauss(0, 0.06)
-        rows.append(
-            {"epoch": step // 50, "step": step, "train/loss": loss, "val/loss": "", "val/cider_d": ""}
-        )
+        rows.append({"step": step, "train/loss": 1.05 + 2.4 * 0.985**step, "val/loss": "", "val/cider_d": ""})
         if step % 50 == 49:
-            val = 1.2 + 2.0 * 0.985**step + (0.03 if step == 299 else 0)
-            rows.append({"epoch": step // 50, "step": step, "train/loss": "", "val/loss": val,
-                         "val/cider_d": 2.5 - 2 * 0.98**step})  # fmt: skip
+            loss, score = 1.2 + 2.0 * 0.985**step, 2.5 - 2 * 0.98**step
+            rows.append({"step": step, "train/loss": "", "val/loss": loss, "val/cider_d": score})
     return rows
-
-
-def _about() -> dict:
-    return {
-        "command": "python train.py experiment=demo datamodule.data_dir='data/a b' model.num_beams=4",
-        "commit": "36d1d9289d320dca47fd6e5a0143bd460d430b14", "seed": 0, "split": "test",
-        "started": "2026-03-01T12:00:00+00:00", "seconds": 83.2, "task": "train",
-        "versions": {"python": "3.11.9", "torch": "2.9.0", "transformers": "5.9.0", "captioner": "0.1.0"},
-    }  # fmt: skip
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:

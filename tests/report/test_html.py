@@ -2,15 +2,19 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from src.report.html import write_report
+from src.report.html import MAX_BYTES, MAX_IMAGES, PER_VIEW, VIEWS, choose_images, thumbnail, write_report
+from src.report.run_files import Prediction
 from tests.report.fake_run import HOSTILE, make_run
 
 
@@ -96,37 +100,30 @@ def test_attention_maps_are_carried_for_the_images_that_have_them(full):
     assert len(base64.b64decode(maps["0"]["heat"][0])) == maps["0"]["height"] * maps["0"]["width"] == 14 * 14
 
 
-@pytest.mark.parametrize(
-    ("missing", "note"),
-    [
-        ("metrics.json", "No metrics.json: the scores are not shown."),
-        ("predictions.csv", "No predictions.csv: there is no gallery."),
-        ("run.json", "No run.json: command, commit and versions are not known."),
-        ("attention.json", "This run folder has no attention.json"),
-        ("csv/metrics.csv", "No curves: nothing was trained in this run"),
-    ],
-)
-def test_a_missing_or_damaged_file_is_noted(run, missing, note):
-    if missing.endswith(("json", "s.csv")) and "csv/" not in missing:
-        whole = (run / missing).read_bytes()
-        (run / missing).write_bytes(b"\xff[1,")
-        assert f"{missing} could not be read" in Page(write_report(run)).text
-        (run / missing).write_bytes(whole)
-    (run / missing).unlink()
-    assert note in Page(write_report(run)).text
-
-
-def test_an_empty_folder_gives_a_report_that_notes_it(tmp_path):
-    text = Page(write_report(tmp_path)).text
-    assert "Captions without scores" in text
-    assert "No predictions were found" in text
-
-
-def test_a_missing_image_leaves_its_caption(run):
+def test_missing_and_damaged_files_are_noted(run):
+    notes = {
+        "metrics.json": "No metrics.json: the scores are not shown.",
+        "predictions.csv": "No predictions.csv: there is no gallery.",
+        "run.json": "No run.json: command, commit and versions are not known.",
+    }
     (run / "images" / "0000.jpg").unlink()
+    (run / "csv" / "metrics.csv").unlink()
+    (run / "attention.json").unlink()
     text = Page(write_report(run)).text
     assert "1 of 4 images could not be read" in text
     assert "image not found" in text
+    assert "No curves: nothing was trained in this run" in text
+    assert "This run folder has no attention.json" in text
+    for name in notes:
+        (run / name).write_bytes(b"\xff[1,")
+    text = Page(write_report(run)).text
+    assert all(f"{name} could not be read" in text for name in notes)
+    for name in notes:
+        (run / name).unlink()
+    text = Page(write_report(run)).text
+    assert all(
+        note in text for note in (*notes.values(), "Captions without scores", "No predictions were found")
+    )
 
 
 def test_images_of_equal_names_keep_their_own_captions(run):
@@ -158,12 +155,55 @@ def test_without_a_base_there_is_no_comparison(run):
     assert views == ["random", "best", "worst", "all"]
 
 
-def test_control_characters_and_bidirectional_overrides_are_escaped(run):
+def test_control_characters_are_escaped_and_equal_runs_give_equal_reports(run):
     about = {"command": "python \ud800 \x00\x1b[31m \u202egpj.exe", "versions": "none", "seconds": "long"}
     (run / "run.json").write_text(json.dumps(about))
-    assert r"python \ud800 \x00\x1b[31m \u202egpj.exe" in Page(write_report(run)).text
-
-
-def test_the_same_run_gives_the_same_report(run):
     first = write_report(run).read_bytes()
+    assert r"python \ud800 \x00\x1b[31m \u202egpj.exe" in Page(run / "report.html").text
     assert write_report(run).read_bytes() == first
+
+
+def prediction(score: float | None = None, base: float | None = None) -> Prediction:
+    scores = {"cider_d": score, "zero_shot_cider_d": base}
+    known = {name: value for name, value in scores.items() if value is not None}
+    return Prediction("a.jpg", "", "a dog", None, (), "", None, known)
+
+
+def view(ranks, name) -> list[int]:
+    """Return the rows of a view in order."""
+    return sorted((row for row in ranks if name in ranks[row]), key=lambda row: ranks[row][name])
+
+
+def test_views_are_ranked():
+    scores = ((1.0, 0.5), (3.0, 0.0), (0.5, 2.0), (2.0, 2.0))
+    ranks, metric = choose_images([prediction(*pair) for pair in scores])
+    assert metric == "cider_d"
+    assert (view(ranks, "best"), view(ranks, "worst")) == ([1, 3, 0, 2], [2, 0, 3, 1])
+    assert (view(ranks, "improved"), view(ranks, "harmed")) == ([1, 0], [2])
+    assert sorted(view(ranks, "random")) == [0, 1, 2, 3]
+
+
+def test_a_large_set_is_bounded_and_every_view_is_complete():
+    ranks, _ = choose_images([prediction(k / 100, (k * 7 % 100) / 20) for k in range(1000)])
+    assert len(ranks) == MAX_IMAGES
+    assert all(len(view(ranks, name)) == PER_VIEW for name in VIEWS)
+    assert view(ranks, "best")[0] == 999
+
+
+def test_the_random_view_does_not_depend_on_the_scores():
+    scored, _ = choose_images([prediction(k / 10) for k in range(100)])
+    unscored, metric = choose_images([prediction() for _ in range(100)])
+    assert view(scored, "random") == view(unscored, "random")
+    assert metric is None
+    assert {name for row in unscored.values() for name in row} == {"random"}
+    assert choose_images([]) == ({}, None)
+
+
+def test_a_thumbnail_of_noise_stays_small():
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    found = thumbnail(noise)
+    data = base64.b64decode(found["uri"].removeprefix("data:image/jpeg;base64,"))
+    assert len(data) <= MAX_BYTES
+    with Image.open(io.BytesIO(data)) as shown:
+        assert shown.size == (found["width"], found["height"])
+        assert max(shown.size) <= 384

@@ -8,7 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from src.report.html import write_report
-from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
+from tests.browser import browser, console_errors, look, sideways_scroll  # noqa: F401
 from tests.report.fake_run import HOSTILE, make_run
 
 pytestmark = pytest.mark.chromium
@@ -38,24 +38,13 @@ def press(page, view) -> None:
     page.find_element(By.CSS_SELECTOR, f"[data-view={view}]").click()
 
 
-def overlay(card) -> bool:
-    return "on" in (card.find_element(By.TAG_NAME, "canvas").get_attribute("class") or "").split()
-
-
-def mapped_card(page):
-    press(page, "all")
-    return next(card for card in shown(page) if card.find_elements(By.CSS_SELECTOR, ".word"))
-
-
-def test_it_opens_without_errors_fetches_nothing_and_keeps_text_as_text(page, report):
-    page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+def test_it_opens_without_errors_fetches_nothing_and_keeps_text_as_text(page):
     assert console_errors(page) == []
-    fetched = [
-        entry["name"] for entry in page.execute_script("return performance.getEntriesByType('resource')")
-    ]
+    fetched = page.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
     assert [name for name in fetched if not name.startswith("data:")] == []
     assert page.find_element(By.TAG_NAME, "h1").text == "CIDEr-D 0.451 → 2.512"
-    press(page, "all")
     assert HOSTILE in texts(page, ".caption.tuned")
     assert page.execute_script("return window.hacked") is None
 
@@ -77,8 +66,6 @@ def test_views_are_ordered_and_search_filters(page):
         first = ".card:not([hidden]) .marks tbody tr:first-child td:nth-of-type(1)"
         scores = [float(text) for text in texts(page, first)]
         assert scores == sorted(scores, reverse=descending)
-    press(page, "harmed")
-    assert "No image lost by fine-tuning" in page.find_element(By.ID, "nothing").text
     press(page, "all")
     query = page.find_element(By.ID, "query")
     query.send_keys("snow ball")
@@ -94,27 +81,30 @@ def test_views_are_ordered_and_search_filters(page):
 
 
 def test_a_word_shows_its_attention_map_by_mouse_click_and_keyboard(page):
-    card = mapped_card(page)
-    words = card.find_elements(By.CSS_SELECTOR, ".word")
+    press(page, "all")
+    card = next(card for card in shown(page) if card.find_elements(By.CSS_SELECTOR, ".word"))
+    words, canvas = card.find_elements(By.CSS_SELECTOR, ".word"), card.find_element(By.TAG_NAME, "canvas")
     away = page.find_element(By.TAG_NAME, "h2")
-    assert not overlay(card)
-    ActionChains(page).move_to_element(words[1]).perform()
-    assert overlay(card)
-    colours = """const c = arguments[0].querySelector('canvas');
-        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        return new Set(new Uint32Array(d.buffer)).size"""
-    assert page.execute_script(colours, card) > 50
-    ActionChains(page).move_to_element(away).perform()
-    assert not overlay(card)
-    words[2].click()
-    ActionChains(page).move_to_element(away).perform()
-    assert overlay(card)
-    ActionChains(page).send_keys(Keys.ESCAPE).perform()
-    assert not overlay(card)
+
+    def is_on(*actions) -> bool:
+        for action in actions:
+            action.perform()
+        return "on" in (canvas.get_attribute("class") or "").split()
+
+    def move(element):
+        return ActionChains(page).move_to_element(element)
+
+    assert not is_on()
+    assert is_on(move(words[1]))
+    colours = """const data = arguments[0].getContext('2d').getImageData(0, 0, 200, 200).data;
+        return new Set(new Uint32Array(data.buffer)).size"""
+    assert page.execute_script(colours, canvas) > 50
+    assert not is_on(move(away))
+    assert is_on(move(words[2]).click(), move(away))
+    assert not is_on(ActionChains(page).send_keys(Keys.ESCAPE))
     page.execute_script("arguments[0].focus()", words[0])
-    ActionChains(page).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform()
+    assert is_on(ActionChains(page).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT))
     assert page.switch_to.active_element == words[2]
-    assert overlay(card)
 
 
 @pytest.mark.parametrize("width", [320, 768, 2560])
@@ -122,11 +112,3 @@ def test_nothing_sticks_out_sideways(browser, report, width):  # noqa: F811
     look(browser, report.as_uri(), (width, 900))
     press(browser, "all")
     assert sideways_scroll(browser) == 0
-
-
-def test_two_hundred_images_are_small_and_open(browser, tmp_path):  # noqa: F811
-    path = write_report(make_run(tmp_path / "run", 200, noise=True))
-    assert path.stat().st_size < 15_000_000
-    look(browser, path.as_uri(), PHONE)
-    assert browser.execute_script("return document.getElementById('count').textContent") == "24 images"
-    assert console_errors(browser) == []

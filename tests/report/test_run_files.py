@@ -1,74 +1,76 @@
 """Reading a run folder: everything that is there, a note for what is not."""
 
 import io
-import json
 
+import pytest
 from PIL import Image
 
 from src.report.run_files import (
-    TRAIN_LOSS,
-    VAL_LOSS,
+    CURVES,
     RunFiles,
     curve,
     read_history,
     read_metrics,
     read_predictions,
     read_run,
-)  # fmt: skip
+)
 from tests.report.fake_run import make_run
 
+TRAIN_LOSS, VAL_LOSS = CURVES["loss"][2:]
 
-def write(path, text):
-    path.write_text(text, encoding="utf-8")
-    return path
+
+@pytest.fixture
+def predictions(tmp_path):
+    """A function that reads the rows of a predictions.csv of some text."""
+
+    def read(text):
+        (tmp_path / "p.csv").write_text(text, encoding="utf-8")
+        return read_predictions(tmp_path / "p.csv")
+
+    return read
 
 
 def test_a_complete_folder_is_read_without_notes(tmp_path):
     run = read_run(make_run(tmp_path / "run", 6))
-    assert (run.notes, len(run.predictions), run.split) == ([], 6, "test")
+    assert (run.notes, len(run.predictions)) == ([], 6)
     row = run.predictions[0]
-    assert set(row.scores) == {
-        f"{base}{name}" for base in ("", "zero_shot_") for name in ("bleu_4", "cider_d", "rouge_l")
-    }
+    names = ("bleu_4", "cider_d", "rouge_l")
+    assert set(row.scores) == {f"{base}{name}" for base in ("", "zero_shot_") for name in names}
     assert (len(row.references), row.license, row.box) == (5, "CC BY 4.0", None)
 
 
-def test_text_is_read_as_it_is(tmp_path):
+def test_text_is_read_as_it_is(predictions):
     text = 'image_id,caption,reference_1,cider_d\n-dog.jpg,=1+1,"NA, null",0.5\n007,nan,\'=x,\n'
-    first, second = read_predictions(write(tmp_path / "p.csv", text))
+    first, second = predictions(text)
     assert (first.image_id, first.caption, first.references) == ("-dog.jpg", "=1+1", ("NA, null",))
     assert (second.image_id, second.caption, second.references) == ("007", "nan", ("'=x",))
 
 
-def test_empty_references_are_dropped_and_a_box_is_read(tmp_path):
+def test_empty_references_are_dropped_and_a_box_is_read(predictions):
     text = "image_id,caption,reference_1,reference_2,box,cider_d\na,x,one, ,1 2 30 40,nan\nb,y,,two,1 2 3,\n"
-    first, second = read_predictions(write(tmp_path / "p.csv", text))
+    first, second = predictions(text)
     assert (first.references, first.box, first.scores) == (("one",), (1, 2, 30, 40), {})
     assert (second.references, second.box) == (("two",), None)
 
 
-def test_an_image_in_a_tar_file_is_read_by_its_span(tmp_path):
+def test_an_image_in_a_tar_file_is_read_by_its_span(tmp_path, predictions):
     buffer = io.BytesIO()
     Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
     (tmp_path / "a.tar").write_bytes(bytes(512) + buffer.getvalue() + bytes(100))
     size = len(buffer.getvalue())
-    (row,) = read_predictions(
-        write(tmp_path / "p.csv", f"image_id,path,span,caption\na/0,a.tar,512 {size},x\n")
-    )
+    (row,) = predictions(f"image_id,path,span,caption\na/0,a.tar,512 {size},x\n")
     assert row.span == (512, size)
     assert row.pixels().shape == (4, 6, 3)
 
 
-def test_an_empty_caption_of_the_base_differs_from_no_base(tmp_path):
-    head = "image_id,caption,zero_shot_caption,zero_shot_cider_d\n"
-    scored, unscored = read_predictions(write(tmp_path / "p.csv", head + "a,x,,0.0\nb,y,,\n"))
+def test_an_empty_caption_of_the_base_differs_from_no_base(predictions):
+    scored, unscored = predictions("image_id,caption,zero_shot_caption,zero_shot_cider_d\na,x,,0.0\nb,y,,\n")
     assert (scored.zero_shot_caption, unscored.zero_shot_caption) == ("", None)
 
 
-def test_a_relative_image_path_starts_at_the_run_folder(tmp_path):
-    text = "image_id,path,caption\na,Images/a.jpg,x\nb,/images/b.jpg,y\nc,,z\n"
-    paths = [row.path for row in read_predictions(write(tmp_path / "p.csv", text))]
-    assert paths == [str(tmp_path / "Images" / "a.jpg"), "/images/b.jpg", ""]
+def test_a_relative_image_path_starts_at_the_run_folder(tmp_path, predictions):
+    rows = predictions("image_id,path,caption\na,Images/a.jpg,x\nb,/images/b.jpg,y\nc,,z\n")
+    assert [row.path for row in rows] == [str(tmp_path / "Images" / "a.jpg"), "/images/b.jpg", ""]
 
 
 def test_what_cannot_be_read_becomes_a_note(tmp_path):
@@ -76,17 +78,15 @@ def test_what_cannot_be_read_becomes_a_note(tmp_path):
     assert run.read("absent.json", read_metrics) is None
     assert run.read("absent.json", read_metrics, "no scores.") is None
     for name, text in (("metrics.json", "{"), ("list.json", "[1]"), ("p.csv", "image_id,text\na,b\n")):
-        write(tmp_path / name, text)
+        (tmp_path / name).write_text(text)
         assert run.read(name, read_predictions if name == "p.csv" else read_metrics) is None
     assert run.notes[0] == "No absent.json: no scores."
     assert [note.partition(" ")[0] for note in run.notes[1:]] == ["metrics.json", "list.json", "p.csv"]
 
 
-def test_only_finite_numbers_are_metrics_and_the_split_is_the_runs(tmp_path):
-    path = write(tmp_path / "metrics.json", '{"a": 1, "b": NaN, "c": "text", "d": Infinity}')
-    assert read_metrics(path) == {"a": 1.0}
-    write(tmp_path / "run.json", json.dumps({"split": "val"}))
-    assert read_run(tmp_path).split == "val"
+def test_only_finite_numbers_are_metrics(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"a": 1, "b": NaN, "c": "text", "d": Infinity}')
+    assert read_metrics(tmp_path / "metrics.json") == {"a": 1.0}
 
 
 def test_history_of_all_files_is_sorted_by_step(tmp_path):
@@ -95,7 +95,7 @@ def test_history_of_all_files_is_sorted_by_step(tmp_path):
         ("version_0", "1,0.9,\n2,,0.8\n5,nan,text\n6\n,9,9\n"),
     ):
         (tmp_path / name).mkdir()
-        write(tmp_path / name / "metrics.csv", "step,train/loss,val/loss\n" + rows)
+        (tmp_path / name / "metrics.csv").write_text("step,train/loss,val/loss\n" + rows)
     history = read_history(tmp_path)
     assert curve(history, TRAIN_LOSS) == [(1, 0.9), (3, 0.5)]
     assert curve(history, VAL_LOSS) == [(2, 0.8), (4, 0.6)]

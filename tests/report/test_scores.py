@@ -17,12 +17,9 @@ METRICS = {
 }  # fmt: skip
 
 
-def printed(*things, folder=None, metrics=None) -> str:
+def printed(folder, metrics) -> str:
     console = Console(file=io.StringIO(), width=120, color_system=None)
-    if folder is not None:
-        print_summary(folder, metrics or {}, console=console)
-    for thing in things:
-        console.print(thing)
+    print_summary(folder, metrics, console=console)
     return console.file.getvalue()
 
 
@@ -36,11 +33,10 @@ def test_a_row_has_both_models_with_their_intervals():
     assert not score_rows(METRICS | {"zero_shot/test/cider_d_high": 1.9})[0].apart
 
 
-def test_scores_of_one_model_another_split_and_zero():
+def test_scores_of_one_model_and_zero():
     row = score_rows({"test/cider_d": 1.0})[0]
     assert (row.base, row.change, row.apart) == (None, None, False)
     assert score_rows({"test/bleu_4": 0.0})[0].percent(0.0) == 0
-    assert [row.key for row in score_rows({"val/cider_d": 1.0, "test/loss": 2.0}, "val")] == ["cider_d"]
     assert find_score({"a": 1.0, "a_low": 0.5}, "a").interval == ""
     more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}
     assert other_scores(more) == [("distinct", "–", "0.100"), ("mean length", "9.250", "–")]
@@ -61,22 +57,22 @@ def test_the_summary_shows_scores_captions_and_paths(tmp_path):
     run = make_run(tmp_path / "run", 8, hostile=False)
     (run / "tensorboard").mkdir()
     (run / "report.html").touch()
-    text = printed(folder=run, metrics=METRICS)
-    for expected in ("8 test images", "zero-shot", "Loss, nats per token", "2.000 (1.800 – 2.200)", "0.500"):
+    text = printed(run, METRICS)
+    for expected in (
+        "8 test images", "zero-shot", "Loss, nats per token", "2.000 (1.800 – 2.200)", "0.500",
+        f"Run folder: {run}", f"Report: {run / 'report.html'}", f"tensorboard --logdir {run / 'tensorboard'}",
+    ):  # fmt: skip
         assert expected in text
     assert text.count("reference ") == 4
-    assert f"Run folder: {run}" in text
-    assert f"Report: {run / 'report.html'}" in text
-    assert f"tensorboard --logdir {run / 'tensorboard'}" in text
-    assert printed(folder=tmp_path) == f"Run folder: {tmp_path}\n"
+    assert printed(tmp_path, {}) == f"Run folder: {tmp_path}\n"
 
 
 def test_captions_are_escaped_and_long_ones_are_cut(tmp_path):
     path = tmp_path / "predictions.csv"
     hostile = "x [/nope] \x1b[31m \u202e [link=file:///x]y[/link]"
     path.write_text(f"image_id,caption,reference_1\n[red]a[/red],{hostile},{'word ' * 6000}\n")
-    text = printed(folder=tmp_path)
+    text = printed(tmp_path, {})
     assert "[red]a[/red]" in text
     assert r"x [/nope] \x1b[31m \u202e [link=file:///x]y[/link]" in text
-    assert text.count("word") == 39
+    assert text.count("word") < 50
     assert "..." in text
