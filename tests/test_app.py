@@ -126,7 +126,7 @@ def test_the_sum_of_uploads_is_limited(tmp_path):
 
 def test_captions_and_attention_maps_of_an_upload(tiny_checkpoint, image):
     captioner = Captioner.from_checkpoint(tiny_checkpoint, num_beams=3, max_length=8, precision="32")
-    found = respond(captioner, image, SETTINGS)
+    found = respond(captioner, image)
     nats = [hypothesis["nats"] for hypothesis in found["hypotheses"]]
     assert found["name"] == "dog.png"
     assert nats == sorted(nats)
@@ -164,7 +164,10 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
             event = client.post("/gradio_api/call/caption", json=payload).json()["event_id"]
             assert "event: error" in client.get(f"/gradio_api/call/caption/{event}").text
             assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
-        assert client.post("/gradio_api/upload", files={"files": ("a.png", bytes(21 * 2**20))}).status_code == 413
+        assert (
+            client.post("/gradio_api/upload", files={"files": ("a.png", bytes(21 * 2**20))}).status_code
+            == 413
+        )
     assert not list(folder.rglob("secret*"))
 
 
