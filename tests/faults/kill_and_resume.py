@@ -27,6 +27,7 @@ import torch
 
 from src.report.run_files import read_history
 from tests.faults.phases import PHASES, VARIABLE, look
+from tests.faults.tiny import same
 from tests.faults.training import SETTINGS, Place, Process, import_all, make_world
 from tests.faults.whole_files import half_written, leftovers
 
@@ -94,7 +95,7 @@ class Trials:
         place.folder.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"\0")
         more = ["ckpt_path=last"] if place.has_checkpoint() else []
-        process = Process(place, [*self.settings, *more], {VARIABLE: str(file)}, warm=True)
+        process = Process(place, [*self.settings, *more], {VARIABLE: str(file)})
         times = self.rng.randint(1, 4) if aim in ("step", "checkpoint") else 1
         if aim is not None and _reaches(process, file, aim, times):
             time.sleep(self.rng.uniform(0, 0.05))
@@ -150,18 +151,6 @@ def _curves(run: Path) -> dict[str, float]:
         for name, value in row.items()
         if name != "step"
     }
-
-
-def same(one: Any, other: Any) -> bool:
-    """Return whether two values are equal bit for bit, tensors too."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        keys_agree = isinstance(other, dict) and one.keys() == other.keys()
-        return keys_agree and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
 
 
 def main(arguments: list[str]) -> int:

@@ -45,19 +45,19 @@ def marker(tmp_path):
     assert not path.exists()
 
 
-def open_it(file: Path, base: Path, pictures: Path, folder: Path) -> None:
+def open_it(file: Path, base: Path, images: Path, folder: Path) -> None:
     Captioner.from_checkpoint(file)
 
 
-def train_on(file: Path, base: Path, pictures: Path, folder: Path) -> None:
-    run_train(folder, base, pictures, f"ckpt_path={file}")
+def train_on(file: Path, base: Path, images: Path, folder: Path) -> None:
+    run_train(folder, base, images, f"ckpt_path={file}")
 
 
-def train_from(base: Path, _: Path, pictures: Path, folder: Path) -> None:
-    run_train(folder, base, pictures)
+def train_from(base: Path, _: Path, images: Path, folder: Path) -> None:
+    run_train(folder, base, images)
 
 
-def score(file: Path, base: Path, pictures: Path, folder: Path) -> None:
+def score(file: Path, base: Path, images: Path, folder: Path) -> None:
     run_eval(folder, f"ckpt_path={file}")
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.faults.kill_and_resume import same
+from tests.faults.tiny import same
 from tests.faults.whole_files import half_written, leftovers
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -31,6 +32,18 @@ def with_dropout(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal bit for bit, tensors too."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        keys_agree = isinstance(other, dict) and one.keys() == other.keys()
+        return keys_agree and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
 class KeepAll(LastCheckpoint):
     """LastCheckpoint that keeps each file it ever wrote: `1.ckpt`, `2.ckpt`, ..."""
 
@@ -46,34 +59,34 @@ class History(pl.Callback):
     def __init__(self) -> None:
         self.values: dict[tuple[int, int, str], float] = {}
 
-    def _note(self, trainer: pl.Trainer, *names: str) -> None:
-        for name in names:
-            if name in trainer.callback_metrics:
-                place = (trainer.current_epoch, trainer.global_step, name)
-                self.values[place] = float(trainer.callback_metrics[name])
+    def _log(self, trainer: pl.Trainer, **values: float) -> None:
+        for name, value in values.items():
+            self.values[trainer.current_epoch, trainer.global_step, name] = float(value)
+
+    def _log_metrics(self, trainer: pl.Trainer, *names: str) -> None:
+        self._log(
+            trainer,
+            **{name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics},
+        )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._note(trainer, "train/loss_step")
+        self._log_metrics(trainer, "train/loss_step")
 
     def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._note(trainer, "val/loss", "val/loss_best")
+        self._log_metrics(trainer, "val/loss", "val/loss_best")
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._note_rate(trainer)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        self._log(trainer, lr=trainer.optimizers[0].param_groups[0]["lr"])
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._note(trainer, "train/loss")
-        self._note_rate(trainer)
-
-    def _note_rate(self, trainer: pl.Trainer) -> None:
-        place = (trainer.current_epoch, trainer.global_step, "lr")
-        self.values[place] = trainer.optimizers[0].param_groups[0]["lr"]
+    def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._log_metrics(trainer, "train/loss")
+        self.on_train_epoch_start(trainer)
 
 
 class Run:
     """A fit from nothing or from a checkpoint, and what came of it."""
 
-    def __init__(self, checkpoint: Path, pictures: Path, folder: Path, resume: Path | None = None,
+    def __init__(self, checkpoint: Path, images: Path, folder: Path, resume: Path | None = None,
                  scheduler=linear_with_warmup, patience: int = 9, min_delta: float = 0.0, more: tuple = (),
                  **settings) -> None:  # fmt: skip
         torch.manual_seed(0)
@@ -83,7 +96,7 @@ class Run:
             str(checkpoint), optimizer=partial(torch.optim.AdamW, lr=3e-3), lr_scheduler=schedule,
             max_length=6, num_beams=1,
         )  # fmt: skip
-        data = FlickrDataModule(pictures, batch_size=8, num_workers=0)
+        data = FlickrDataModule(images, batch_size=8, num_workers=0)
         data.processor = self.module.processor
         self.best = pl.callbacks.ModelCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
         self.last = KeepAll(str(folder), every_n_minutes=None, every_n_steps=1)
@@ -111,14 +124,5 @@ class Run:
 
 
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
-    """Names of what is not equal bit for bit."""
-    unlike = []
-    for name, value in one.items():
-        if isinstance(value, dict):
-            same = value.keys() == other[name].keys()
-            same = same and all(torch.equal(value[key], other[name][key]) for key in value)
-        else:
-            same = value == other[name]
-        if not same:
-            unlike.append(name)
-    return unlike
+    """Return the names of what is not equal bit for bit."""
+    return [name for name, value in one.items() if not same(value, other[name])]

@@ -4,7 +4,6 @@ import atexit
 import os
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ SETTINGS = (
 
 
 def make_world(folder: Path) -> list[str]:
-    """Pictures and a base model with dropout in `folder`; the settings that name them."""
+    """Write images and a base model with dropout in `folder`; return the settings that name them."""
     from src.demo.synthetic.datamodules import write_scenes
 
     write_scenes(folder / "flickr", NUM_IMAGES, size=48)
@@ -63,36 +62,22 @@ class Place:
 
 
 class Process:
-    """`train.py`, or another entry, with `settings`, started and watched.
+    """`train.py`, or another entry, with `settings`, in a fork of this process, which has imported torch already.
 
-    warm: fork this process, which has imported torch already, instead of starting Python anew: the same code in
-    a process of its own, without the seconds of the imports. This process must not have used several threads.
+    This process must not have used several threads.
     """
 
     def __init__(
-        self,
-        place: Place,
-        settings: Sequence[str],
-        environment: dict[str, str],
-        warm: bool,
-        entry: str = "train.py",
+        self, place: Place, settings: Sequence[str], environment: dict[str, str], entry: str = "train.py"
     ) -> None:
         place.folder.mkdir(parents=True, exist_ok=True)
-        words = [entry, *settings, *place.settings()]
         self._status: int | None = None
         sys.stdout.flush()
         with place.output.open("ab") as output:
-            if warm:
-                self.pid = os.fork()
-                if self.pid == 0:
-                    os.environ.update(environment)
-                    _become(words, output.fileno())
-            else:
-                self._child = subprocess.Popen(
-                    [sys.executable, *words], cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output,
-                    start_new_session=True,
-                )  # fmt: skip
-                self.pid = self._child.pid
+            self.pid = os.fork()
+            if self.pid == 0:
+                os.environ.update(environment)
+                _become([entry, *settings, *place.settings()], output.fileno())
 
     def status(self) -> int | None:
         """Exit status, minus the signal's number when one ended it; None while it runs."""
@@ -100,10 +85,6 @@ class Process:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = os.waitstatus_to_exitcode(status) if pid else None
         return self._status
-
-    def send(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
 
     def wait(self) -> int:
         """The exit status, once there is one."""
@@ -115,7 +96,7 @@ class Process:
     def kill(self) -> int:
         """End it as a power cut would; the exit status."""
         if self.status() is None:
-            self.send(signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         return self.wait()
 
 

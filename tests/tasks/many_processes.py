@@ -48,7 +48,7 @@ class Case(Place):
         cache.mkdir(parents=True, exist_ok=True)
         (self.folder / "logs").mkdir(exist_ok=True)
         plain = {name: str(value) for name, value in {"NODE_CACHE": cache, **environment}.items()}
-        return Process(self, overrides, plain, warm=True, entry=self.entry)
+        return Process(self, overrides, plain, entry=self.entry)
 
 
 def world(nodes: int) -> list[dict[str, object]]:
