@@ -4,22 +4,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    GPT2Config,
-    VisionEncoderDecoderConfig,
-    VisionEncoderDecoderModel,
-    ViTConfig,
-)
+from transformers import BertConfig, GPT2Config, ViTConfig
+from transformers import VisionEncoderDecoderConfig as Config
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import ImageTransform
-from src.models.attention_maps import (
-    cross_attention,
-    grid_side,
-    merge_words,
-    visible_crop,
-    word_attention,
-)
+from src.models.attention_maps import cross_attention, grid_side, merge_words, visible_crop, word_attention
 
 WORDS = ["<end>", " a", " dog", " run", "ning", " on", " gra", "ss", "."]
 GRID = 4
@@ -46,15 +36,14 @@ class Pieces:
         return "".join(self.order[number] for number in ids).strip()
 
 
-def captioner(decoder=None, **encoder) -> VisionEncoderDecoderModel:
+def captioner(decoder=None, **encoder) -> Model:
     torch.manual_seed(0)
     vit = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
         image_size=4 * GRID, patch_size=4, **encoder,
     )  # fmt: skip
     gpt2 = decoder or GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=len(WORDS), n_positions=32)
-    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, gpt2)
-    return VisionEncoderDecoderModel(config).eval()
+    return Model(Config.from_encoder_decoder_configs(vit, gpt2)).eval()
 
 
 def states(batch: int = 2, patches: int = GRID * GRID + 1) -> torch.Tensor:
@@ -70,13 +59,9 @@ def test_pieces_become_words_with_one_map_each():
     for heat in (dog.heat, grass.heat):
         assert float(heat.min()) >= 0
         assert torch.allclose(heat.amax(dim=(1, 2)), torch.ones(len(heat)))
-
-
-def test_a_longer_neighbour_changes_nothing():
-    model, encoded = captioner(), states()
-    alone = word_attention(model, Pieces(), encoded[1:], ["a dog"])[0]
-    beside = word_attention(model, Pieces(), encoded, ["a dog running on grass.", "a dog"])[1]
-    assert torch.allclose(alone.heat, beside.heat, atol=1e-6)
+    alone, empty = word_attention(captioner(), Pieces(), states()[[1, 0]], ["a dog", ""])
+    assert torch.allclose(alone.heat, grass.heat, atol=1e-6)  # a longer neighbour changes nothing
+    assert (empty.words, empty.heat.shape) == ([], (0, GRID, GRID))
 
 
 def test_the_map_of_a_word_is_where_its_tokens_attend():
@@ -100,32 +85,20 @@ def test_a_token_has_the_attention_of_the_position_that_generates_it():
     ids = Pieces().encode_caption("a dog running")
     rows = cross_attention(model, Pieces(), encoded, [ids])[0]
     first_alone = cross_attention(model, Pieces(), encoded, [ids[:1]])[0]
-    assert torch.allclose(
-        rows[0], first_alone[0], atol=1e-6
-    )  # generated from the start token, not from itself
+    assert torch.allclose(rows[0], first_alone[0], atol=1e-6)  # generated from the start token
     assert torch.allclose(rows.sum(dim=-1), torch.ones(len(ids)))
-
-
-def test_an_empty_caption_has_no_words():
-    empty = word_attention(captioner(), Pieces(), states(), ["", "a dog"])[0]
-    assert empty.words == []
-    assert empty.heat.shape == (0, GRID, GRID)
 
 
 def test_states_that_are_no_square_grid_give_none():
     assert word_attention(captioner(), Pieces(), states(patches=13), ["a", "a"]) is None
-
-
-def test_a_wide_image_is_not_taken_for_a_square_one():
     model = captioner()
-    model.encoder.config.image_size = (2 * 4, 8 * 4)
+    model.encoder.config.image_size = (2 * 4, 8 * 4)  # a wide image of as many patches
     assert word_attention(model, Pieces(), states(), ["a", "a"]) is None
 
 
 def test_a_bert_decoder_of_another_width_works():
-    bert = BertConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=len(WORDS)
-    )
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    bert = BertConfig(vocab_size=len(WORDS), **shape)
     maps = word_attention(captioner(bert), Pieces(), states(), ["a dog", "a dog running"])
     assert [len(found.words) for found in maps] == [2, 3]
 
