@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from src.datamodule.caption_datamodule import CaptionDataModule
-from src.datamodule.caption_dataset import decode_resized, view_crop
+from src.datamodule.caption_dataset import decode_resized, seeded_rng
 from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, content_digest, feature_key
 from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.datamodule.loader import choose_workers, read_ahead, record_unreadable
@@ -157,7 +157,7 @@ class FeatureCache(Callback):
                 try:
                     content = read_bytes(image.path, image.span)
                     key = feature_key(content_digest(content), image, view, data.seed)
-                    crop = view_crop(data.seed, view, image)
+                    crop = seeded_rng(data.seed, view, image.image_id, "view crop") if view else None
                     pixels[key] = decode_resized(image, content, data.processor.image, crop)
                 except UnreadableImage as error:
                     unreadable[image.image_id] = str(error)

@@ -81,30 +81,20 @@ def decode_resized(
     return transform.resize_and_crop(random_crop(pixels, crop) if crop else pixels)
 
 
-def view_crop(seed: int, view: int, image: CaptionedImage) -> random.Random | None:
-    """Return the generator of a view's random crop; None for view 0, the image as it is."""
-    return seeded_rng(seed, view, image.image_id, "view crop") if view else None
-
-
 @dataclass
 class CaptionDataset:
-    """Items of one split; the key is (index, epoch), since captions, views and crops are sampled per epoch.
-
-    tokens: ids of each caption of each image.
-    train: sample captions, views and crops, and replace unreadable images.
-    captions_per_image: captions sampled per epoch; None takes all, up to MAX_CAPTIONS_PER_STEP in turns.
-    augment: crop each image at random in each epoch of training.
-    features: cached features that replace pixels.
-    """
+    """Items of one split; the key is (index, epoch), since captions, views and crops are sampled per epoch."""
 
     images: Sequence[CaptionedImage]
     transform: ImageTransform
-    tokens: Sequence[Sequence[np.ndarray]]
-    train: bool = False
+    tokens: Sequence[Sequence[np.ndarray]]  # ids of each caption of each image
+    train: bool = False  # sample captions, views and crops, and replace unreadable images
     seed: int = 0
-    captions_per_image: int | None = None
-    augment: bool = False
-    features: ShardedFeatures | None = None
+    captions_per_image: int | None = (
+        None  # sampled per epoch; None takes all, up to MAX_CAPTIONS_PER_STEP in turns
+    )
+    augment: bool = False  # crop each image at random in each epoch of training
+    features: ShardedFeatures | None = None  # replace pixels
 
     def __getitem__(self, key: tuple[int, int]) -> CaptionItem:
         """Return the item of (index, epoch); in training an unreadable image is replaced by another of the split.

@@ -91,8 +91,9 @@ class CaptionTable:
         """One line: rows, images, captions, and the skipped and excluded rows by reason."""
         text = f"{self.rows_read:,} rows: {len(self.images):,} images, {self.num_pairs:,} captions"
         if self.skipped:
-            reasons = Counter(row.reason for row in self.skipped)
-            text += f"; skipped {len(self.skipped):,} rows ({_by_count(reasons)})"
+            text += (
+                f"; skipped {len(self.skipped):,} rows ({_by_count(Counter(r.reason for r in self.skipped))})"
+            )
         if self.excluded:
             text += f"; excluded by settings: {_by_count(self.excluded)}"
         return text
@@ -108,18 +109,13 @@ class CaptionTable:
             for row in self.skipped[:NUM_EXAMPLES]
         ]  # fmt: skip
         found = self.summary() + (f"; the first: {'; '.join(rows)}" if rows else "")
-        if not self.images:
+        if not self.images or self.skipped_fraction > max_skipped:
+            fraction = f"{self.skipped_fraction:.1%} of the rows cannot be used"
             raise UserError(
-                f"no image with a caption is left: {found}; "
-                "expected at least one; look at the captions file and at datamodule.data_dir"
-            )
-        if self.skipped_fraction > max_skipped:
-            raise UserError(
-                f"{self.skipped_fraction:.1%} of the rows cannot be used: {found}; "
-                f"expected at most datamodule.max_skipped={max_skipped}; correct the data or raise that fraction"
+                f"{fraction if self.images else 'no image with a caption is left'}: {found}; expected one or more "
+                f"and at most datamodule.max_skipped={max_skipped}; correct the data, datamodule.data_dir or that fraction"
             )
 
 
 def _by_count(reasons: Mapping[str, int]) -> str:
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{reason} {count:,}" for reason, count in ordered)
+    return ", ".join(f"{reason} {count:,}" for reason, count in Counter(reasons).most_common())

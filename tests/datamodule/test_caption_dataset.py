@@ -15,7 +15,6 @@ from src.datamodule.caption_dataset import (
     random_crop,
     seeded_rng,
     tokenize_captions,
-    view_crop,
 )
 from src.datamodule.caption_table import CaptionedImage
 from src.utils.errors import UserError
@@ -131,8 +130,8 @@ def test_crops_depend_on_epoch_or_view_and_seed_and_view_0_is_the_image(tmp_path
     assert torch.equal(dataset(images, augment=True)[0, 0].pixels, plain)
 
     content = Path(images[0].path).read_bytes()
-    crops = [view_crop(0, view, images[0]) for view in (0, 1, 1, 2)]
-    views = [decode_resized(images[0], content, PROCESSOR.image, crop) for crop in crops]
+    crops = [seeded_rng(0, view, "000.png", "view crop") for view in (1, 1, 2)]
+    views = [decode_resized(images[0], content, PROCESSOR.image, crop) for crop in (None, *crops)]
     assert torch.equal(views[0], plain)
     assert torch.equal(views[1], views[2])
     assert not any(torch.equal(views[1], found) for found in (views[0], views[3]))

@@ -92,7 +92,7 @@ def test_no_resizing_needs_a_crop() -> None:
         ({"resample": [2]}, "unknown filter"),
         ({"size": 100_000}, "100000 pixels"),
         ({"size": {"shortest_edge": -1}, "do_center_crop": True, "crop_size": 9}, "-1 pixels"),
-        ({"size": ["a", "b"]}, "expected one size of 1 to 4096 pixels"),
+        ({"size": ["a", "b"]}, "one size of 1 to 4096 pixels"),
         ({"rescale_factor": "x"}, "rescale_factor='x'"),
         ({"image_mean": None}, "image_mean=None"),
         ({"image_std": [0.5]}, "number of channels"),

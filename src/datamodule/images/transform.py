@@ -51,20 +51,27 @@ class ImageTransform:
 
     @classmethod
     def from_processor(cls, processor: Any) -> "ImageTransform":
-        """Read the settings of a transformers image processor and compare its pixels with this transform's.
+        """Read the settings of a transformers image processor, and compare its pixels with those of this transform.
 
         UserError where settings are invalid or give no single size, or the processor does more than they say.
         """
         settings = processor.to_dict()
         try:
             transform = _read_settings(settings)
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            for image in _probe_images(transform):
+                expected = torch.as_tensor(processor(image, return_tensors="pt")["pixel_values"][0]).float()
+                units = torch.tensor(transform.std).view(3, 1, 1) / (transform.rescale * 255)
+                difference = ((transform(image) - expected).abs() * units).max().item()
+                if not difference <= PROBE_TOLERANCE:
+                    raise ValueError(f"pixels differ by {difference:.3f} from what its settings say")
+        except Exception as error:  # whatever somebody's processor raises
+            found = ", ".join(f"{key}={settings.get(key)!r}" for key in SETTINGS)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UserError(
-                f"the image processor has {', '.join(f'{key}={settings.get(key)!r}' for key in SETTINGS)} ({error}); "
-                f"expected one size of 1 to {SIDE_LIMIT} pixels, one of Pillow's filters 0 to 3 and three numbers "
-                "each for mean and std; correct the checkpoint's preprocessor_config.json"
+                f"{type(processor).__name__} with {found} cannot be used ({reason}); expected an antialiasing ViT, "
+                f"DeiT, BEiT or Swin processor, one size of 1 to {SIDE_LIMIT} pixels, one of Pillow's filters 0 to 3 "
+                "and three numbers for mean and std; correct preprocessor_config.json or choose another checkpoint"
             ) from error
-        _compare_pixels(processor, transform)
         return transform
 
     def resize_and_crop(self, image: Tensor) -> Tensor:
@@ -144,28 +151,10 @@ def _side(pixels: Any) -> int:
     return int(pixels)
 
 
-def _compare_pixels(processor: Any, transform: ImageTransform) -> None:
-    """Raise UserError where pixels differ by more than 2/255 before normalization, in a smooth and a noisy image.
-
-    Noise that is shrunk shows a processor without antialiasing, which a smooth image hides.
-    """
+def _probe_images(transform: ImageTransform) -> list[Tensor]:
+    """A smooth small image, and a noisy one to shrink, which shows a processor that does not antialias."""
     generator = torch.Generator().manual_seed(0)
     smooth = torch.randint(256, (3, 13, 19), dtype=torch.uint8, generator=generator)
-    smooth = torchvision_functional.resize(smooth, [97, 150], antialias=True)
     shape = (3, int(2.3 * transform.height) + 7, int(3.1 * transform.width) + 5)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    units = torch.tensor(transform.std).view(3, 1, 1) / (transform.rescale * 255)
-    for image in (smooth, noise):
-        found = transform(image)
-        try:
-            expected = torch.as_tensor(processor(image, return_tensors="pt")["pixel_values"][0]).float()
-            same_shape = found.shape == expected.shape
-            difference = ((found - expected).abs() * units).max().item() if same_shape else float("inf")
-            problem = "" if difference <= PROBE_TOLERANCE else f"pixels differ by {difference:.3f}"
-        except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
-        if problem:
-            raise UserError(
-                f"the image processor {type(processor).__name__} does not do what its settings say ({problem}); "
-                "expected one of ViT, DeiT, BEiT or Swin that antialiases; choose a checkpoint with such an encoder"
-            )
+    return [torchvision_functional.resize(smooth, [97, 150], antialias=True), noise]
