@@ -54,6 +54,7 @@ def test_data_model_trainer_and_callbacks_are_instantiated_as_composed(composed_
 
 
 @pytest.mark.parametrize("limits", [{"fast_dev_run": True}, {"limit_train_batches": 0.01}])
+@pytest.mark.slow
 def test_train_and_eval_run_on_a_composed_config(composed_config, limits):
     config = composed_config("train")
     with open_dict(config):

@@ -12,6 +12,7 @@ from pytorch_lightning import Callback
 from src.utils.errors import Stopped
 from tests.faults.tiny import Run, differences, with_dropout
 
+pytestmark = pytest.mark.slow  # trains
 PLATEAU = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=1.0)
 SETTINGS = {
     "plain": {},

@@ -9,6 +9,7 @@ import pytest
 from tests.callbacks.collisions import losses, write_images
 
 
+@pytest.mark.slow
 def test_colliding_names_give_equal_losses_with_and_without_cache(tiny_checkpoint, tmp_path):
     write_images(tmp_path / "images", 40)
     expected = losses(str(tiny_checkpoint), tmp_path, views=0)

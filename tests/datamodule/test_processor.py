@@ -143,6 +143,7 @@ def test_batch_normalizes_as_single_images_do() -> None:
     assert torch.allclose(transform().normalize(pixels), (pixels / 255 - 0.5) / 0.5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_real_photographs_and_figures(shared_data: Path) -> None:
     """All 700 photographs and 7 figures, against the processor of the published checkpoint, both ways."""
     paths = sorted((shared_data / "flickr8k" / "Images").iterdir())

@@ -30,6 +30,7 @@ def shards(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_a_build_that_was_cut_off_goes_on_and_gives_the_same_bytes(
     tiny_checkpoint, flickr_folder, tmp_path, monkeypatch
 ):

@@ -32,6 +32,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in NAMES if (folder / name).is_file()}
 
 
+@pytest.mark.slow
 def test_train_eval_predict_and_export_leave_foreign_files_alone(foreign, tiny_checkpoint, flickr_folder):
     before = content(foreign)
     run = foreign / "train" / "runs" / "one"

@@ -31,6 +31,7 @@ class FillDisk(pl.Callback):
             fill(self.folder)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, flickr_folder, tmp_path):
     base = with_dropout(tiny_checkpoint, tmp_path / "base")
     whole = Run(base, flickr_folder, tmp_path / "whole", max_epochs=2)
@@ -47,6 +48,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
         assert differences(whole.end(), resumed.end()) == []
 
 
+@pytest.mark.slow
 def test_a_cache_that_finds_no_room_gives_way_to_pixels(
     tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog
 ):
@@ -117,6 +119,7 @@ def test_curves_that_find_no_room_wait_for_it(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("kilobytes", [100, 1300])
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_ends_in_a_line_and_leaves_no_half_file(
     kilobytes, tiny_checkpoint, flickr_folder, tmp_path, capsys
 ):

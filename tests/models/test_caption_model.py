@@ -129,6 +129,7 @@ def test_cached_features_of_any_precision_give_the_encoder_states(tiny_checkpoin
         torch.testing.assert_close(states, expected, atol=tolerance, rtol=tolerance, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_give_the_same_loss_under_the_same_names(tiny_checkpoint, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))

@@ -62,6 +62,7 @@ def test_only_the_last_blocks_train_and_the_others_stay_equal(make, tmp_path):
     assert len(updated) >= len(module.trained_weights()) - 1
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_overfitted(make):
     module, data = make({"num_samples": 40, "captions_per_image": 1}, train="full")
     batch = next(iter(data.train_dataloader()))
@@ -132,6 +133,7 @@ def test_training_needs_an_optimizer_and_a_schedule_needs_an_end(make, tmp_path)
     ("warmup", "frequency", "expected"),
     [(0.0, 1, [1, 0.75, 0.5, 0.25]), (0.0, 2, [1, 1, 0.5, 0.5]), (0.5, 1, [0.5, 1, 1, 0.5])],
 )
+@pytest.mark.slow
 def test_a_schedule_per_epoch_counts_epochs_and_none_has_rate_0(make, tmp_path, warmup, frequency, expected):
     found = []
     schedule = {"scheduler": partial(linear_with_warmup, warmup=warmup), "interval": "epoch"}

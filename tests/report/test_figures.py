@@ -44,6 +44,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_draws_every_figure(run, tmp_path, capsys, monkeypatch):
     main([f"run_dir={run}", f"out={tmp_path / 'out'}"])
     names = ["losses.png", "encoder_weights.png", "decoder_weights.png", "captions.png"]

@@ -11,7 +11,7 @@ from src.report.html import write_report
 from tests.browser import browser, console_errors, look, sideways_scroll  # noqa: F401
 from tests.report.fake_run import HOSTILE, make_run
 
-pytestmark = pytest.mark.chromium
+pytestmark = [pytest.mark.chromium, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

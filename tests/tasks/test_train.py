@@ -111,6 +111,7 @@ def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folde
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM here")
+@pytest.mark.slow
 def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(
     finished, tiny_checkpoint, flickr_folder, tmp_path
 ):
@@ -179,6 +180,7 @@ def test_best_ckpt_is_of_the_lowest_loss_whatever_its_name_and_the_sanity_check_
     assert (best["epoch"], best["global_step"], last["epoch"]) == (0, 1, 1)
 
 
+@pytest.mark.slow
 def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder, tmp_path, caplog):
     caplog.set_level("INFO")
     settings = ("trainer.max_steps=1", "datamodule.split_ratios=[0.8,0.2,0]")
@@ -197,6 +199,7 @@ def test_a_validation_that_is_never_reached_is_refused_before_training(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder, tmp_path):
     """Adapters are initialized by the global generator, which is in another state before each run; 0 is a seed too."""
     found = []
@@ -234,6 +237,7 @@ def test_a_report_that_finds_no_room_does_not_cost_the_numbers(tmp_path, caplog)
     assert "the report cannot be written" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
     tiny_checkpoint, flickr_folder, tmp_path
 ):
@@ -246,6 +250,7 @@ def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
     assert logging_config.loggers.matplotlib.level == "INFO"
 
 
+@pytest.mark.slow
 def test_resuming_prints_no_warning_of_a_changed_folder(
     finished, tiny_checkpoint, flickr_folder, tmp_path, recwarn
 ):

@@ -269,6 +269,7 @@ def test_a_member_of_a_tar_file_is_read_by_its_span(tmp_path: Path) -> None:
         assert list(check_images([CaptionedImage("a", tar, ("a",), "a", span=span)])) == ["a"]
 
 
+@pytest.mark.slow
 def test_importing_leaves_pillows_warnings_as_they_are() -> None:
     code = "import warnings, PIL.Image, torchvision;"
     code += "before = list(warnings.filters); import src.datamodule.images.decode;"
