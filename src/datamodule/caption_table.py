@@ -113,7 +113,7 @@ class CaptionTable:
             fraction = f"{self.skipped_fraction:.1%} of the rows cannot be used"
             raise UserError(
                 f"{fraction if self.images else 'no image with a caption is left'}: {found}; expected one or more "
-                f"and at most datamodule.max_skipped={max_skipped}; correct the data, datamodule.data_dir or that fraction"
+                f"and at most datamodule.max_skipped={max_skipped}; correct the data or that fraction"
             )
 
 
