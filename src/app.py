@@ -49,11 +49,7 @@ ASSETS = Path(__file__).parent / "report"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C and return the exit status.
-
-    Raises:
-        UserError: an unknown argument or one out of range, no Gradio, no captioner, or no such address to listen at.
-    """
+    """Serve the page until Ctrl-C and return the exit status; UserErrors name mistakes in the command."""
     settings = parse_command(arguments, DEFAULTS)
     if not 0 <= settings["port"] <= 65535:
         raise UserError(f"port={settings['port']}; expected 0 to 65535; set port=7860")
@@ -136,11 +132,7 @@ def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
 
 
 def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path) -> str:
-    """Start Gradio's server in a thread; return its address.
-
-    Raises:
-        UserError: the address cannot be listened at.
-    """
+    """Start Gradio's server in a thread; return its address. A UserError where it cannot be listened at."""
     import gradio as gr
     from starlette.middleware import Middleware
 

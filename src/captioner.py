@@ -82,15 +82,14 @@ class Captioner:
     ) -> "Captioner":
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length, num_beams: None takes those of the
+        base: where a run's base weights are now, if they were moved. max_length, num_beams: None or 0 takes those of the
         run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
 
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
-        found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base)
-        length = found.max_length if max_length is None else max_length
-        beams = found.num_beams if num_beams is None else num_beams
+        found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
+        length, beams = max_length or found.max_length, num_beams or found.num_beams
         return cls(found.model, found.processor, length, beams, device, precision)
 
     def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
@@ -104,12 +103,11 @@ class Captioner:
         """
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
             images = [images]
-        captions = []
-        for found in self.stream(images, batch_size):
+        captions = list(self.stream(images, batch_size))
+        for found in captions:
             if isinstance(found, UnreadableImage):
                 raise found
-            captions.append(found)
-        return captions
+        return captions  # type: ignore[return-value]
 
     def stream(
         self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE, num_workers: int | None = None
@@ -128,10 +126,7 @@ class Captioner:
             yield from (next(captions) if isinstance(one, Tensor) else one for one in loaded)
 
     def nbest(self, image: ImageLike) -> list[Hypothesis]:
-        """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s.
-
-        Raises UnreadableImage and UserError as `caption` does.
-        """
+        """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s."""
         states = self.encode(self.processor.image(self.load(image))[None].to(self.device))  # (1,P,D)
         with self.autocast(), silence_transformers():
             return generate_nbest(self.model, self.processor, states, self.max_length, self.num_beams)[0]
@@ -140,7 +135,6 @@ class Captioner:
         """Return the cross-attention maps of each word of the captions, the image's own or any others.
 
         None where the encoder's states are no square grid of patches, or the decoder gives no attention.
-        Raises UnreadableImage and UserError as `caption` does.
         """
         captions = [captions] if isinstance(captions, str) else captions
         pixels, transform = self.load(image), self.processor.image
@@ -198,10 +192,8 @@ class Captioner:
 
 def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
     """Build the captioner of a command's settings, where 0 and "" mean as the checkpoint was evaluated."""
-    captioner = Captioner.from_checkpoint(
-        settings["checkpoint"], settings["base"] or None, settings["max_length"] or None,
-        settings["num_beams"] or None, settings["device"], settings["precision"], settings["log_dir"],
-    )  # fmt: skip
+    names = ("checkpoint", "base", "max_length", "num_beams", "device", "precision", "log_dir")
+    captioner = Captioner.from_checkpoint(**{name: settings[name] for name in names})
     tune_malloc()
     return captioner
 
@@ -212,14 +204,12 @@ def choose_device(device: str) -> torch.device:
         apple = "mps" if torch.backends.mps.is_available() else "cpu"
         device = "cuda" if torch.cuda.is_available() else apple
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
         raise UserError(
             f"device={device!r} fails ({reason}); expected cpu, cuda or mps; set device=auto"
         ) from error
-    return chosen
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

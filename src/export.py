@@ -49,7 +49,7 @@ def export(
 
     Raises:
         UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the
-            weights, a package missing, ONNX graphs that differ from torch, or an upload that failed (the folder stays).
+            weights, a package missing, ONNX graphs that differ from torch, or an upload that failed.
     """
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -148,11 +148,7 @@ def predict(captioner: "Captioner", images: dict[str, str], out: str, form: str,
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Caption the images of the arguments and return the exit status.
-
-    Raises:
-        UserError: an unknown argument, a path that names nothing, no captioner, or no image was captioned.
-    """
+    """Caption the images of the arguments and return the exit status; UserErrors name mistakes."""
     settings = parse_command(arguments, DEFAULTS, positional="paths")
     out, form = settings["out"], settings["format"]
     form = form or (Path(out).suffix.lower().removeprefix(".") if out else "csv")

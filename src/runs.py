@@ -32,11 +32,7 @@ LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """Return one row per run below a folder: run, status, overrides (a list), metrics; unreadable ones are logged.
-
-    Raises:
-        UserError: there is no run.
-    """
+    """Return one row per run below a folder: run, status, overrides (a list), metrics; unreadable ones are logged."""
     rows = []
     for file in sorted(folder.rglob("metrics.json")):
         run = RunFiles(file.parent)
@@ -59,12 +55,9 @@ def _read_overrides(file: Path) -> list[str]:
 
 
 def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Sort best first, by whether lower is better for the metric; runs without it come last.
+    """Sort best first, by whether lower is better for the metric; a leading `-` reverses the order.
 
-    metric: a key of metrics.json; a leading `-` reverses the order.
-
-    Raises:
-        UserError: no run has that metric.
+    Runs without the metric come last; a UserError where no run has it.
     """
     name, is_reversed = metric.removeprefix("-"), metric.startswith("-")
     if name not in runs:
@@ -96,11 +89,7 @@ def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table.
-
-    Raises:
-        UserError: an unknown argument, no runs, or no run with the metric to sort by.
-    """
+    """Print the table, and write it where `out` is set."""
     settings = parse_command(arguments, DEFAULTS)
     columns = [name for name in settings["columns"].split(",") if name]
     metric = settings["sort"].removeprefix("-")

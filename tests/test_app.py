@@ -1,9 +1,8 @@
-"""The page: mistakes are one line before the model is loaded; uploads are limited, served to nobody and removed."""
+"""The page: uploads are captioned, limited, served to nobody and removed."""
 
 import asyncio
 import base64
 import importlib.util
-import io
 import os
 import signal
 import socket
@@ -130,29 +129,22 @@ def test_captions_and_attention_maps_of_an_upload(tiny_checkpoint, image):
     nats = [hypothesis["nats"] for hypothesis in found["hypotheses"]]
     assert found["name"] == "dog.png"
     assert nats == sorted(nats)
-    assert nats[0] > 0
     for hypothesis in found["hypotheses"]:
         assert " ".join(hypothesis["map"]["words"]) == hypothesis["caption"]
         assert len(hypothesis["map"]["heat"]) == len(hypothesis["map"]["words"])
-    data = base64.b64decode(found["image"]["uri"].partition("base64,")[2])
-    assert (
-        Image.open(io.BytesIO(data)).size == (found["image"]["width"], found["image"]["height"]) == (300, 200)
-    )
+    assert (found["image"]["width"], found["image"]["height"]) == (300, 200)
 
 
 def test_unreadable_and_large_uploads_are_one_line(tmp_path):
     Image.new("RGB", (3 * LONGEST_SIDE, 3)).save(tmp_path / "wide.png")
-    found = respond(FakeCaptioner(), tmp_path / "wide.png")
-    assert (found["image"]["width"], found["image"]["height"]) == (LONGEST_SIDE, 1)
+    shown = respond(FakeCaptioner(), tmp_path / "wide.png")["image"]
+    assert (shown["width"], shown["height"]) == (LONGEST_SIDE, 1)
     Image.new("1", (10000, 5001)).save(tmp_path / "large.png")
     (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
-    for name, message in (
-        ("large.png", "10,000 x 5,001 pixels; expected at most 50,000,000"),
-        ("text.png", "text.png: not "),
-    ):
-        found = respond(FakeCaptioner(), tmp_path / name)
-        assert list(found) == ["error"]
-        assert message in found["error"]
+    large, text = (respond(FakeCaptioner(), tmp_path / name) for name in ("large.png", "text.png"))
+    assert list(large) == list(text) == ["error"]
+    assert "10,000 x 5,001 pixels; expected at most 50,000,000" in large["error"]
+    assert "text.png: not " in text["error"]
 
 
 def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
@@ -195,8 +187,8 @@ def wait(page, selector):
     return WebDriverWait(page, 60, 0.1).until(lambda page: page.find_elements(By.CSS_SELECTOR, selector))[0]
 
 
-def upload(page, address, path, *size, **how):
-    look(page, address, *size, **how)
+def upload(page, address, path, *size):
+    look(page, address, *size)
     wait(page, ".result .empty")
     wait(page, "#upload input[type=file]").send_keys(str(path))
 
@@ -214,21 +206,17 @@ def test_an_upload_shows_captions_and_attention_maps_in_a_browser(browser, serve
     assert "<b>mine</b> · vit + gpt2 · 3 beams" in browser.find_element(By.ID, "about").text
     assert texts(browser, ".result .word") == CAPTIONS[0].split()
     assert texts(browser, ".hypothesis .text") == list(CAPTIONS)
-    words = browser.find_elements(By.CSS_SELECTOR, ".result .word")
-    canvas = browser.find_element(By.CSS_SELECTOR, ".result canvas")
-    assert "on" not in (canvas.get_attribute("class") or "")
-    ActionChains(browser).move_to_element(words[1]).perform()
-    assert canvas.get_attribute("class") == "on"
-    rows = browser.find_elements(By.CSS_SELECTOR, ".hypothesis")
-    browser.execute_script("arguments[0].click()", rows[1])
+    word = browser.find_elements(By.CSS_SELECTOR, ".result .word")[1]
+    ActionChains(browser).move_to_element(word).perform()
+    assert browser.find_element(By.CSS_SELECTOR, ".result canvas").get_attribute("class") == "on"
+    second = browser.find_elements(By.CSS_SELECTOR, ".hypothesis")[1]
+    browser.execute_script("arguments[0].click()", second)
     assert texts(browser, ".result .word") == HOSTILE.split()
     assert browser.execute_script("return window.hacked") is None
-    wait(browser, "#upload input[type=file]")  # ready for the next image
     assert [line for line in console_errors(browser) if not any(known in line for known in FROM_GRADIO)] == []
-    fetched = browser.execute_script(
-        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    )
-    assert [url for url in fetched if url.startswith("http") and not url.startswith(served[0])] == []
+    script = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    fetched = [url for url in browser.execute_script(script) if url.startswith("http")]
+    assert [url for url in fetched if not url.startswith(served[0])] == []
 
 
 @pytest.mark.chromium

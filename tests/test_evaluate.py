@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +28,10 @@ def images(box=None):
         CaptionedImage(name, f"/images/{name}", texts, name, box if name == "c.jpg" else None, "CC0")
         for name, texts in found.items()
     ]
+
+
+DATA = SimpleNamespace(splits={"test": images()}, all_unreadable=dict)
+TRAINER = SimpleNamespace(is_global_zero=True)
 
 
 def scored(captions):
@@ -62,38 +67,31 @@ def test_text_stands_in_the_file_as_it_is_in_the_data(written):
     assert (read.zero_shot_caption, read.license, read.box) == ("", "CC0", None)
 
 
-def test_images_of_one_base_name_keep_their_own_captions(tmp_path):
-    two = [CaptionedImage(f"{x}/1.jpg", f"/{x}/1.jpg", (f"a {x}",), x) for x in ("cat", "dog")]
+def test_images_of_one_base_name_keep_their_own_captions_and_surrogates_are_replaced(tmp_path):
+    two = [CaptionedImage(f"{x}/1.jpg", f"/{x}/1.jpg", (f"a {x}\ud83d",), x) for x in ("cat", "dog")]
     captions = {"cat/1.jpg": "a cat", "dog/1.jpg": "a dog"}
-    scores = SCORER.score(list(captions), list(captions.values()), [image.captions for image in two])
-    write_predictions(tmp_path / "predictions.csv", two, captions, scores)
-    rows = read_predictions(tmp_path / "predictions.csv")
+    write_predictions(tmp_path / "p.csv", two, captions, Scores({}, {}, [dict.fromkeys(PER_IMAGE, 0.0)] * 2))
+    rows = read_predictions(tmp_path / "p.csv")
     assert [(row.image_id, row.caption, row.references) for row in rows] == [
-        ("cat/1.jpg", "a cat", ("a cat",)),
-        ("dog/1.jpg", "a dog", ("a dog",)),
+        ("cat/1.jpg", "a cat", ("a cat?",)),
+        ("dog/1.jpg", "a dog", ("a dog?",)),
     ]
-
-
-def test_lone_surrogates_of_references_are_replaced(tmp_path):
-    image = CaptionedImage("a.jpg", "/a.jpg", ("a \ud83d dog",), "a")
-    write_predictions(
-        tmp_path / "p.csv", [image], {"a.jpg": "b"}, Scores({}, {}, [dict.fromkeys(PER_IMAGE, 0.0)])
-    )
-    assert read_predictions(tmp_path / "p.csv")[0].references == ("a ? dog",)
 
 
 def test_without_zero_shot_the_base_has_no_scores(tmp_path):
     path = tmp_path / "predictions.csv"
     write_predictions(path, images(), CAPTIONS, scored(CAPTIONS))
     assert all(row.zero_shot_caption is None for row in read_predictions(path))
-    metrics = rescore(path, tmp_path / "again", SCORER)
-    assert metrics == scored(CAPTIONS).flat("test/")
+    assert rescore(path, tmp_path / "again", SCORER) == scored(CAPTIONS).flat("test/")
 
 
-def test_the_box_of_a_subfigure_reaches_the_report(tmp_path):
-    path, box = tmp_path / "predictions.csv", (10, 20, 110, 220)
-    write_predictions(path, images(box), CAPTIONS, scored(CAPTIONS))
+def test_box_of_a_subfigure_and_span_within_a_tar_are_kept(tmp_path):
+    path, box, span = tmp_path / "predictions.csv", (10, 20, 110, 220), (512, 99)
+    rows = images(box)
+    rows[0] = replace(rows[0], span=span)
+    write_predictions(path, rows, CAPTIONS, scored(CAPTIONS))
     assert [row.box for row in read_predictions(path)] == [None, None, box]
+    assert [row.span for row in read_predictions(path)] == [span, None, None]
     rescore(path, tmp_path / "again", SCORER)
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == path.read_bytes()
 
@@ -149,33 +147,11 @@ def test_logged_values_become_plain_finite_numbers():
     assert finite_floats(logged) == {"a": 1.5, "d": 2.0}
 
 
-def test_without_a_readable_test_image_there_is_no_score(tmp_path):
-    class Model:
-        test_captions = {}  # noqa: RUF012
-
-    class Data:
-        splits = {"test": images()}  # noqa: RUF012
-
-        def all_unreadable(self):
-            return {image.image_id: "unreadable" for image in images()}
-
-    class Trainer:
-        is_global_zero = True
-        callback_metrics = {"test/loss": torch.tensor(1.0)}  # noqa: RUF012
-
-        def test(self, *args, **settings):
-            """No batch had an image."""
-
+def test_without_a_readable_test_image_there_is_no_score(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.evaluate._test", lambda *_: ({"test/loss": 1.5}, {}))
     with pytest.raises(UserError, match="no test image could be read; expected at least one"):
-        evaluate(Model(), Data(), Trainer(), tmp_path, SCORER, zero_shot=False)
+        evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_byte_range_of_an_image_within_a_tar_is_kept(tmp_path):
-    image = CaptionedImage("a.tar/1", "/a.tar", ("a dog",), "a.tar/1", span=(512, 99))
-    scores = SCORER.score(["a.tar/1"], ["a dog"], [["a dog"]])
-    write_predictions(tmp_path / "predictions.csv", [image], {"a.tar/1": "a dog"}, scores)
-    assert read_predictions(tmp_path / "predictions.csv")[0].span == (512, 99)
 
 
 def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, monkeypatch, caplog):
@@ -185,9 +161,7 @@ def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, mo
 
     monkeypatch.setattr("src.evaluate._test", lambda *_: ({"test/loss": 1.5}, CAPTIONS))
     monkeypatch.setattr("src.evaluate.write_cross_attention_maps", fail)
-    data = SimpleNamespace(splits={"test": images()}, all_unreadable=dict)
-    trainer = SimpleNamespace(is_global_zero=True)
-    evaluate(None, data, trainer, tmp_path, SCORER, zero_shot=False)
+    evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert json.loads((tmp_path / "metrics.json").read_text())["test/loss"] == 1.5
     assert (tmp_path / "predictions.csv").is_file()
     assert "attention.json cannot be written" in caplog.text
