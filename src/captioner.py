@@ -82,8 +82,8 @@ class Captioner:
     ) -> "Captioner":
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length, num_beams: None or 0 takes those of the
-        run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
+        base: where a run's base weights are now, if they were moved. max_length, num_beams: None or 0 takes those
+        of the run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
 
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
