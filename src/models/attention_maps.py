@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import VisionEncoderDecoderModel
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
@@ -37,7 +37,7 @@ class WordAttention:
 
 @torch.no_grad()
 def word_attention(
-    model: VisionEncoderDecoderModel, processor: "Processor", states: Tensor, captions: Sequence[str]
+    model: Model, processor: "Processor", states: Tensor, captions: Sequence[str]
 ) -> list[WordAttention] | None:
     """Compute cross-attention in one teacher-forced pass over B captions, merged from tokens to words.
 
@@ -69,7 +69,7 @@ def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
 
 
 def cross_attention(
-    model: VisionEncoderDecoderModel, processor: "Processor", states: Tensor, tokens: Sequence[Sequence[int]]
+    model: Model, processor: "Processor", states: Tensor, tokens: Sequence[Sequence[int]]
 ) -> Tensor | None:
     """(B,T,P): for token t the attention of the position that generates it, mean over heads and last layers.
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
-from transformers import VisionEncoderDecoderModel
+from transformers import VisionEncoderDecoderModel as Model
 from transformers.pytorch_utils import Conv1D
 
 from src.utils.errors import UserError
@@ -59,16 +59,13 @@ def count_frozen_blocks(encoder: nn.Module) -> int:
 
 
 def choose_trainable(
-    model: VisionEncoderDecoderModel, train: str, num_layers_to_train: int, new_weights: Collection[str] = ()
+    model: Model, train: str, num_layers_to_train: int, new_weights: Collection[str] = ()
 ) -> list[nn.Module]:
-    """Freeze the model but for what `train` names, and return the modules that train, whole.
+    """Freeze the model but for what `train` names; returns the modules that train whole, UserError without any.
 
     last_blocks: the last `num_layers_to_train` blocks of encoder and decoder. cross_attention: every cross-attention
     with its layer norm. lora: nothing yet, `add_lora` adds what trains. full: all but the unused pooler.
     `enc_to_dec_proj`, newly initialized weights and a cross-attention that has them always train.
-
-    Raises:
-        UserError: an unknown mode, more blocks than there are, or nothing that trains.
     """
     if train not in TRAIN_MODES:
         raise UserError(
@@ -87,12 +84,11 @@ def choose_trainable(
                 )
             chosen += blocks[len(blocks) - num_layers_to_train :]
     if train == "cross_attention" or (train != "full" and new_weights):
-        chosen += [
-            m for m in attentions if not any(m is module for block in chosen for module in block.modules())
-        ]
+        inside = {module for block in chosen for module in block.modules()}
+        chosen += [module for module in attentions if module not in inside]
     if train != "full" and getattr(model, "enc_to_dec_proj", None) is not None:
         chosen.append(model.enc_to_dec_proj)
-    if (train == "cross_attention" and not attentions) or (train != "lora" and not chosen):
+    if train != "lora" and not chosen and not new_weights:
         raise UserError(
             f"model.train={train} and model.num_layers_to_train={num_layers_to_train} find nothing to train in this "
             "model; expected 1 block or more; set model.train=last_blocks and model.num_layers_to_train=1 "
@@ -108,7 +104,7 @@ def choose_trainable(
 
 
 def add_lora(
-    model: VisionEncoderDecoderModel, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()
+    model: Model, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()
 ) -> list[nn.Module]:
     """Give linear layers of encoder and decoder, cross-attention included, adapters; returns the modules that train.
 
@@ -133,12 +129,12 @@ def add_lora(
             warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")  # Conv1D and Linear stand in one model
             inject_adapter_in_model(config, model)
         for side in ("encoder", "decoder"):
-            if not any(isinstance(module, LoraLayer) for module in getattr(model, side).modules()):
-                linear = [
-                    n for n, m in getattr(model, side).named_modules() if isinstance(m, nn.Linear | Conv1D)
-                ]
-                names = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-                raise ValueError(f"no layer of the {side}'s {names} is among {targets}, in the chosen blocks")
+            modules = dict(getattr(model, side).named_modules())
+            if not any(isinstance(module, LoraLayer) for module in modules.values()):
+                linear = {
+                    n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)
+                }
+                raise ValueError(f"no layer of the {side}'s {', '.join(sorted(linear))} is among {targets}")
     except (TypeError, ValueError) as error:
         raise UserError(
             f"model.lora={dict(settings or {})}: {error}; expected settings of peft.LoraConfig such as r=8, "
@@ -150,7 +146,7 @@ def add_lora(
     return [module for layer in layers for module in (layer.lora_A, layer.lora_B, layer.lora_dropout)]
 
 
-def adapted_names(model: VisionEncoderDecoderModel, names: Mapping[str, str]) -> dict[str, str]:
+def adapted_names(model: Model, names: Mapping[str, str]) -> dict[str, str]:
     """Hub names of a model with adapters, named as by peft; names: those before `add_lora`.
 
     Example: `h.0.attn.c_attn.lora_A.default.weight` -> `decoder.transformer.h.0.attn.c_attn.lora_A.weight`.

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, VisionEncoderDecoderModel
+from transformers import GenerationConfig
+from transformers import VisionEncoderDecoderModel as Model
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from src.datamodule.processor import Processor
@@ -34,33 +35,32 @@ def generation_config(
 
 
 def generate_captions(
-    model: VisionEncoderDecoderModel,
+    model: Model,
     processor: Processor,
-    encoder_states: Tensor,
+    states: Tensor,
     max_length: int,
     num_beams: int,
-    cpu_kernels: bool | None = None,
+    on_cpu: bool | None = None,
 ) -> list[str]:
-    """Generate one caption per image from encoder states (B,P,De); max_length: tokens, the start token included."""
+    """Generate one caption per image from encoder states (B,P,De); max_length: tokens, the start token included.
+
+    on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.
+    """
     settings = generation_config(processor, max_length, num_beams)
-    ids = generate_ids(model, encoder_states, settings, cpu_kernels)
+    ids = generate_ids(model, states, settings, on_cpu)
     return [processor.decode(row[1:]) for row in ids.tolist()]  # without the start token, which may be EOS
 
 
 def generate_nbest(
-    model: VisionEncoderDecoderModel,
-    processor: Processor,
-    encoder_states: Tensor,
-    max_length: int,
-    num_beams: int,
+    model: Model, processor: Processor, states: Tensor, max_length: int, num_beams: int
 ) -> list[list[Hypothesis]]:
     """Return the different captions that each image's beams ended with, best first, the first `generate_captions`'."""
     extra = {"num_return_sequences": num_beams, "return_dict_in_generate": True, "output_scores": True}
     settings = generation_config(processor, max_length, num_beams, **extra)
-    found = generate_ids(model, encoder_states, settings)
+    found = generate_ids(model, states, settings)
     texts = [processor.decode(row[1:]) for row in found.sequences.tolist()]  # B * K
     scores = found.sequences_scores if num_beams > 1 else _greedy_scores(found, processor.eos_id)
-    nbest: list[dict[str, float]] = [{} for _ in encoder_states]
+    nbest: list[dict[str, float]] = [{} for _ in states]
     for number, (text, score) in enumerate(zip(texts, scores.tolist(), strict=True)):
         nbest[number // num_beams].setdefault(text, score)
     return [[Hypothesis(text, score) for text, score in best.items()] for best in nbest]
@@ -76,34 +76,25 @@ def _greedy_scores(found: Any, eos_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def generate_ids(
-    model: VisionEncoderDecoderModel,
-    encoder_states: Tensor,
-    settings: GenerationConfig,
-    cpu_kernels: bool | None = None,
-) -> Any:
-    """What `model.generate` returns for encoder states (B,P,De): ids i64 (B, <= max_length), start token first.
-
-    cpu_kernels: `models/kernels` instead of transformers' decoder; None where they can be used.
-    """
+def generate_ids(model: Model, states: Tensor, settings: GenerationConfig, on_cpu: bool | None = None) -> Any:
+    """What `model.generate` returns for encoder states (B,P,De): ids i64 (B, <= max_length), start token first."""
     # transformers fills what the settings leave open from the model's own: a shallow view, with the same weights, has
     # no other settings than these.
     view: Any = copy.copy(model)
     view.generation_config = settings
-    device = encoder_states.device
-    if not (can_use_cpu_kernels(model, device) if cpu_kernels is None else cpu_kernels):
-        outputs = BaseModelOutput(last_hidden_state=encoder_states)
+    if not (can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu):
+        outputs = BaseModelOutput(last_hidden_state=states)
         return view.generate(encoder_outputs=outputs, generation_config=settings)
     view.__class__ = _PackedDecoderModel
-    states = project_states(model, encoder_states).to(compute_dtype(model.decoder, device.type))
-    with torch.autocast(device.type, enabled=False):
+    states = project_states(model, states).to(compute_dtype(model.decoder, states.device.type))
+    with torch.autocast(states.device.type, enabled=False):
         cache = prefill(model.decoder, states, settings.num_beams, settings.max_length)
         # transformers reads the number of images here and repeats what it finds for each beam
         outputs = BaseModelOutput(last_hidden_state=states.new_zeros(len(states), 1, 1))
         return view.generate(encoder_outputs=outputs, past_key_values=cache, generation_config=settings)
 
 
-class _PackedDecoderModel(VisionEncoderDecoderModel):
+class _PackedDecoderModel(Model):
     """The model for transformers' search, with the decoder step of `models/kernels`."""
 
     def forward(

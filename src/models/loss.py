@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from torch import Tensor, nn
-from transformers import VisionEncoderDecoderModel
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.collate import CaptionBatch
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
@@ -17,12 +17,12 @@ from src.models.kernels.linear import linear_cross_entropy
 
 
 def packed_loss(
-    model: VisionEncoderDecoderModel, states: Tensor, batch: CaptionBatch, cpu_kernels: bool | None = None
+    model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
-    It is that of one row per caption. cpu_kernels: `models/kernels` instead of transformers' decoder; None where
-    they can be used.
+    It is that of one row per caption. on_cpu: whether `models/kernels` take the place of transformers' decoder; None
+    where they can.
     """
     decoder: Any = model.decoder
     states = project_states(model, states)  # (B,P,D)
@@ -30,19 +30,19 @@ def packed_loss(
         states = states.index_select(0, batch.row_image)  # (R,P,D)
     labels = batch.labels.flatten()[batch.token_index]  # (M)
     count = torch.tensor(batch.num_tokens, device=labels.device)
-    if can_use_cpu_kernels(model, states.device) if cpu_kernels is None else cpu_kernels:
+    if can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu:
         return linear_cross_entropy(packed_hidden(decoder, states, batch), decoder.lm_head, labels), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
     return nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), count
 
 
-def can_use_cpu_kernels(model: VisionEncoderDecoderModel, device: torch.device) -> bool:
+def can_use_cpu_kernels(model: Model, device: torch.device) -> bool:
     """Whether `models/kernels` can compute this decoder's loss and captions: a plain GPT-2 on a CPU."""
     return device.type == "cpu" and is_plain_gpt2(model.decoder)
 
 
-def project_states(model: VisionEncoderDecoderModel, states: Tensor) -> Tensor:
+def project_states(model: Model, states: Tensor) -> Tensor:
     """(B,P,De) -> (B,P,D): what `VisionEncoderDecoderModel.forward` does between encoder and decoder."""
     projection = getattr(model, "enc_to_dec_proj", None)
     return states if projection is None else projection(states)

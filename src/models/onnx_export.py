@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, VisionEncoderDecoderModel
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import Processor
 from src.models.checkpoint import find_os_error
@@ -37,7 +38,7 @@ CHECKED_IMAGES = 8
 class EncoderGraph(nn.Module):
     """Map pixels to the keys and values that every block of the decoder attends to."""
 
-    def __init__(self, model: VisionEncoderDecoderModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
@@ -54,7 +55,7 @@ class EncoderGraph(nn.Module):
 class DecoderGraph(nn.Module):
     """Map the newest token and the cache to the logits of the next token."""
 
-    def __init__(self, model: VisionEncoderDecoderModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.decoder: Any = model.decoder
 
@@ -86,7 +87,7 @@ def check_packages() -> None:
         )
 
 
-def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: Path, max_length: int) -> str:
+def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
     """Write both graphs and `caption.py`, which captions with them; returns what the check found, in one line.
 
     model: on the CPU, in fp32 and eval mode.
@@ -114,7 +115,7 @@ def write_onnx(model: VisionEncoderDecoderModel, processor: Processor, folder: P
     return check_graphs(model, processor, folder, max_length)
 
 
-def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Path) -> None:
+def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
     settings: dict[str, Any] = {
         "opset_version": OPSET,
         "dynamo": True,
@@ -141,14 +142,8 @@ def _export_graphs(model: VisionEncoderDecoderModel, pixels: Tensor, folder: Pat
     )  # fmt: skip
 
 
-def check_graphs(
-    model: VisionEncoderDecoderModel, processor: Processor, folder: Path, max_length: int
-) -> str:
-    """Caption random images with `caption.py` and compare its logits with torch's; returns one line.
-
-    Raises:
-        UserError: logits differ by more than rounding.
-    """
+def check_graphs(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
+    """Caption random images with `caption.py`; UserError where its logits are not torch's. Returns one line."""
     from src.models import onnx_caption
 
     generator = torch.Generator().manual_seed(0)

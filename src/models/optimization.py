@@ -31,7 +31,7 @@ def linear_with_warmup(
     per_epoch: bool = False,
     cosine: bool = False,
 ) -> LambdaLR:
-    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0.
+    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, or in a half cosine.
 
     Step s of a warm-up of n has the rate s / n, epoch e has (e + 1) / n: no epoch trains at 0.
     """
@@ -55,10 +55,7 @@ def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: T
     """Build Lightning's scheduler config from `model.lr_scheduler`.
 
     A factory with the parameter `total_steps` gets the number of its changes in the run: optimizer steps, or epochs
-    where `interval` is epoch (then `per_epoch` is True), divided by `frequency`.
-
-    Raises:
-        UserError: training without an end.
+    where `interval` is epoch (then `per_epoch` is True), divided by `frequency`; UserError without an end.
     """
     factory = settings["scheduler"]
     parameters = inspect.signature(factory).parameters
@@ -66,10 +63,7 @@ def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: T
     if "total_steps" in parameters:
         steps = trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise UserError(
-                "trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs or "
-                "model.lr_scheduler=null"
-            )
+            raise UserError("trainer.max_epochs=-1 with a schedule; expected an end; set trainer.max_epochs")
         if settings.get("interval") == "epoch":
             per_epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
             steps = -(-int(steps) // max(per_epoch, 1))

@@ -109,10 +109,7 @@ def _open_trained(file: Path, base: str | None) -> Restored:
 def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> VitGpt2:
     """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode, on the CPU.
 
-    settings: arguments of `VitGpt2` to replace those of the run, such as num_beams.
-
-    Raises:
-        UserError: no such file, or one that does not fit its base.
+    settings: arguments of `VitGpt2` to replace those of the run. Raises UserError as `open_captioner`.
     """
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
@@ -132,9 +129,6 @@ def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any
     """Return the settings to score a checkpoint with: `datamodule`, `model`, `seed`, `trainer.precision`.
 
     file: the `.ckpt`; None for a saved folder or hub id at `checkpoint`, which has settings of the model alone.
-
-    Raises:
-        UserError: it cannot be loaded, or names something else to build.
     """
     if file is None:
         found = open_captioner(checkpoint)
@@ -149,11 +143,7 @@ def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any
 
 
 def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    """Return `datamodule`, `model`, `seed` and `trainer.precision` of a checkpoint's config, safe to instantiate.
-
-    Raises:
-        UserError: the file names something else to build, or holds other values than plain ones.
-    """
+    """Return the same of a checkpoint's config, safe to instantiate; UserError on other classes or values."""
     settings: dict[str, Any] = {
         group: _group_settings(group, config[group], file) for group in TARGETS if group in config
     }

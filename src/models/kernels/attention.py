@@ -58,21 +58,14 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _encoder_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **settings: Any
 ) -> tuple[Tensor, None]:
     """For transformers' registry: (B,H,W,d) to (B,W,H,d); with a mask, in fp32 or elsewhere through its sdpa."""
+    dropout = settings.get("dropout", 0.0)
     masked = attention_mask is not None or getattr(module, "is_causal", False)
     if masked or not _prefers_math(query, dropout):
-        settings = {"scaling": scaling, "dropout": dropout, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale = settings.get("scaling") or query.shape[-1] ** -0.5
     mixed = _MathAttention.apply(query, key, value, None, scale, dropout)
     return mixed.transpose(1, 2).contiguous(), None
 
