@@ -98,11 +98,9 @@ def build(
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
     scorer, datamodule = instantiate(config.metrics), build_data(config)
-    metrics: dict[str, float] = {
-        f"data/{split}_images": len(images) for split, images in datamodule.splits.items()
-    }
-    metrics["data/skipped_rows"] = len(datamodule.table.skipped) if datamodule.table else 0
-    metrics |= check(datamodule)
+    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    counts["data/skipped_rows"] = len(datamodule.table.skipped) if datamodule.table else 0
+    metrics = counts | check(datamodule)
     datamodule.write_files(config.paths.output_dir)
     model, trainer = build_model(config, datamodule), build_trainer(config, resume_step)
     fit_to_data(trainer, datamodule, training)

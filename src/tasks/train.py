@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from src.callbacks.checkpointing import resumed_metrics
@@ -19,7 +19,7 @@ from src.report.html import write_report
 from src.report.run_files import finite_floats
 from src.report.scores import print_summary
 from src.tasks.building import build, can_test
-from src.utils.files import atomic_write, write_json
+from src.utils.files import atomic_write, write_json, write_text
 from src.utils.lightning_compat import CsvLogger, all_processes_end
 from src.utils.logging import get_logger
 from src.utils.run_folder import (
@@ -47,10 +47,13 @@ def train(config: DictConfig) -> dict[str, float]:
         return {}
 
     scorer, datamodule, model, trainer, metrics = build(config, check, config.train, resume_step)
+    settings = plain_config(config)
+    if resume_step is not None:
+        write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(settings))
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger) and resume_step is not None:
             logger.resume_at(resume_step)
-        logger.log_hyperparams(plain_config(config))
+        logger.log_hyperparams(settings)
     with all_processes_end(trainer):
         if config.train:
             ckpt_path, fitted = _fit(model, datamodule, trainer, ckpt_path)

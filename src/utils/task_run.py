@@ -20,14 +20,7 @@ from src.utils.entry import leave
 from src.utils.errors import Stopped, StopSignal, UserError, handle_signals, how_to_resume, resource_error
 from src.utils.files import atomic_write, write_json, write_text
 from src.utils.logging import get_logger, rank
-from src.utils.run_folder import (
-    check_same_settings,
-    expand_home,
-    plain_config,
-    redact,
-    redact_hydra_files,
-    resumed_run,
-)
+from src.utils.run_folder import expand_home, plain_config, redact, redact_hydra_files
 
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,15 +85,12 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
     redact_hydra_files(folder)
     check_config(config)
-    resolved = folder / "config_resolved.yaml"
-    ckpt_path = config.get("ckpt_path") if "train" in config else None
-    resumed = resumed_run(ckpt_path, config.paths.log_dir, config.task_name)
-    if resolved.is_file() and resumed == folder.resolve():
-        earlier: Any = OmegaConf.to_container(OmegaConf.load(resolved))
-        check_same_settings(plain_config(config), earlier, resolved)
     if OmegaConf.select(config, "extras.print_config"):
         print_config(config)
-    write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
+    if not (
+        folder / "config_resolved.yaml"
+    ).is_file():  # a resumed run keeps it until its settings are accepted
+        write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(plain_config(config)))
     about = {
         "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short", "HEAD"),

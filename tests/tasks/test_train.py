@@ -135,7 +135,7 @@ def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("model.optimizer.lr=0.5", r"model.optimizer.lr=0.5; expected 0.01 as in .*config_resolved.yaml"),
+        ("model.optimizer.lr=0.5", r"model.optimizer.lr=0.5; expected 0.01 as in .*last.ckpt"),
         ("datamodule.data_dir=OTHER", "the images or their splits differ"),
     ],
 )
