@@ -9,7 +9,6 @@ import pytest
 from src.metrics import java_scorers
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason, unavailable_reason
 from src.utils.errors import UserError
-from tests.metrics.reference import needs_java
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +100,10 @@ def test_spice_is_the_f_score_of_all_tuples(monkeypatch):
     assert found["per_image"] == [5, 8]
 
 
-@needs_java
 @pytest.mark.slow
 def test_published_meteor(shared_data):
-    if unavailable_reason("meteor"):
-        pytest.skip(unavailable_reason("meteor"))
+    if reason := unavailable_reason("meteor"):
+        pytest.skip(reason)
     vector = json.loads((shared_data / "metric_vectors" / "01_nlgeval.json").read_text())
     scores = run("meteor", list(vector["hyps"].values()), list(vector["refs"].values()), timeout=600)
     assert scores.corpus["meteor"] == pytest.approx(vector["expected"]["METEOR"], abs=1e-6)

@@ -117,11 +117,6 @@ def test_seed_and_samples_decide_the_intervals_alone():
     assert CaptionScorer().score(*IMAGES, intervals=False).intervals == {}
 
 
-def test_order_of_images_does_not_change_scores():
-    backwards = score(*(values[::-1] for values in IMAGES)).corpus
-    assert backwards == pytest.approx(score(*IMAGES).corpus)
-
-
 def test_one_image_one_reference():
     scores = score(["a"], ["a dog runs in the park"], [["a dog runs in the park"]])
     assert scores.corpus["bleu_4"] == pytest.approx(1)
@@ -143,11 +138,6 @@ def test_all_candidates_or_references_empty(found, text):
     corpus = score(["a", "b"], [found, found], [[text], [text]], original=True).corpus
     assert all(math.isfinite(value) for value in corpus.values())
     assert corpus["cider_d"] == 0
-
-
-def test_line_breaks_in_a_candidate_are_blanks():
-    plain = score(["a", "b"], ["a dog runs", "a cat"], [["a dog runs"], ["the cat"]])
-    assert score(["a", "b"], ["a dog\nruns\r\n", "a cat"], [["a dog\nruns"], ["the cat"]]) == plain
 
 
 @given(st.lists(st.tuples(st.text(), st.lists(st.text(), min_size=1, max_size=3)), min_size=1, max_size=4))
