@@ -106,13 +106,6 @@ def test_a_batch_of_unreadable_images_alone_is_skipped(tmp_path: Path) -> None:
     assert len(testing.unreadable) == 4
 
 
-def test_pinned_batches(images: list[CaptionedImage], monkeypatch) -> None:
-    monkeypatch.setattr(CaptionBatch, "pin_memory", lambda batch: "pinned")
-    training = loader(images)
-    training.pin_memory = True
-    assert set(training) == {"pinned"}
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("position", [0, 1, 4, 6])
 def test_resumed_between_two_batches(images: list[CaptionedImage], workers: int, position: int) -> None:

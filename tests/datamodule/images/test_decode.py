@@ -25,15 +25,13 @@ def noise(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(values)
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    """A PNG of 70 bytes whose header claims a size."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+def png(width: int, height: int, bits: int = 8, pixels: bytes = bytes(10)) -> bytes:
+    """A PNG of RGB whose header claims a size."""
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return content
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp", "gif"])
@@ -59,6 +57,10 @@ def solid(mode: str, value: object) -> Image.Image:
     return Image.new(mode, (8, 8), value)
 
 
+def gray(value: float, dtype: str) -> Image.Image:
+    return Image.fromarray(np.full((8, 8), value, dtype=dtype))
+
+
 CASES = {
     "cmyk jpeg": ("jpg", Image.new("RGB", (16, 16), RED).convert("CMYK"), {}, RED),
     "cmyk tiff": ("tiff", Image.new("RGB", (16, 16), RED).convert("CMYK"), {}, RED),
@@ -72,10 +74,10 @@ CASES = {
     "clear level": ("png", solid("L", 7), {"transparency": 7}, WHITE),
     "clear palette entry": ("png", solid("P", 0), {"transparency": 0}, WHITE),
     "clear gif": ("gif", solid("P", 0), {"transparency": 0}, WHITE),
-    "float fraction": ("tiff", Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), {}, (128,) * 3),
-    "float level": ("tiff", Image.fromarray(np.full((8, 8), 200.0, dtype=np.float32)), {}, (200,) * 3),
+    "float fraction": ("tiff", gray(0.5, "float32"), {}, (128,) * 3),
+    "float level": ("tiff", gray(200, "float32"), {}, (200,) * 3),
 } | {
-    f"16 bit {suffix} {value}": (suffix, Image.fromarray(np.full((8, 8), value, dtype=np.uint16)), {}, (expected,) * 3)
+    f"16 bit {suffix} {value}": (suffix, gray(value, "uint16"), {}, (expected,) * 3)
     for value, expected in ((0, 0), (257, 1), (32896, 128), (65535, 255))
     for suffix in ("png", "tiff")
 }  # fmt: skip
@@ -93,13 +95,8 @@ def test_each_mode_becomes_rgb_over_white(tmp_path: Path, name: str) -> None:
 
 def test_16_bit_color_keeps_its_high_byte(tmp_path: Path) -> None:
     """libpng gives 16 bits a channel, torchvision's reader of 8 bits would not."""
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\0" + bytes([200, 1, 100, 2, 50, 3] * 2))
-    content = b"\x89PNG\r\n\x1a\n"
-    for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")):
-        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    (tmp_path / "a.png").write_bytes(content)
-    assert load_image(tmp_path / "a.png")[:, 0, 1].tolist() == [200, 100, 50]
+    (tmp_path / "a.png").write_bytes(png(1, 1, 16, b"\0" + bytes([200, 1, 100, 2, 50, 3])))
+    assert load_image(tmp_path / "a.png").flatten().tolist() == [200, 100, 50]
 
 
 def test_content_decides_the_format_and_the_first_frame_is_taken(tmp_path: Path) -> None:
@@ -140,7 +137,7 @@ def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int], suffix: s
 @pytest.mark.parametrize("read", [load_image, check_header])
 @pytest.mark.parametrize("size", [(30_000, 30_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, size: tuple[int, int]) -> None:
-    (tmp_path / "bomb.png").write_bytes(png_claiming(*size))
+    (tmp_path / "bomb.png").write_bytes(png(*size))
     with pytest.raises(UnreadableImage, match=r"bomb\.png: .*pixels"):
         read(tmp_path / "bomb.png")
 
