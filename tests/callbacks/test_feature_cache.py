@@ -43,7 +43,9 @@ def run(tmp_path, tiny_checkpoint, flickr_folder):
     ):
         module, datamodule = make(checkpoint, images, model, **(data or {}))
         cache = FeatureCache(str(tmp_path / "cache"), **settings)
-        fitted = trainer(tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=2)
+        fitted = trainer(
+            tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=2
+        )
         fitted.fit(module, datamodule)
         return datamodule, {name: float(value) for name, value in fitted.callback_metrics.items()}
 
