@@ -48,7 +48,7 @@ def train(config: DictConfig) -> dict[str, float]:
 
     scorer, datamodule, model, trainer, metrics = build(config, check, config.train, resume_step)
     settings = plain_config(config)
-    if resume_step is not None:
+    if config.get("ckpt_path"):  # until here the settings of the run that is resumed stood there
         write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(settings))
     for logger in trainer.loggers:
         if isinstance(logger, CsvLogger) and resume_step is not None:

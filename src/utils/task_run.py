@@ -87,10 +87,9 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_config(config)
     if OmegaConf.select(config, "extras.print_config"):
         print_config(config)
-    if not (
-        folder / "config_resolved.yaml"
-    ).is_file():  # a resumed run keeps it until its settings are accepted
-        write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(plain_config(config)))
+    resolved, resumes = folder / "config_resolved.yaml", "train" in config and config.get("ckpt_path")
+    if not (resumes and resolved.is_file()):  # else `train` writes it once it accepts the settings
+        write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
     about = {
         "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
         "commit": _git("rev-parse", "--short", "HEAD"),
