@@ -220,6 +220,7 @@ def test_an_upload_shows_captions_and_attention_maps_in_a_browser(browser, serve
 
 
 @pytest.mark.chromium
+@pytest.mark.slow
 def test_an_unreadable_or_pasted_image_in_a_browser(browser, served, image, tmp_path):  # noqa: F811
     (tmp_path / "cut.png").write_bytes(image.read_bytes()[:120])
     upload(browser, served[0], tmp_path / "cut.png")

@@ -47,6 +47,7 @@ def fitted(tmp_path_factory, tiny_checkpoint, flickr_folder):
     return folder, data, recorder, best, stopping
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_captions_and_may_be_monitored(fitted):
     _, data, recorder, best, stopping = fitted
     references = {image.image_id: list(image.captions) for image in data.splits["val"]}

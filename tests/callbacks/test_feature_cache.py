@@ -77,6 +77,7 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert torch.equal(data.features.get(image), again.features.get(image))
 
 
+@pytest.mark.slow
 def test_frozen_backbone_weights_alone_are_paged_out_once_cached_features_are_read(run, monkeypatch):
     aside = []
     monkeypatch.setattr("src.models.caption_model.page_out", aside.append)
@@ -99,6 +100,7 @@ def test_each_stage_adds_the_split_that_it_reads(tmp_path, tiny_checkpoint, flic
     assert len(folders(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_precision_and_frozen_weights_have_a_folder_of_their_own(run, tmp_path, tiny_checkpoint, computed):
     data, _ = run(dtype="fp32")
     assert data.features.get(data.splits["val"][0].image_id).dtype == torch.float32
@@ -116,6 +118,7 @@ def test_precision_and_frozen_weights_have_a_folder_of_their_own(run, tmp_path, 
     assert computed["images"] == 3 * IMAGES
 
 
+@pytest.mark.slow
 def test_view_0_is_the_image_and_the_others_are_crops_by_the_seed(run, computed):
     plain, _ = run()
     data, _ = run(views=3)
@@ -136,6 +139,7 @@ def test_view_0_is_the_image_and_the_others_are_crops_by_the_seed(run, computed)
     ("problem", "line"),
     [("disk", "has 0.00 free"), ("limit", "over size_limit_gb=1e-09"), ("late", "No space left on device")],
 )
+@pytest.mark.slow
 def test_without_room_pixels_are_read_and_one_line_says_so(run, tmp_path, monkeypatch, caplog, problem, line):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -155,6 +159,7 @@ def test_without_room_pixels_are_read_and_one_line_says_so(run, tmp_path, monkey
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_an_older_cache_makes_room_for_a_new_one(run, tmp_path):
     run(dtype="fp32")
     (old,) = folders(tmp_path)
@@ -174,6 +179,7 @@ def test_there_is_no_cache_of_what_changes(run, tmp_path, settings, caplog):
     assert bool(pixel_lines(caplog)) == ("data" in settings)
 
 
+@pytest.mark.slow
 def test_an_image_whose_end_is_missing_is_skipped_and_counted(run, tmp_path, flickr_folder):
     """Its header is sound, so that it is found out when it is decoded."""
     images = shutil.copytree(flickr_folder, tmp_path / "images")

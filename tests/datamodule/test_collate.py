@@ -51,7 +51,7 @@ def test_rows_are_a_multiple_long_and_no_captions_still_make_a_row() -> None:
     assert pack_captions([], 0, 0, 0)["input_ids"].shape == (0, 8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(st.lists(st.integers(0, 50256), max_size=12), max_size=6), min_size=1, max_size=5),
     st.sampled_from([(50256, 50256, 50256), (1, 2, 0), (101, 102, 0)]),
@@ -102,7 +102,7 @@ def test_padding_rows_make_a_multiple_or_fill_the_grid(monkeypatch):
 captions = st.lists(st.integers(0, 2), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(captions, min_size=1, max_size=4), min_size=1, max_size=3))
 def test_each_different_prefix_has_one_row_and_attends_to_itself_alone(rows):
     packed = pack_captions(rows, 9, 8, 7)

@@ -180,7 +180,7 @@ def test_decoding_stops_at_the_end_and_collapses_whitespace() -> None:
     assert processor.decode([processor.start_id, processor.eos_id, *rest]) == processor.decode([]) == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_survives_the_tokens(text: str) -> None:
     processor = tiny_processor(max_positions=1000)

@@ -11,7 +11,7 @@ from src.datamodule.sampler import LengthGroupedSampler
 LENGTHS = st.lists(st.integers(1, 50), max_size=70)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.booleans(), st.booleans())
 def test_each_image_once_over_all_processes(lengths, batch_size, world_size, epoch, shuffle, equal_steps):
     slices = [

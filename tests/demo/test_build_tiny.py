@@ -17,6 +17,7 @@ def untrained(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("which", ["untrained", "shipped"])
+@pytest.mark.slow
 def test_a_normal_folder_of_two_million_weights(untrained, which):
     folder = untrained if which == "untrained" else SHIPPED
     model = VisionEncoderDecoderModel.from_pretrained(folder)

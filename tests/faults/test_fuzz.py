@@ -23,7 +23,7 @@ def images_of(rows: list[list[str]]) -> list[CaptionedImage]:
     return [CaptionedImage(f"{n}.jpg", f"/{n}.jpg", tuple(row), str(n)) for n, row in enumerate(rows)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(CAPTIONS)
 def test_any_captions_come_back_from_a_packed_batch(rows: list[list[str]]) -> None:
     rows = [[clean_caption(text) for text in row] for row in rows]
@@ -35,7 +35,7 @@ def test_any_captions_come_back_from_a_packed_batch(rows: list[list[str]]) -> No
     assert num_cut == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(CAPTIONS, st.text(max_size=20))
 def test_any_captions_come_back_from_a_predictions_file(
     tmp_path_factory, rows: list[list[str]], caption: str

@@ -104,6 +104,7 @@ def test_code_in_a_pytorch_model_bin_does_not_run(entry, marker, tiny_checkpoint
             entry(folder, tiny_checkpoint, flickr_folder, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_pickle_in_the_feature_cache_is_thrown_away(
     marker, tiny_checkpoint, flickr_folder, tmp_path, caplog
 ):

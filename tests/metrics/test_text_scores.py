@@ -44,7 +44,7 @@ def test_references_without_words_score_zero():
 
 
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_rouge_l_equals_pycocoevalcap(candidate, references):
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -52,7 +52,7 @@ def test_rouge_l_equals_pycocoevalcap(candidate, references):
 
 
 @given(TEXT, TEXT)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_original_rouge_equals_the_rouge_package(candidate, reference):
     from rouge import Rouge
 

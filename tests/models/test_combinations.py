@@ -54,6 +54,7 @@ def reload(trainer, module, tmp_path):
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "width"), PAIRS, ids=lambda value: str(value))
+@pytest.mark.slow
 def test_a_pair_trains_generates_and_reloads(encoder, decoder, width, flickr_folder, tmp_path):
     folder = save_captioner(tmp_path / "base", encoder, decoder, width)
     module, data = make(str(folder), flickr_folder)
@@ -110,6 +111,7 @@ def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flic
         assert all(torch.equal(weight, before[name]) for name, weight in module.trained_weights().items())
 
 
+@pytest.mark.slow
 def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_folder, tmp_path):
     folder = save_captioner(tmp_path / "base", "vit", "gpt2", 16)
     module, data = make(str(folder), flickr_folder, train="lora", lora={"lora_dropout": 0.1})

@@ -78,6 +78,7 @@ def test_one_batch_can_be_overfitted(make):
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(
     make, tmp_path
 ):
@@ -98,6 +99,7 @@ def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
     uninterrupted, data = make()
     trainer(tmp_path, max_epochs=2).fit(uninterrupted, data)

@@ -155,6 +155,7 @@ def test_without_a_base_there_is_no_comparison(run):
     assert views == ["random", "best", "worst", "all"]
 
 
+@pytest.mark.slow
 def test_control_characters_are_escaped_and_equal_runs_give_equal_reports(run):
     about = {"command": "python \ud800 \x00\x1b[31m \u202egpj.exe", "versions": "none", "seconds": "long"}
     (run / "run.json").write_text(json.dumps(about))

@@ -25,6 +25,7 @@ def again(finished, tmp_path_factory):
     return folder, run_eval(folder, f"ckpt_path={finished.folder}")
 
 
+@pytest.mark.slow
 def test_eval_after_training_gives_the_same_numbers_and_captions(finished, again):
     folder, metrics = again
     assert metrics["test/loss"] == pytest.approx(finished.metrics["test/loss"], abs=1e-4)

@@ -162,6 +162,7 @@ def test_settings_that_a_resumed_run_would_ignore_are_refused(
         ("callbacks.model_checkpoint.dirpath=ELSEWHERE", "callbacks.model_checkpoint.filename='{epoch}'"),
     ],
 )
+@pytest.mark.slow
 def test_best_ckpt_is_of_the_lowest_loss_whatever_its_name_and_the_sanity_check_is_not_counted(
     tiny_checkpoint, flickr_folder, tmp_path, settings
 ):

@@ -50,7 +50,7 @@ def test_scripts_and_emoji_are_shown_as_they_are():
     assert visible("one\n\ttwo\r", keep="\n\t") == "one\n\ttwo\\r"
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(st.text())
 def test_any_text_becomes_one_line_that_a_file_can_hold(text):
     escaped = visible(text)

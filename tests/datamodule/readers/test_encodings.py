@@ -55,7 +55,7 @@ def test_printable_escapes_what_would_act_on_a_terminal() -> None:
     assert printable("x" * 300) == "x" * 200 + "..."
 
 
-@settings(deadline=20_000, max_examples=50)
+@settings(deadline=20_000, max_examples=25)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_lines(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     for line in lines(tmp_path_factory.getbasetemp(), data):

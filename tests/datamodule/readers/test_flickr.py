@@ -250,7 +250,7 @@ def table_or_line(root: Path, file: str | None = None) -> CaptionTable | None:
 
 
 PIECES = ['"', ",", '""', "a.jpg", "A dog .", "\n", "\r\n", "#0\t", "|", " 1 ", "\x00", "..", "/", "é"]
-FUZZ = settings(max_examples=60, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=25, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

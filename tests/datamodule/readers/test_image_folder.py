@@ -123,7 +123,7 @@ def test_a_folder_that_is_a_file_or_impossible(tmp_path: Path, name: str) -> Non
         find_path("x", tmp_path / name, is_dir=True)
 
 
-@settings(deadline=20_000, max_examples=50)
+@settings(deadline=20_000, max_examples=25)
 @given(st.text(max_size=20))
 @example("\x00/..\\")
 def test_any_name_stays_inside_or_is_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:

@@ -14,7 +14,7 @@ from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
 NAMES = ("a_1-Figure1-1.png", "a_2-Figure2-1.png", "b_1-Figure1-1.png", "c_1-Figure1-1.png")
-FUZZ = settings(max_examples=60, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=25, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def row(name: str, caption: Any = "Figure 1. Axial CT of the chest.", **changes: Any) -> dict[str, Any]:
