@@ -26,6 +26,14 @@ from src.utils.run_folder import (
 )
 
 
+def test_resolvers_give_one_config_one_stamp_and_make_folders(tmp_path):
+    register_resolvers()
+    config = OmegaConf.create({"first": "${run_stamp:}", "second": "${run_stamp:}"})
+    assert config.first == config.second
+    assert made_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 def test_stamps_of_one_moment_differ_and_stamps_sort_by_time(monkeypatch):
     times = [stamp.rpartition("-")[0] for stamp in (run_stamp() for _ in range(20))]
     assert times == sorted(times)
@@ -39,12 +47,6 @@ def test_stamps_of_one_moment_differ_and_stamps_sort_by_time(monkeypatch):
     stamps = {run_stamp() for _ in range(50)}
     assert len(stamps) == 50
     assert all(stamp.startswith("2026-01-31_17-05-09-123456-") for stamp in stamps)
-
-
-def test_one_config_has_one_stamp():
-    register_resolvers()
-    config = OmegaConf.create({"first": "${run_stamp:}", "second": "${run_stamp:}"})
-    assert config.first == config.second
 
 
 def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root, tmp_path):
@@ -62,11 +64,6 @@ def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root
     assert other.startswith(str(tmp_path / "captioner-rank-"))
     assert os.name == "nt" or other.endswith("0o40700")  # nobody else can write there
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_folder_of_a_search_is_made(tmp_path):
-    assert made_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
-    assert (tmp_path / "a" / "b").is_dir()
 
 
 def make_run(logs, name, *files):
