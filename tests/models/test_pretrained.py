@@ -1,6 +1,5 @@
 """A checkpoint is loaded whole or rejected in one line that names the setting and the error."""
 
-import json
 import shutil
 
 import pytest
@@ -55,25 +54,16 @@ def test_missing_weights_are_rejected_and_a_pooler_may_be_missing(folder):
     assert_rejected(r"lacks 4 weights of its config \(decoder\.transformer\.h\.1\.mlp", str(folder))
 
 
-def test_weights_of_another_shape_are_rejected(folder):
-    name = "encoder.layernorm.bias"
-    change_weights(folder, lambda weights: weights.update({name: weights[name][:-1].clone()}))
-    assert_rejected(r"encoder\.layernorm\.bias has the shape \(31,\), its config has \(32,\)", str(folder))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(folder, value):
-    change_weights(
-        folder, lambda weights: weights["decoder.transformer.wpe.weight"].view(-1)[7:8].fill_(value)
-    )
-    assert_rejected(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
-
-
-def test_unused_weights_are_logged(folder, caplog):
+def test_weights_of_another_shape_or_not_finite_are_rejected_and_unused_ones_logged(folder, caplog):
     caplog.set_level("INFO")
     change_weights(folder, lambda weights: weights.update({"decoder.extra.weight": torch.zeros(2)}))
     load_captioner(str(folder))
     assert "1 weights are not used (decoder.extra.weight, ...)" in caplog.text
+    name, other = "encoder.layernorm.bias", "decoder.transformer.wpe.weight"
+    change_weights(folder, lambda weights: weights[other].view(-1)[7:8].fill_(float("nan")))
+    assert_rejected(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
+    change_weights(folder, lambda weights: weights.update({name: weights[name][:-1].clone()}))
+    assert_rejected(r"encoder\.layernorm\.bias has the shape \(31,\), its config has \(32,\)", str(folder))
 
 
 @pytest.mark.parametrize(
@@ -84,9 +74,7 @@ def test_unused_weights_are_logged(folder, caplog):
 def test_a_missing_file_is_named(folder, names, what):
     for name in names:
         (folder / name).unlink()
-    assert_rejected(
-        f"its {what} cannot be loaded .*; expected a folder in save_pretrained's layout", str(folder)
-    )
+    assert_rejected(f"its {what} cannot be loaded .*; expected a folder in save_pretrained's", str(folder))
 
 
 def test_new_weights_of_a_joined_model_depend_on_the_seed(sources):
@@ -101,36 +89,26 @@ def test_new_weights_of_a_joined_model_depend_on_the_seed(sources):
 
 
 def test_sources_that_cannot_be_joined_are_rejected(sources, tmp_path):
-    assert_rejected(
-        "expected an encoder, a decoder and no revision", from_encoder_decoder={"encoder": sources["encoder"]}
-    )
-    assert_rejected("expected an encoder, a decoder and no revision", None, "v2", sources)
-    assert_rejected("expected an encoder, a decoder", from_encoder_decoder=sources | {"decoder": ""})
-    gone = sources | {"decoder": str(tmp_path / "gone")}
-    assert_rejected(r"model\.from_encoder_decoder\.decoder=.*does not exist", from_encoder_decoder=gone)
+    missing = "expected an encoder, a decoder and no revision"
+    assert_rejected(missing, from_encoder_decoder={"encoder": sources["encoder"]})
+    assert_rejected(missing, None, "v2", sources)
+    assert_rejected(missing, from_encoder_decoder=sources | {"decoder": ""})
+
+    def rejected_with(match, side, folder):
+        assert_rejected(match, from_encoder_decoder=sources | {side: str(folder)})
+
+    rejected_with(r"model\.from_encoder_decoder\.decoder=.*does not exist", "decoder", tmp_path / "gone")
     incomplete = shutil.copytree(sources["encoder"], tmp_path / "incomplete")
     change_weights(incomplete, lambda weights: [weights.pop(n) for n in list(weights) if "layer.0" in n])
-    assert_rejected(r"model\.from_encoder_decoder\.encoder=.* lacks \d+ weights .*; expected a whole checkpoint",
-         from_encoder_decoder=sources | {"encoder": str(incomplete)})  # fmt: skip
-
-
-def test_a_decoder_that_has_a_cross_attention_is_rejected(sources, tmp_path):
-    """It would bring weights for another encoder, none of them new."""
-    joined = load_captioner(from_encoder_decoder=sources)
-    joined.model.decoder.save_pretrained(tmp_path)
-    save_inputs(tmp_path, None, "gpt2")
-    assert json.loads((tmp_path / "config.json").read_text())["add_cross_attention"]
-    assert_rejected(r"takes no new cross-attention; expected a text decoder such as gpt2",
-         from_encoder_decoder=sources | {"decoder": str(tmp_path)})  # fmt: skip
-
-
-def test_an_encoder_for_pictures_of_another_size_than_its_processors_is_rejected(sources, tmp_path):
-    config = CLIPVisionConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
-                              image_size=48, patch_size=8)  # fmt: skip
-    CLIPVisionModel(config).save_pretrained(tmp_path)
-    save_inputs(tmp_path, "vit", None)
-    assert_rejected("the image processor gives 32 x 32 pixels and the encoder takes 48 x 48",
-         from_encoder_decoder=sources | {"encoder": str(tmp_path)})  # fmt: skip
+    rejected_with(r"encoder=.* lacks \d+ weights .*; expected a whole checkpoint", "encoder", incomplete)
+    # A cross-attention that is there would bring weights for another encoder.
+    load_captioner(from_encoder_decoder=sources).model.decoder.save_pretrained(tmp_path / "decoder")
+    save_inputs(tmp_path / "decoder", None, "gpt2")
+    rejected_with("takes no new cross-attention; expected a text decoder", "decoder", tmp_path / "decoder")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    CLIPVisionModel(CLIPVisionConfig(image_size=48, patch_size=8, **shape)).save_pretrained(tmp_path / "clip")
+    save_inputs(tmp_path / "clip", "vit", None)
+    rejected_with("gives 32 x 32 pixels and the encoder takes 48 x 48", "encoder", tmp_path / "clip")
 
 
 def test_load_image_processor_takes_folders_with_special_characters(tiny_checkpoint, tmp_path):
