@@ -78,13 +78,11 @@ def randomize_zeros(model: torch.nn.Module) -> None:
                 weight += 0.1 * torch.randn(weight.shape)
 
 
-def save_captioner(
-    folder: Path, encoder: str, decoder: str, width: int = 32, encoder_settings: Any = None
-) -> Path:
+def save_captioner(folder: Path, encoder: str, decoder: str, width: int = 32) -> Path:
     """A whole captioner; width is the decoder's, the encoder has 32."""
     torch.manual_seed(0)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        encoder_config(encoder, **(encoder_settings or {})), decoder_config(decoder, width)
+        encoder_config(encoder), decoder_config(decoder, width)
     )
     for name, value in ids(decoder).items():
         setattr(config, name, value)

@@ -9,7 +9,7 @@ from transformers import VisionEncoderDecoderConfig as Config
 from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import ImageTransform
-from src.models.attention_maps import cross_attention, grid_side, merge_words, visible_crop, word_attention
+from src.models.attention_maps import cross_attention, grid_side, visible_crop, word_attention
 
 WORDS = ["<end>", " a", " dog", " run", "ning", " on", " gra", "ss", "."]
 GRID = 4
@@ -110,13 +110,6 @@ def test_the_grid_is_found_from_the_number_of_states(num_states, side):
     assert grid_side(num_states) == side
 
 
-def test_pieces_that_add_no_text_do_not_shift_the_words():
-    grids = torch.arange(3.0).view(3, 1, 1).expand(3, 2, 2) + 1
-    merged = merge_words(Pieces(order=["", " a", " dog"]), [1, 0, 2], grids)
-    assert merged.words == ["a", "dog"]
-    assert merged.heat.shape == (2, 2, 2)
-
-
 def transform(resize, crop):
     return ImageTransform(resize, crop, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -134,12 +127,3 @@ def transform(resize, crop):
 )
 def test_the_visible_crop_of_an_image(resize, crop, size, region):
     assert visible_crop(transform(resize, crop), *size) == pytest.approx(region)
-
-
-def test_the_visible_crop_is_what_the_transform_keeps():
-    """After the crop of an image with a bright left side the bright fraction is that of the crop."""
-    image = torch.zeros(3, 100, 300, dtype=torch.uint8)
-    image[:, :, :120] = 255
-    kept = transform(100, (100, 100)).resize_and_crop(image)
-    left, _, right, _ = visible_crop(transform(100, (100, 100)), 100, 300)
-    assert kept.float().mean() / 255 == pytest.approx((120 / 300 - left) / (right - left), abs=0.02)

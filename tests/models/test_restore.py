@@ -63,23 +63,15 @@ def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_
     assert (model["checkpoint"], model["max_length"], model["num_beams"]) == (str(folder), 9, 2)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"num_beams": 10**9},
-        {"num_beams": "four"},
-        {"num_beams": 0.5},
-        {"max_length": 10**9},
-        {"num_beams": -1},
-    ],
-)
-def test_a_generation_config_out_of_range_or_of_another_type_is_one_line(
-    run, tiny_checkpoint, tmp_path, values
+@pytest.mark.parametrize("name", ["num_beams", "max_length"])
+@pytest.mark.parametrize("value", [10**9, "four", 0.5, -1])
+def test_generation_settings_out_of_range_or_of_another_type_are_one_line(
+    run, tiny_checkpoint, tmp_path, name, value
 ):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
-    (folder / "generation_config.json").write_text(json.dumps(values))
+    (folder / "generation_config.json").write_text(json.dumps({name: value}))
     rejected("checkpoint=", open_captioner, folder)
-    rejected(r"max_length|num_beams", open_captioner, rewrite(run, tmp_path / "x.ckpt", values))
+    rejected(name, open_captioner, rewrite(run, tmp_path / "x.ckpt", {name: value}))
 
 
 def test_the_generation_length_of_the_data_is_kept(run, tmp_path):
@@ -115,10 +107,7 @@ def test_a_checkpoint_can_neither_download_nor_write_nor_add_settings():
         "datamodule": {"_target_": FLICKR, "data_dir": "data/x", "split_seed": 3}
         | ({"download": False} if "download" in found["datamodule"] else {}),
     }
-    config = {
-        "datamodule": data | {"data_dir": "https://elsewhere/x"},
-        "trainer": {"precision": "bf16-mixed"},
-    }
+    config = {"datamodule": data | {"data_dir": "https://x/y"}, "trainer": {"precision": "bf16-mixed"}}
     found = rebuilt_settings(config, "x.ckpt")
     assert "data_dir" not in found["datamodule"]
     assert found["trainer"] == {"precision": "bf16-mixed"}
@@ -134,22 +123,18 @@ def test_only_our_data_modules_are_built_from_a_checkpoint(target):
     rejected("a data module of src/datamodule", rebuilt_settings, config, "x.ckpt")
 
 
-def test_a_base_that_was_moved_is_named_and_can_be_given(tiny_checkpoint, tmp_path):
+def test_a_base_that_was_moved_is_named_and_can_be_given_and_another_one_is_rejected(
+    tiny_checkpoint, tmp_path
+):
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     save_run(tmp_path / "run", base)
     renamed = base.rename(tmp_path / "elsewhere")
     rejected(r"was trained on .*base, which does not exist; .* set base=", open_captioner, tmp_path / "run")
-    assert open_captioner(tmp_path / "run", base=str(renamed)).base == str(renamed)
-
-
-def test_another_base_is_rejected(run, tiny_checkpoint, tmp_path):
-    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
-    found = open_captioner(tiny_checkpoint)
-    with torch.no_grad():
-        found.model.decoder.transformer.wte.weight += 1
-    found.model.save_pretrained(other)
+    found = open_captioner(tmp_path / "run", base=str(renamed))
+    assert found.base == str(renamed)
+    found.model.save_pretrained(renamed)  # with the trained weights
     rejected(
-        r"trained on .*; expected the same base weights; set checkpoint=", open_captioner, run, str(other)
+        "expected the same base weights; set checkpoint=", open_captioner, tmp_path / "run", str(renamed)
     )
 
 

@@ -156,27 +156,22 @@ class Gradients(pl.Callback):
             next(iter(module.trained_weights().values())).grad.view(-1)[0] = self.spoil
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
-        self.before.append(flat_gradients(module))
+        self.before.append(self.flat(module))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.after.append(flat_gradients(module))
+        self.after.append(self.flat(module))
         self.logged.append(float(trainer.callback_metrics.get("train/grad_norm", math.nan)))
 
-
-def flat_gradients(module):
-    return torch.cat([weight.grad.flatten().clone() for weight in module.trained_weights().values()])
+    def flat(self, module):
+        return torch.cat([weight.grad.flatten().clone() for weight in module.trained_weights().values()])
 
 
 def fit_gradients(make, tmp_path, gradients, data=None, optimizer=None, **settings):
     """Train one step without dropout; the module and its trained weights before."""
-    module, data = make(
-        {"num_samples": 60, **(data or {})}, optimizer=optimizer or partial(torch.optim.SGD, lr=1.0)
-    )
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = 0.0
+    optimizer = optimizer or partial(torch.optim.SGD, lr=1.0)
+    module, data = make({"num_samples": 60, **(data or {})}, optimizer=optimizer)
     before = weights(module)
-    settings = {"max_epochs": 1, "max_steps": 1, "limit_val_batches": 0, "log_every_n_steps": 1} | settings
+    settings = {"max_steps": 1, "limit_val_batches": 0, "log_every_n_steps": 1} | settings
     trainer(tmp_path, callbacks=[gradients], **settings).fit(module, data)
     return module, before
 
@@ -198,9 +193,8 @@ def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     plugins = [AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
     gradients, optimizer = Gradients(), partial(torch.optim.SGD, lr=1.0, fused=fused)
-    module, before = fit_gradients(
-        make, tmp_path, gradients, optimizer=optimizer, gradient_clip_val=0.5, plugins=plugins
-    )
+    settings = {"optimizer": optimizer, "gradient_clip_val": 0.5, "plugins": plugins}
+    module, before = fit_gradients(make, tmp_path, gradients, **settings)
     scale = 1024.0 if fused else 1.0
     norm = gradients.before[0].norm().item() / scale
     assert norm > 0.5
@@ -222,9 +216,7 @@ def test_accumulated_batches_have_the_gradient_of_one_batch_of_all_their_images(
 def test_a_gradient_that_is_not_finite_changes_no_weight(make, tmp_path, value):
     module, data = make(optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
     before = weights(module)
-    with pytest.raises(
-        UserError, match=r"the gradient of step 0 is (inf|nan); expected a finite number; the weights"
-    ):
+    with pytest.raises(UserError, match=r"the gradient of step 0 is (inf|nan); expected a finite number"):
         trainer(tmp_path, callbacks=[Gradients(value)], gradient_clip_val=1.0).fit(module, data)
     assert_equal(weights(module), before)
 
