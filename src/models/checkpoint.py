@@ -74,9 +74,7 @@ def match_weights(
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write Lightning's checkpoint files atomically and read them without running code from them."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write to a temporary file, then rename; a disk error leaves an earlier file as it was."""
         try:
             with atomic_write(path, "wb") as file:
@@ -92,7 +90,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+        self, path: Any, map_location: Any = None, weights_only: Any = True
     ) -> dict[str, Any]:
         """Read a checkpoint; see `read_checkpoint`."""
         return read_checkpoint(path, map_location)

@@ -119,10 +119,9 @@ def add_lora(
     targets = [targets] if isinstance(targets, str) else list(targets)  # peft takes one name as a pattern
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     try:
-        config = LoraConfig(
-            **{"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given}, target_modules=targets,
-            exclude_modules=[name.rpartition(".")[0] for name in new_weights],
-        )  # fmt: skip
+        new = [name.rpartition(".")[0] for name in new_weights]
+        given = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given}
+        config = LoraConfig(**given, target_modules=targets, exclude_modules=new)
         if not (config.r >= 1 and config.lora_alpha > 0 and 0 <= config.lora_dropout < 1):
             raise ValueError("r is 1 or more, lora_alpha above 0 and lora_dropout from 0 to below 1")
         with warnings.catch_warnings():

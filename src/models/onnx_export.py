@@ -13,6 +13,7 @@ B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vo
 import importlib.util
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,16 @@ def check_packages() -> None:
     """Raise UserError where a package that writes or runs ONNX is not installed; imports none."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
+        names = " ".join(missing)
         raise UserError(
-            f"onnx=true needs {', '.join(missing)}, not installed; expected the extra onnx; "
-            f"pip install {' '.join(missing)}"
+            f"onnx=true needs {names}, not installed; expected the extra onnx; pip install {names}"
         )
 
 
 def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
     """Write both graphs and `caption.py`, which captions with them; returns what the check found, in one line.
 
-    model: on the CPU, in fp32 and eval mode.
-
-    Raises:
-        UserError: a package is missing, the model cannot be exported, or the graphs' logits differ.
-        OSError: the disk is full.
+    model: on the CPU, in fp32 and eval mode. UserError where it cannot be exported, OSError on a full disk.
     """
     check_packages()
     folder.mkdir(parents=True)
@@ -116,30 +113,24 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
 
 
 def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
-    settings: dict[str, Any] = {
-        "opset_version": OPSET,
-        "dynamo": True,
-        "external_data": False,
-        "verbose": False,
-    }
+    export = partial(torch.onnx.export, opset_version=OPSET, dynamo=True, external_data=False, verbose=False)
     batch, free = {0: torch.export.Dim.DYNAMIC}, torch.export.Dim.DYNAMIC
     encoder, decoder = EncoderGraph(model).eval(), DecoderGraph(model).eval()
     cross = encoder(pixels)
+    past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
     cross_names, past_names, present_names = (
         [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
         for kind in ("cross", "past", "present")
     )
-    torch.onnx.export(
-        encoder, (pixels,), folder / "encoder.onnx", input_names=["pixel_values"], output_names=cross_names,
-        dynamic_shapes={"pixel_values": batch}, **settings,
-    )  # fmt: skip
-    past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
+    names: dict[str, Any] = {"input_names": ["pixel_values"], "output_names": cross_names}
+    export(encoder, (pixels,), folder / "encoder.onnx", dynamic_shapes={"pixel_values": batch}, **names)
+    ids = torch.zeros(len(pixels), 1, dtype=torch.long)
+    names = {
+        "input_names": ["input_ids", *cross_names, *past_names],
+        "output_names": ["logits", *present_names],
+    }
     shapes = {"input_ids": batch, "cross": [batch] * len(cross), "past": [{0: free, 2: free}] * len(past)}
-    torch.onnx.export(
-        decoder, (torch.zeros(len(pixels), 1, dtype=torch.long), cross, past), folder / "decoder.onnx",
-        input_names=["input_ids", *cross_names, *past_names], output_names=["logits", *present_names],
-        dynamic_shapes=shapes, **settings,
-    )  # fmt: skip
+    export(decoder, (ids, cross, past), folder / "decoder.onnx", dynamic_shapes=shapes, **names)
 
 
 def check_graphs(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
