@@ -3,11 +3,8 @@
 import asyncio
 import base64
 import importlib.util
-import os
-import signal
 import socket
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,24 +160,20 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
     assert not list(folder.rglob("secret*"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
-def test_as_a_command(root, tiny_checkpoint, tmp_path):
-    """Serve on this machine, stop on SIGTERM with a line, and remove the uploads."""
-    command = [sys.executable, "-m", "src.app", f"checkpoint={tiny_checkpoint}", "port=0"]
-    process = subprocess.Popen(
-        command, cwd=root, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    line = process.stdout.readline()
-    assert line.startswith("http://127.0.0.1:")
-    assert b"Captioner" in httpx.get(line.split()[0], timeout=60, trust_env=False).content
-    (folder,) = tmp_path.glob("captioner-uploads-*")
-    assert folder.stat().st_mode & 0o077 == 0
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "stopped\n")
+def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_path, capsys):
+    def visit(page):
+        assert b"Captioner" in httpx.get(page.local_url, timeout=60, trust_env=False).content
+        (folder,) = tmp_path.glob("captioner-uploads-*")
+        assert folder.stat().st_mode & 0o077 == 0
+        page.close(verbose=False)
+
+    monkeypatch.setattr("gradio.Blocks.block_thread", visit)
+    monkeypatch.setattr("src.captioner.open_from_settings", lambda settings: FakeCaptioner())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored after the test
+    assert main(["checkpoint=x", "port=0"]) == 130
     assert not list(tmp_path.glob("captioner-uploads-*"))
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
 
 def wait(page, selector):

@@ -131,17 +131,6 @@ def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_the_file_that_was_there(written, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    before = written.read_bytes()
-    monkeypatch.setattr("src.utils.files.os.replace", full)
-    with pytest.raises(UserError, match=r"predictions.csv cannot be written \(No space left on device\)"):
-        write_predictions(written, images(), BASE, scored(BASE))
-    assert written.read_bytes() == before
-
-
 def test_logged_values_become_plain_finite_numbers():
     logged = {"a": torch.tensor(1.5), "b": torch.tensor(float("nan")), "c": float("inf"), "d": 2}
     assert finite_floats(logged) == {"a": 1.5, "d": 2.0}

@@ -15,6 +15,15 @@ from src.report.html import choose_images
 from src.report.run_files import Prediction
 from tests.report.fake_run import WordAttention
 
+ENTRY = {
+    "image_id": "a",
+    "words": ["x"],
+    "height": 2,
+    "width": 2,
+    "region": [0, 0, 1, 1],
+    "heat": ["AAAAAA=="],
+}
+
 
 @pytest.fixture(scope="module")
 def model(root):
@@ -80,23 +89,15 @@ def test_what_is_written_is_read_again_to_a_byte(tmp_path):
     assert read_attention(path)["b.jpg"]["heat"] == []
 
 
-def entry(**changes):
-    grid = base64.b64encode(bytes(4)).decode()
-    whole = {"image_id": "a", "words": ["x"], "height": 2, "width": 2, "region": [0, 0, 1, 1], "heat": [grid]}
-    return whole | changes
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"a": 1}, "expected a list of attention maps"),
         ([{"image_id": "a"}], "expected a list of attention maps"),
-        ([7], "expected a list of attention maps"),
-        ([entry(words=["x", "y"])], "does not fit its words"),
-        ([entry(region=[0])], "does not fit its words"),
-        ([entry(height=10_000, width=10_000)], "does not fit its words"),
-        ([entry(height=3)], "does not fit its words"),
-        ([entry(heat=["%%%"])], "base64"),
+        ([ENTRY | {"words": ["x", "y"]}], "does not fit its words"),
+        ([ENTRY | {"region": [0]}], "does not fit its words"),
+        ([ENTRY | {"height": 10_000, "width": 10_000}], "does not fit its words"),
+        ([ENTRY | {"heat": ["%%%"]}], "base64"),
     ],
 )
 def test_a_damaged_file_is_rejected(tmp_path, content, message):
