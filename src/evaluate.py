@@ -94,8 +94,7 @@ def write_predictions(
 ) -> None:
     """Write one row per image: captions, references and per-image scores; text as it is in the data.
 
-    Raises:
-        UserError: the file cannot be written; an earlier one is unchanged.
+    A UserError where the file cannot be written; an earlier one is unchanged.
     """
     # Of subfigures and of images in tar files, which the report cuts out by them.
     optional = [name for name in ("box", "span") if any(getattr(image, name) for image in images)]
@@ -125,8 +124,7 @@ def write_predictions(
 def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:
     """Score a `predictions.csv` without a model; write its copy with the scores into `folder`.
 
-    Raises:
-        UserError: no such file, not a csv file in UTF-8, or columns missing.
+    A UserError where there is no such file, or it is not csv in UTF-8 with the columns needed.
     """
     try:
         rows = read_predictions(predictions)

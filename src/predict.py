@@ -52,9 +52,7 @@ def find_images(paths: Sequence[str]) -> dict[str, str]:
 
     paths: files of any name; folders, searched with their subfolders, links included, for image suffixes,
     hidden names excluded; patterns with `*`, `?`, `[...]` or `**`. Each file counts once, sorted by name.
-
-    Raises:
-        UserError: a path that names nothing, or no image was found.
+    A UserError where a path names nothing, or no image was found.
     """
     found: dict[str, str] = {}
     seen: set[str] = set()
@@ -108,10 +106,8 @@ def write_row(file: IO[str], form: str, row: dict[str, str], is_first: bool) -> 
 def predict(captioner: "Captioner", images: dict[str, str], out: str, form: str, batch_size: int = 16) -> int:
     """Write image_id and caption of each image ({path: image_id}) to `out`, "" for standard output, in order.
 
-    A file appears when all is done. Images without a caption are named on standard error. Returns the exit status.
-
-    Raises:
-        UserError: the file cannot be written, or no image was captioned.
+    A file appears when all is done. Images without a caption are named on standard error. Returns the exit status;
+    a UserError where the file cannot be written, or no image was captioned.
     """
     num_unreadable = num_empty = num_rows = 0
     bar = tqdm(images.items(), unit=" images", leave=False, disable=None)  # only on a terminal

@@ -39,11 +39,7 @@ COLUMNS = 3  # images side by side
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw what the run folder has the files for and print the paths.
-
-    Raises:
-        UserError: an unknown argument, or a run folder with nothing to draw.
-    """
+    """Draw what the run folder has the files for and print the paths; a UserError where it has none."""
     settings = parse_command(arguments, {"run_dir": None, "out": None})
     run_dir, out = Path(settings["run_dir"]), Path(settings["out"])
     figures = {"losses": draw_curves(read_history(run_dir / "csv"), "loss")}
@@ -149,7 +145,7 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
     tags = [tag for tag in tags if tag in largest]
     if not tags:
         return None
-    figure, grid = _grid(len(tags), COLUMNS, (3.6, 3.1))
+    figure, grid = _grid(len(tags), COLUMNS, (3.6, 3.15))
     figure.suptitle(f"{stack.capitalize()}: trained weights over the epochs", weight="bold")
     names = [re.split(r"[./]", tag) for tag in tags]
     shared = next((i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1), -2)
@@ -179,13 +175,14 @@ def _draw_histograms(axes: Axes, epochs: list[int], histograms: list[Any]) -> No
     ends = np.array([np.interp(TAILS, fractions, limits) for limits, fractions in cumulative])
     low, high = ends[:, 0].min(), ends[:, 1].max()
     edges = low + (high - low if high > low else 1.0) * BINS
+    centres = (edges[:-1] + edges[1:]) / 2
     densities = [np.diff(np.interp(edges, *pair)) / np.diff(edges) for pair in cumulative]
     lift = 0.45 * max(density.max() for density in densities) or 1.0
     last = len(densities) - 1
     for index, density in enumerate(densities):
         bottom, colour = (last - index) * lift, EPOCH_COLOURS(index / max(1, last))
-        axes.fill_between(edges[:-1], bottom, bottom + density, color=colour, zorder=index, linewidth=0)
-        axes.plot(edges[:-1], bottom + density, color="white", linewidth=0.8, zorder=index)
+        axes.fill_between(centres, bottom, bottom + density, color=colour, zorder=index, linewidth=0)
+        axes.plot(centres, bottom + density, color="white", linewidth=0.8, zorder=index)
     shown = sorted({0, (last + 1) // 2, last})
     axes.set_yticks([(last - index) * lift for index in shown], [str(epochs[index]) for index in shown])
     axes.set_ylabel("epoch", color=SOFT)
@@ -236,10 +233,7 @@ def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
 def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     """Draw an image once per word of its caption with the decoder's cross-attention over it.
 
-    image_id: an image of attention.json; None takes the first readable one.
-
-    Raises:
-        UserError: there is no such image.
+    image_id: an image of attention.json, else a UserError; None takes the first readable one.
     """
     maps = read_attention(Path(run_dir) / "attention.json")
     rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}

@@ -53,11 +53,7 @@ VIEWS = {
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html into a run folder from the folder's own files; what is missing is noted in the report.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write report.html into a run folder from the folder's own files; what is missing is noted in the report."""
     run = read_run(Path(run_dir))
     path = run.folder / "report.html"
     with atomic_write(path) as file:
@@ -155,17 +151,15 @@ def thumbnail(
 
     Returns {"uri": a data URI, "width", "height" in pixels}.
     """
-    image = Image.fromarray(pixels)
-    data = b""
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
     for fraction, quality in SHRINKING:
         side = round(longest_side * fraction)
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
-        data = buffer.getvalue()
-        if len(data) <= max_bytes:
+        if buffer.tell() <= max_bytes:
             break
-    uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"uri": uri, "width": image.width, "height": image.height}
 
 
