@@ -123,10 +123,9 @@ def pack_captions(
         caption_index  0  0  0  1  1 -1
         labels         7  8  2  9  2 -100
 
-    A token's hidden state depends on the image and on the tokens before it. Captions of an image all begin with the
-    start token and often with the same tokens ("a man ..."): those states are equal, so `prefixes` has one row for
-    them. Exact only as long as dropout does not differ between captions. Example: [s a b] and [s a c] have four
-    prefixes.
+    A token's hidden state depends on the image and on the tokens before it. Where captions of an image begin with the
+    same tokens ("a man ..."), `prefixes` has one row for all: [s a b] and [s a c] have four prefixes. Exact only as
+    long as dropout does not differ between captions.
     """
     row_image: list[int] = []
     tokens: dict[str, list[int]] = {
@@ -189,8 +188,8 @@ def _layout(
 ) -> VarlenLayout:
     """Number the used indices of a grid, and as many of its padding as make a multiple of `ROW_MULTIPLE`.
 
-    index: i64 (M), the tokens in the flattened inputs. row, column: where they are in the grid of `shape` (R,W), equal
-    prefixes at one place. position: in their caption.
+    index: i64 (M), the tokens in the flattened inputs. row, column: in the grid of `shape` (R,W), the same for equal
+    prefixes. position: in their caption.
     """
     in_grid = row * shape[1] + column
     token = np.full(shape[0] * shape[1], -1, dtype=np.int64)

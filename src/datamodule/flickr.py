@@ -15,7 +15,7 @@ class FlickrDataModule(CaptionDataModule):
     data_dir, captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
     download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir` unless it
         is there; "flickr8k" or "flickr30k" names the data set.
-    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
+    common: the arguments of `CaptionDataModule`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ class MedicatDataModule(CaptionDataModule):
     """The MedICaT release, or synthetic figures in its layout.
 
     data_dir to min_words: see `read_medicat`.
-    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
+    common: the arguments of `CaptionDataModule`.
     """
 
     def __init__(

@@ -79,10 +79,10 @@ def load_processor(
     from_encoder_decoder: `{"encoder": ..., "decoder": ...}`; `checkpoint` is then not read.
     UserError where a file is missing or cannot be loaded, or as `make_processor`.
     """
-    names = {"model.checkpoint": checkpoint}
-    if from_encoder_decoder:
-        parts = ("encoder", "decoder")
-        names = {f"model.from_encoder_decoder.{part}": from_encoder_decoder.get(part) for part in parts}
+    pair = from_encoder_decoder
+    names = {"model.checkpoint": checkpoint} if not pair else {
+        f"model.from_encoder_decoder.{kind}": pair.get(kind) for kind in ("encoder", "decoder")
+    }  # fmt: skip
     with silence_transformers():
         for key, name in names.items():
             if not name:
@@ -92,7 +92,7 @@ def load_processor(
         tokenizer = load_pretrained("tokenizer", AutoTokenizer, *sources[-1])
         image_processor = load_pretrained("image processor", AutoImageProcessor, *sources[0])
         config, generation = configs[0], None
-        if from_encoder_decoder:
+        if pair:
             config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(*configs)
         else:
             with suppress(UserError):

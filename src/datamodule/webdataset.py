@@ -12,7 +12,7 @@ class WebDatasetDataModule(CaptionDataModule):
     """A folder of uncompressed tar shards in the layout of img2dataset and webdataset.
 
     data_dir, train_shards, val_shards, test_shards: see `read_shards`.
-    common: processor, num_samples, batch_size and all other arguments of `CaptionDataModule`.
+    common: the arguments of `CaptionDataModule`.
     """
 
     def __init__(

@@ -154,11 +154,11 @@ def test_pixels_and_features_are_stacked() -> None:
 
 
 def test_an_item_without_an_image_only_adds_to_unreadable() -> None:
-    lost = CaptionItem("", [], [], unreadable={"x.jpg": "x.jpg: no such file"})
-    batch = batch_of([item("a", [[1]]), lost])
+    skipped = CaptionItem("", [], [], unreadable={"x.jpg": "x.jpg: no such file"})
+    batch = batch_of([item("a", [[1]]), skipped])
     assert (batch.image_ids, batch.unreadable) == (["a"], {"x.jpg": "x.jpg: no such file"})
     assert len(batch.pixel_values) == len(batch) == 1
-    assert (len(batch_of([lost])), batch_of([lost]).pixel_values) == (0, None)
+    assert (len(batch_of([skipped])), batch_of([skipped]).pixel_values) == (0, None)
 
 
 def test_a_batch_moves_and_is_pinned_with_all_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:

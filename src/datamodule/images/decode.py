@@ -73,10 +73,8 @@ def decode_bytes(data: bytes | bytearray, name: str, pixel_limit: int | None = N
             data[24] != 8 or {"transparency", "icc_profile"} & image.info.keys()
         )
         if image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB") and not special:
-            # Of a bytearray: torch warns of memory that it may not write to.
-            encoded = torch.frombuffer(
-                data if isinstance(data, bytearray) else bytearray(data), dtype=torch.uint8
-            )
+            writable = data if isinstance(data, bytearray) else bytearray(data)  # else torch warns
+            encoded = torch.frombuffer(writable, dtype=torch.uint8)
             with contextlib.suppress(RuntimeError):  # Pillow may read it still, or has a better message
                 return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
         image.seek(0)
@@ -136,8 +134,8 @@ def check_header(path: str | Path, span: Span | None = None) -> None:
     with _named_errors(str(path)):
         offset, size = _locate(path, span)
         with open(path, "rb") as file:
-            part = ContainerIO.ContainerIO(file, offset, size)
-            with Image.open(part, formats=FORMATS) as image:
+            member = ContainerIO.ContainerIO(file, offset, size)
+            with Image.open(member, formats=FORMATS) as image:
                 _check_pixels(image, str(path))
 
 
