@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-# Where Python is told to keep no bytecode, each process that a test starts compiles torch and transformers anew.
+# Without bytecode, each process that a test starts compiles torch and transformers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -83,7 +83,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def flickr_folder(tmp_path_factory) -> Path:
-    """Forty drawn scenes in Flickr8k's layout."""
+    """Forty synthetic scenes in Flickr8k's layout."""
     from src.demo.synthetic.datamodules import write_scenes
 
     folder = tmp_path_factory.mktemp("flickr")

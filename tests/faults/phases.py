@@ -1,4 +1,4 @@
-"""What a training is just doing, told to whoever watches it from outside: one byte in a file."""
+"""Write the phase that a training is in to a file of one byte, for a process that watches it."""
 
 import os
 from pathlib import Path

@@ -38,9 +38,9 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
     with small_disk(tmp_path / "disk", 20_000) as disk:
         with pytest.raises(
             UserError, match=r"last\.ckpt cannot be written \(.*free some space, then resume"
-        ) as told:
+        ) as caught:
             Run(base, flickr_folder, disk / "cut", more=(FillDisk(disk, 6),), max_epochs=2)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
         assert torch.load(disk / "cut" / "last.ckpt", weights_only=True)["global_step"] == 6
         (disk / "filler").unlink()
         assert (half_written(disk), leftovers(disk)) == ([], [])
@@ -125,7 +125,7 @@ def test_a_run_on_a_full_disk_ends_in_a_line_and_leaves_no_half_file(
 ):
     with small_disk(tmp_path / "disk", kilobytes) as disk:
         folder = disk / "logs" / "train" / "runs" / "one"
-        with pytest.raises(UserError, match=r"disk is full|cannot be written") as told:
+        with pytest.raises(UserError, match=r"disk is full|cannot be written") as caught:
             run_train(folder, tiny_checkpoint, flickr_folder, "zero_shot=false")
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
         assert half_written(disk) == []

@@ -108,7 +108,7 @@ def import_all() -> None:
     from src.utils.hub import transformers  # noqa: F401
 
 
-def _become(words: list[str], output: int) -> None:
+def _become(arguments: list[str], output: int) -> None:
     """Be `train.py` from here on."""
     status = 1
     try:
@@ -116,8 +116,8 @@ def _become(words: list[str], output: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(ROOT)
-        sys.argv = words
-        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        sys.argv = arguments
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
