@@ -31,7 +31,7 @@ def linear_with_warmup(
     per_epoch: bool = False,
     cosine: bool = False,
 ) -> LambdaLR:
-    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, or in a half cosine.
+    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, in a line or a half cosine.
 
     Step s of a warm-up of n has the rate s / n, epoch e has (e + 1) / n: no epoch trains at 0.
     """
