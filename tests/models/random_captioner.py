@@ -4,19 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    BartConfig,
-    BertConfig,
-    GPT2Config,
-    PreTrainedConfig,
-    RobertaConfig,
-    VisionEncoderDecoderConfig,
-    VisionEncoderDecoderModel,
-    ViTConfig,
-)
+from transformers import BartConfig, BertConfig, GPT2Config, PreTrainedConfig, RobertaConfig, ViTConfig
+from transformers import VisionEncoderDecoderConfig as Config
+from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.collate import CaptionBatch, pack_captions
 
+Captions = Sequence[Sequence[Sequence[int]]]  # token ids of each image's captions
 WIDTH, PATCHES, VOCABULARY, END = 32, 5, 60, 59
 
 
@@ -36,17 +30,17 @@ def decoder_config(kind: str, width: int = WIDTH, **settings: object) -> PreTrai
     return config(max_position_embeddings=64, pad_token_id=1, **shape, **plain, **settings)
 
 
-def captioner(kind: str = "gpt2", seed: int = 0, **settings: object) -> VisionEncoderDecoderModel:
+def captioner(kind: str = "gpt2", seed: int = 0, **settings: object) -> Model:
     """A tiny ViT and a decoder of the given kind, in eval mode, nothing frozen."""
     torch.manual_seed(seed)
     shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     encoder = ViTConfig(hidden_size=WIDTH, image_size=32, patch_size=16, **shape)
     decoder = decoder_config(kind, **settings)
-    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
-    return VisionEncoderDecoderModel(config).eval()
+    config = Config.from_encoder_decoder_configs(encoder, decoder)
+    return Model(config).eval()
 
 
-def freeze_all_but(model: VisionEncoderDecoderModel, num_blocks: int) -> list[nn.Parameter]:
+def freeze_all_but(model: Model, num_blocks: int) -> list[nn.Parameter]:
     """Train the decoder's last blocks alone; returns their weights."""
     model.requires_grad_(False).eval()
     for block in model.decoder.transformer.h[len(model.decoder.transformer.h) - num_blocks :]:
@@ -62,7 +56,7 @@ def random_captions(images: int = 3, captions: int = 4, seed: int = 0) -> list[l
     return [[torch.randint(2, 5, (n,), generator=generator).tolist() for n in row] for row in lengths]
 
 
-def packed(rows: Sequence[Sequence[Sequence[int]]], **settings: int) -> CaptionBatch:
+def packed(rows: Captions, **settings: int) -> CaptionBatch:
     """The batch of given captions."""
     names = [str(number) for number in range(len(rows))]
     return CaptionBatch(
@@ -75,13 +69,7 @@ def random_states(images: int = 3, seed: int = 0, width: int = WIDTH) -> Tensor:
     return torch.randn(images, PATCHES, width, generator=torch.Generator().manual_seed(seed))
 
 
-def separate_nll(
-    model: VisionEncoderDecoderModel,
-    states: Tensor,
-    rows: Sequence[Sequence[Sequence[int]]],
-    start: int = END,
-    end: int = END,
-) -> Tensor:
+def separate_nll(model: Model, states: Tensor, rows: Captions, start: int = END, end: int = END) -> Tensor:
     """The summed cross-entropy of each caption alone through transformers' forward."""
     nll = []
     for state, captions in zip(states, rows, strict=True):
