@@ -30,9 +30,8 @@ class CaptionModel(nn.Module):
     """A VisionEncoderDecoder network of which some blocks train; raises UserError for a setting out of range.
 
     train, num_layers_to_train, new_weights: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
-    max_length: tokens of a generated caption, start included; None: 32. num_beams: beams of the search, 1 is greedy.
-    kernels: reference (transformers' own decoder, any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto.
-    compile: let torch.compile fuse each block of the encoder.
+    max_length: tokens of a generated caption, start included; None: 32. kernels: reference (transformers' own decoder,
+    any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile each block of the encoder.
     """
 
     def __init__(
@@ -53,12 +52,12 @@ class CaptionModel(nn.Module):
             raise UserError(
                 f"model.kernels={kernels!r}; expected {', '.join(KERNELS)}; set model.kernels=auto"
             )
-        default = min(DEFAULT_LENGTH, processor.max_positions)
-        self.max_length = default if max_length is None else max_length
-        if not isinstance(self.max_length, int) or not 2 <= self.max_length <= processor.max_positions:
+        positions = processor.max_positions
+        self.max_length = min(DEFAULT_LENGTH, positions) if max_length is None else max_length
+        if not isinstance(self.max_length, int) or not 2 <= self.max_length <= positions:
             raise UserError(
-                f"model.max_length={max_length}; expected 2 to {processor.max_positions} tokens, the decoder's "
-                f"positions; set model.max_length={default}"
+                f"model.max_length={max_length}; expected 2 to {positions} tokens, the decoder's positions; set "
+                f"model.max_length={min(DEFAULT_LENGTH, positions)}"
             )
         self.network, self.processor, self.kernels, self.num_beams = network, processor, kernels, num_beams
         network.generation_config = generation_config(processor, self.max_length, num_beams)
@@ -117,14 +116,13 @@ class CaptionModel(nn.Module):
     def encode(self, batch: CaptionBatch) -> Tensor:
         """Encoder states (B,P,D) of a batch of pixels or of cached features, in any precision."""
         encoder: Any = self.network.encoder
-        image = self.processor.image
         if not self.depth:
             return encoder(batch.pixel_values).last_hidden_state
-        features: Any = batch.features
-        if features is None:
-            features = self.backbone_features(batch.pixel_values)
+        given: Any = batch.features
+        features: Any = self.backbone_features(batch.pixel_values) if given is None else given
         if not torch.is_autocast_enabled(features.device.type):
             features = features.to(next(encoder.parameters()).dtype)
+        image = self.processor.image
         settings = _block_settings(encoder, features, (image.height, image.width))
         for block in encoder.layers[self.depth :]:
             features = block(features, **settings)
@@ -148,10 +146,8 @@ class CaptionModel(nn.Module):
     @torch.no_grad()
     def generate(self, states: Tensor) -> list[str]:
         """Generate one caption for each of B images from encoder states (B,P,D)."""
-        on_cpu = self.uses_cpu_kernels(states.device)
-        return generate_captions(
-            self.network, self.processor, states, self.max_length, self.num_beams, on_cpu
-        )
+        settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
+        return generate_captions(self.network, self.processor, states, *settings)
 
     @contextlib.contextmanager
     def base_weights(self) -> Iterator[None]:

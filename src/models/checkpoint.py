@@ -16,7 +16,7 @@ from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
 FORMAT = 1
-METADATA_KEY = "captioner"  # holds format, base, base_sha256 and config
+METADATA_KEY = "captioner"  # holds format and these:
 METADATA_TYPES = {"base": str, "base_sha256": str, "config": dict}
 
 
@@ -60,9 +60,8 @@ def match_weights(
             f"another one ({base_sha256[:12]}); expected the same base weights; set model.checkpoint={metadata['base']}"
         )
     expected = {names[name]: name for name in trained}
-    differing = sorted(set(expected) ^ set(saved)) or sorted(
-        name for name, weight in saved.items() if weight.shape != trained[expected[name]].shape
-    )
+    here = {names[name]: weight.shape for name, weight in trained.items()}
+    differing = sorted(n for n, _ in here.items() ^ {n: weight.shape for n, weight in saved.items()}.items())
     if differing:
         raise UserError(
             f"the checkpoint holds {len(saved)} weights and {len(expected)} train here (first difference: "
@@ -74,7 +73,7 @@ def match_weights(
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write Lightning's checkpoint files atomically and read them without running code from them."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         """Write to a temporary file, then rename; a disk error leaves an earlier file as it was."""
         try:
             with atomic_write(path, "wb") as file:
@@ -89,9 +88,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"free some space, then {advice}"
             ) from error
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: Any = True
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """Read a checkpoint; see `read_checkpoint`."""
         return read_checkpoint(path, map_location)
 
@@ -104,67 +101,49 @@ def find_os_error(error: BaseException | None) -> OSError | None:
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read and check a checkpoint: tensors and plain values; anything else in it is rejected and does not run.
+    """Read a checkpoint's tensors and plain values; its sizes and checksums are compared first, and no code runs.
 
-    Raises:
-        UserError: no such file, damaged, larger inside than outside, holds code, has weights that are not finite,
-            or is not a checkpoint of this project.
+    Raises UserError for a missing or damaged file, code, weights that are not finite and what is no checkpoint.
     """
-    path = Path(path)
-    found = f"ckpt_path={str(path)!r}"
+    path, found = Path(path), f"ckpt_path={str(path)!r}"
     if not path.is_file():
         raise UserError(
             f"{found} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
         )
+    problem, checkpoint = "", dict[str, Any]()
     try:
-        _check_archive(path, found)
-        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        metadata, weights = checkpoint[METADATA_KEY], checkpoint["state_dict"]
-        kind = metadata["format"]
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            if unpacked > size:
+                problem = f"is a file of {size / 1e6:,.0f} MB that unpacks to {unpacked / 1e6:,.0f} MB"
+            elif changed := archive.testzip():
+                problem = f"is damaged (the checksum of {changed} differs)"
+        if not problem:
+            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        problem = "holds more than tensors and plain values, or none; loading could run code from it"
+    except Exception as error:  # zipfile and torch raise nearly anything on a damaged file
+        problem = f"is damaged ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})"
+    if problem:
         raise UserError(
-            f"{found} holds more than tensors and plain values, or none; expected a checkpoint "
-            "written by train.py; it was not loaded, since loading could run code from it"
-        ) from error
-    except (KeyError, TypeError) as error:
+            f"{found} {problem}; expected a whole file as train.py writes it; it was not loaded: use another one of "
+            "its folder, copy it again or train again"
+        )
+    metadata = checkpoint.get(METADATA_KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(metadata, dict) or "format" not in metadata:
         raise UserError(
             f"{found} is not a checkpoint of this project; expected a file written by train.py; "
             "a save_pretrained folder goes into model.checkpoint=..."
-        ) from error
-    except Exception as error:  # zipfile and torch raise nearly anything on a damaged file
-        raise _damaged(path, str(error).split("\n")[0][:100] or type(error).__name__) from error
-    if kind != FORMAT:
-        raise UserError(
-            f"{found} has format {kind}; expected {FORMAT}; load it with the release that wrote it"
         )
+    weights: Any = checkpoint.get("state_dict")
+    valid = isinstance(weights, dict) and all(isinstance(weight, Tensor) for weight in weights.values())
     wrong = [name for name, kind in METADATA_TYPES.items() if not isinstance(metadata.get(name), kind)]
-    if wrong or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise _damaged(path, f"without {wrong[0] if wrong else 'weights'}")
+    wrong += [] if valid else ["weights"]
+    if metadata["format"] != FORMAT or wrong:
+        reason = f"has format {metadata['format']}" if metadata["format"] != FORMAT else f"lacks {wrong[0]}"
+        raise UserError(f"{found} {reason}; expected format {FORMAT}; load it with the release that wrote it")
     check_finite(weights.items(), found)
     return checkpoint
-
-
-def _check_archive(path: Path, found: str) -> None:
-    """Compare a file with its own sizes and CRC-32 sums, before anything of it is loaded."""
-    with zipfile.ZipFile(path) as archive:
-        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
-        if unpacked > size:
-            raise UserError(
-                f"{found} is a file of {size / 1e6:,.0f} MB that unpacks to {unpacked / 1e6:,.0f} MB; "
-                "expected uncompressed tensors, as train.py writes them; it was not loaded"
-            )
-        if changed := archive.testzip():
-            raise _damaged(path, f"the checksum of {changed} differs")
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    others = sorted(other.name for other in path.parent.glob("*.ckpt") if other.name != path.name)
-    advice = (
-        f"use another one of its folder, such as {others[0]}" if others else "copy it again or train again"
-    )
-    return UserError(f"ckpt_path={str(path)!r} is damaged ({reason}); expected a whole checkpoint; {advice}")
 
 
 def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:

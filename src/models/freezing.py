@@ -27,9 +27,8 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
     holds the most weights.
     """
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
-    blocks = [
-        block for found in lists if not any(m in lists for m in list(found.modules())[1:]) for block in found
-    ]
+    innermost = [found for found in lists if not any(m in lists for m in list(found.modules())[1:])]
+    blocks = [block for found in innermost for block in found]
     sizes: dict[type, int] = {}
     for block in blocks:
         sizes[type(block)] = sizes.get(type(block), 0) + sum(p.numel() for p in block.parameters())
@@ -63,29 +62,27 @@ def choose_trainable(
 ) -> list[nn.Module]:
     """Freeze the model but for what `train` names; returns the modules that train whole, UserError without any.
 
-    last_blocks: the last `num_layers_to_train` blocks of encoder and decoder. cross_attention: every cross-attention
-    with its layer norm. lora: nothing yet, `add_lora` adds what trains. full: all but the unused pooler.
-    `enc_to_dec_proj`, newly initialized weights and a cross-attention that has them always train.
+    `lora` chooses nothing yet: `add_lora` adds what trains. `enc_to_dec_proj`, newly initialized weights and a
+    cross-attention that has them always train; an unused pooler never.
     """
     if train not in TRAIN_MODES:
         raise UserError(
             f"model.train={train!r}; expected one of {', '.join(TRAIN_MODES)}; set model.train=last_blocks"
         )
     model.requires_grad_(False)
-    attentions = [m for n, m in model.decoder.named_modules() if n.rpartition(".")[2] in CROSS_ATTENTION]
     chosen: list[nn.Module] = [model] if train == "full" else []
-    if train == "last_blocks":
-        for side in ("encoder", "decoder"):
-            blocks = find_blocks(getattr(model, side))
-            if not 0 <= num_layers_to_train <= len(blocks):
-                raise UserError(
-                    f"model.num_layers_to_train={num_layers_to_train}; expected 0 to {len(blocks)}, the blocks of "
-                    f"the {side}; set model.num_layers_to_train=1"
-                )
-            chosen += blocks[len(blocks) - num_layers_to_train :]
+    for side in ("encoder", "decoder") if train == "last_blocks" else ():
+        blocks = find_blocks(getattr(model, side))
+        if not 0 <= num_layers_to_train <= len(blocks):
+            raise UserError(
+                f"model.num_layers_to_train={num_layers_to_train}; expected 0 to {len(blocks)}, the blocks of "
+                f"the {side}; set model.num_layers_to_train=1"
+            )
+        chosen += blocks[len(blocks) - num_layers_to_train :]
     if train == "cross_attention" or (train != "full" and new_weights):
         inside = {module for block in chosen for module in block.modules()}
-        chosen += [module for module in attentions if module not in inside]
+        named = model.decoder.named_modules()
+        chosen += [m for name, m in named if name.rpartition(".")[2] in CROSS_ATTENTION and m not in inside]
     if train != "full" and getattr(model, "enc_to_dec_proj", None) is not None:
         chosen.append(model.enc_to_dec_proj)
     if train != "lora" and not chosen and not new_weights:
@@ -114,14 +111,15 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    given = {name: value for name, value in dict(settings or {}).items() if value is not None}
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
     targets = given.pop("target_modules", LORA_TARGETS)
-    targets = [targets] if isinstance(targets, str) else list(targets)  # peft takes one name as a pattern
+    given["target_modules"] = (
+        [targets] if isinstance(targets, str) else list(targets)
+    )  # one name would be a pattern
+    given["exclude_modules"] = [name.rpartition(".")[0] for name in new_weights]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     try:
-        new = [name.rpartition(".")[0] for name in new_weights]
-        given = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given}
-        config = LoraConfig(**given, target_modules=targets, exclude_modules=new)
+        config = LoraConfig(**{"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given})
         if not (config.r >= 1 and config.lora_alpha > 0 and 0 <= config.lora_dropout < 1):
             raise ValueError("r is 1 or more, lora_alpha above 0 and lora_dropout from 0 to below 1")
         with warnings.catch_warnings():
@@ -130,10 +128,10 @@ def add_lora(
         for side in ("encoder", "decoder"):
             modules = dict(getattr(model, side).named_modules())
             if not any(isinstance(module, LoraLayer) for module in modules.values()):
-                linear = {
+                names = {
                     n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)
                 }
-                raise ValueError(f"no layer of the {side}'s {', '.join(sorted(linear))} is among {targets}")
+                raise ValueError(f"no layer of the {side}'s {', '.join(sorted(names))} is among {targets}")
     except (TypeError, ValueError) as error:
         raise UserError(
             f"model.lora={dict(settings or {})}: {error}; expected settings of peft.LoraConfig such as r=8, "
@@ -160,12 +158,8 @@ def adapted_names(model: Model, names: Mapping[str, str]) -> dict[str, str]:
 
 def merge_adapter(model: nn.Module) -> None:
     """Add every adapter to the weights of its layer and remove it; without adapters nothing changes."""
-    if not any(".lora_" in name for name, _ in model.named_parameters()):
-        return  # without peft's import
-    from peft.tuners.lora import LoraLayer
-
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            layer.merge(safe_merge=True)  # type: ignore[operator]
+        if hasattr(layer, "lora_A"):
+            layer.merge(safe_merge=True)
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, layer.get_base_layer())

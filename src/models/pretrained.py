@@ -20,15 +20,12 @@ HARMLESS = ("attention.bias", "attn.bias", ".masked_bias", "position_ids")
 
 
 class PretrainedCaptioner(NamedTuple):
-    """A captioner in fp32 and eval mode; base_id: hub id (with `@revision`) or folder.
-
-    new_weights: names of weights that the checkpoint lacks, newly initialized here; they must train.
-    """
+    """A captioner in fp32 and eval mode."""
 
     model: Model
     processor: Processor
-    base_id: str
-    new_weights: frozenset[str] = frozenset()
+    base_id: str  # hub id (with `@revision`) or folder
+    new_weights: frozenset[str] = frozenset()  # names of newly initialized weights, which must train
 
 
 def load_captioner(
@@ -38,15 +35,10 @@ def load_captioner(
     seed: int = 0,
     processor: Processor | None = None,
 ) -> PretrainedCaptioner:
-    """Load a VisionEncoderDecoder checkpoint, or join a pretrained encoder and decoder with new cross-attention.
+    """Load a VisionEncoderDecoder checkpoint, a hub id or a folder, or join an `encoder` and a `decoder`.
 
-    checkpoint: a hub id or a folder in `save_pretrained`'s layout. revision: branch, tag or commit on the hub.
-    from_encoder_decoder: `{"encoder": ..., "decoder": ...}`, each like `checkpoint`, which is then not read.
-    seed: of newly initialized weights. processor: of the same checkpoint; None loads it.
-
-    Raises:
-        UserError: nothing there, the hub unreachable, another architecture, something missing or inconsistent,
-            weights that are not finite.
+    seed: of newly initialized weights. processor: of the same checkpoint; None loads it. Raises UserError where
+    something is missing, inconsistent, of another architecture or not finite, or the hub is unreachable.
     """
     with silence_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -75,51 +67,21 @@ def is_pooler(name: str) -> bool:
 
 
 def _load_whole(checkpoint: str | None, revision: str | None) -> tuple[Model, str]:
-    """Load a VisionEncoderDecoder checkpoint in fp32; returns model and base id."""
     if not checkpoint:
         raise UserError("model.checkpoint is empty; expected a hub id or a folder; set model.checkpoint=...")
     source = find_source("model.checkpoint", checkpoint)
-    config = load_pretrained("config", AutoConfig, source, revision)
-    if config.model_type != "vision-encoder-decoder":
+    kind = load_pretrained("config", AutoConfig, source, revision).model_type
+    if kind != "vision-encoder-decoder":
         raise UserError(
-            f"model.checkpoint={source!r} is a {config.model_type!r} model; expected a VisionEncoderDecoderModel "
-            f"(an image encoder and a text decoder); set model.checkpoint={KNOWN_ID}"
+            f"model.checkpoint={source!r} is a {kind!r} model; expected a VisionEncoderDecoderModel (an image encoder "
+            f"and a text decoder); set model.checkpoint={KNOWN_ID}"
         )
-    model, missing = _load_weights("model", Model, source, revision, "model.checkpoint")
-    _check_whole(missing, f"model.checkpoint={source!r}")
+    model, _ = _load_weights("model", Model, source, "model.checkpoint", revision)
     return model, f"{source}@{revision}" if revision and not Path(source).is_dir() else source
 
 
-def _check_whole(missing: list[str], found: str) -> None:
-    if missing:
-        raise UserError(
-            f"{found} lacks {len(missing)} weights of its config ({missing[0]}, ...); expected a whole checkpoint; "
-            "fetch it again or choose another"
-        )
-
-
-def _load_weights(
-    name: str, kind: Any, source: str, revision: str | None, key: str, **settings: Any
-) -> tuple[Any, list[str]]:
-    """Load a model; also return the names of weights that the file lacks, without an unused pooler's."""
-    model, report = load_pretrained(
-        name, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
-        ignore_mismatched_sizes=True, **settings,
-    )  # fmt: skip
-    for weight, found, expected in sorted(report["mismatched_keys"]):
-        raise UserError(
-            f"{key}={source!r}: {weight} has the shape {tuple(found)}, its config has {tuple(expected)}; "
-            "expected weights and config of one model; fetch both again"
-        )
-    check_finite(model.named_parameters(), f"{key}={source!r}")
-    unused = sorted(weight for weight in report["unexpected_keys"] if not weight.endswith(HARMLESS))
-    if unused:
-        log.info("%s of %s: %d weights are not used (%s, ...)", name, source, len(unused), unused[0])
-    return model, sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
-
-
 def _join(sources: Mapping[str, str], revision: str | None) -> tuple[Model, str, set[str]]:
-    """Join a pretrained encoder and decoder; returns model, base id and names of newly initialized weights."""
+    """Return the model, its base id and the names of newly initialized weights."""
     if set(sources) != {"encoder", "decoder"} or not all(sources.values()) or revision:
         raise UserError(
             f"model.from_encoder_decoder={dict(sources)} with model.revision={revision}; expected an encoder, a "
@@ -127,16 +89,42 @@ def _join(sources: Mapping[str, str], revision: str | None) -> tuple[Model, str,
         )
     keys = [f"model.from_encoder_decoder.{name}" for name in ("encoder", "decoder")]
     first, second = find_source(keys[0], sources["encoder"]), find_source(keys[1], sources["decoder"])
-    encoder, missing = _load_weights("encoder", AutoModel, first, None, keys[0])
-    _check_whole(missing, f"{keys[0]}={first!r}")
+    encoder, _ = _load_weights("encoder", AutoModel, first, keys[0])
     config = load_pretrained("config", AutoConfig, second, None, keys[1])
     config.is_decoder = config.add_cross_attention = True
-    decoder, new = _load_weights("decoder", AutoModelForCausalLM, second, None, keys[1], config=config)
+    decoder, new = _load_weights("decoder", AutoModelForCausalLM, second, keys[1], config=config)
     if not new:
         raise UserError(
             f"{keys[1]}={second!r} takes no new cross-attention; expected a text decoder such as gpt2 or "
             "bert-base-uncased; choose another"
         )
     model = Model(encoder=encoder, decoder=decoder)
-    projection = [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")]
-    return model, f"{first} + {second}", {f"decoder.{name}" for name in new} | set(projection)
+    projection = {name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj.")}
+    return model, f"{first} + {second}", {f"decoder.{name}" for name in new} | projection
+
+
+def _load_weights(
+    name: str, kind: Any, source: str, key: str, revision: str | None = None, **settings: Any
+) -> tuple[Any, list[str]]:
+    """Load a model in fp32; also return the names of weights that a decoder's file lacks."""
+    model, report = load_pretrained(
+        name, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
+        ignore_mismatched_sizes=True, **settings,
+    )  # fmt: skip
+    found = f"{key}={source!r}"
+    for weight, shape, expected in sorted(report["mismatched_keys"]):
+        raise UserError(
+            f"{found}: {weight} has the shape {tuple(shape)}, its config has {tuple(expected)}; "
+            "expected weights and config of one model; fetch both again"
+        )
+    check_finite(model.named_parameters(), found)
+    missing = sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
+    if missing and name != "decoder":
+        raise UserError(
+            f"{found} lacks {len(missing)} weights of its config ({missing[0]}, ...); expected a whole checkpoint; "
+            "fetch it again or choose another"
+        )
+    unused = sorted(weight for weight in report["unexpected_keys"] if not weight.endswith(HARMLESS))
+    if unused:
+        log.info("%s of %s: %d weights are not used (%s, ...)", name, source, len(unused), unused[0])
+    return model, missing

@@ -29,37 +29,28 @@ log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder in the demo's checkpoint
 MODEL_TARGET = "src.models.vit_gpt2.VitGpt2"
-# What a checkpoint's config may build, by group, and how a message names it.
-TARGETS = {
-    "model": (re.escape(MODEL_TARGET), MODEL_TARGET),
-    "datamodule": (
-        r"src\.(datamodule\.[a-z_]+|demo\.synthetic\.datamodules)\.[A-Za-z]+DataModule",
-        "a data module of src/datamodule",
-    ),
+TARGETS = {  # what a checkpoint's config may build
+    "model": re.escape(MODEL_TARGET),
+    "datamodule": r"src\.(datamodule\.[a-z_]+|demo\.synthetic\.datamodules)\.[A-Za-z]+DataModule",
 }
-NOT_RESTORED = {"kwargs", "optimizer", "lr_scheduler", "processor", "run_config"}
+NOT_RESTORED = {"kwargs", "optimizer", "lr_scheduler", "processor", "run_config", "_target_"}
 FORCED = {"download": False, "cache_dir": None}  # a checkpoint may neither download nor write
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
-NUM_BEAMS, MAX_BEAMS = 4, 128  # where a generation config has none; at most
+MAX_BEAMS = 128
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A captioner ready for generation; adapters are merged into the weights.
-
-    model: fp32, in eval mode, on the CPU. max_length (tokens, start included) and num_beams: as it was evaluated.
-    source: the file, folder or hub id that it came from. base: hub id or folder of the base weights.
-    file: the `.ckpt`, None for a saved folder or the hub. trained: base_sha256 and config of the `.ckpt`.
-    """
+    """A captioner in fp32 and eval mode on the CPU; adapters are merged into the weights."""
 
     model: VisionEncoderDecoderModel
     processor: Processor
-    max_length: int
+    max_length: int  # tokens, start included, as it was evaluated
     num_beams: int
-    source: str
-    base: str
-    file: Path | None = None
-    trained: Mapping[str, Any] = field(default_factory=dict)
+    source: str  # the file, folder or hub id that it came from
+    base: str  # hub id or folder of the base weights
+    file: Path | None = None  # the `.ckpt`; None for a saved folder or the hub
+    trained: Mapping[str, Any] = field(default_factory=dict)  # base_sha256 and config of the `.ckpt`
 
     @property
     def run_dir(self) -> Path | None:
@@ -71,18 +62,28 @@ class Restored:
 def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     """Load a run folder (its best), a `.ckpt`, `last`, a `save_pretrained` folder or a hub id.
 
-    base: where the base weights are now, when they are not where they were at training; their hash is checked.
-
-    Raises:
-        UserError: nothing there, damaged, not one of these, or the base is missing or another one.
+    base: where the base weights are now, if they were moved; their hash is checked. Raises UserError where nothing
+    is there, it is damaged or not one of these, or the base is missing or another one.
     """
     file = checkpoint_file(str(checkpoint))
     try:
-        found = _open_saved(str(checkpoint)) if file is None else _open_trained(file, base)
+        if file is None:
+            model, processor, source, _ = load_captioner(str(checkpoint))
+            length = model.generation_config.max_length or min(DEFAULT_LENGTH, processor.max_positions)
+            beams = model.generation_config.num_beams or 4
+            found = Restored(model, processor, length, beams, source, source)
+        else:
+            module = restore(file, base)
+            merge_adapter(module.model)
+            length, beams = module.captioner.max_length, module.captioner.num_beams
+            trained = {"base_sha256": module.base_sha256, "config": module.run_config}
+            ids = str(file), module.base_id, file
+            found = Restored(module.model, module.processor, length, beams, *ids, trained)
     except UserError as error:  # these commands name the setting otherwise than a training run
         text = str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         raise UserError(text) from error
-    for name, low, high in (("max_length", 2, found.processor.max_positions), ("num_beams", 1, MAX_BEAMS)):
+    limits = {"max_length": (2, found.processor.max_positions), "num_beams": (1, MAX_BEAMS)}
+    for name, (low, high) in limits.items():
         value = getattr(found, name)
         if type(value) is not int or not low <= value <= high:
             raise UserError(
@@ -92,20 +93,6 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     return found
 
 
-def _open_saved(checkpoint: str) -> Restored:
-    model, processor, base, _ = load_captioner(checkpoint)
-    length = model.generation_config.max_length or min(DEFAULT_LENGTH, processor.max_positions)
-    return Restored(model, processor, length, model.generation_config.num_beams or NUM_BEAMS, base, base)
-
-
-def _open_trained(file: Path, base: str | None) -> Restored:
-    module = restore(file, base)
-    merge_adapter(module.model)
-    length, beams = module.captioner.max_length, module.captioner.num_beams
-    trained = {"base_sha256": module.base_sha256, "config": module.run_config}
-    return Restored(module.model, module.processor, length, beams, str(file), module.base_id, file, trained)
-
-
 def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> VitGpt2:
     """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode, on the CPU.
 
@@ -113,40 +100,36 @@ def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) ->
     """
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
-    metadata = content[METADATA_KEY]
-    model = _group_settings("model", metadata["config"].get("model") or {}, file) | settings
+    config = content[METADATA_KEY]["config"]
+    model = _group_settings("model", config.get("model") or {}, file) | settings
     del model["_target_"]
     if not model.get("from_encoder_decoder"):
-        model["checkpoint"] = base or _find_base(metadata, model.get("checkpoint") or "", file)
+        model["checkpoint"] = base or _find_base(content, model, file)
     if not model.get("max_length"):  # the data's, as in the run
-        model["max_length"] = (metadata["config"].get("datamodule") or {}).get("generation_length")
-    module = VitGpt2(**model, run_config=metadata["config"])
+        model["max_length"] = (config.get("datamodule") or {}).get("generation_length")
+    module = VitGpt2(**model, run_config=config)
     module.load_state_dict(module.match_checkpoint(content), strict=False)
     return module.eval()
 
 
 def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any]:
-    """Return the settings to score a checkpoint with: `datamodule`, `model`, `seed`, `trainer.precision`.
-
-    file: the `.ckpt`; None for a saved folder or hub id at `checkpoint`, which has settings of the model alone.
-    """
+    """Return settings to score with: of a saved folder or hub id (file=None) the model's, else those of the `.ckpt`."""
     if file is None:
         found = open_captioner(checkpoint)
         model = {"_target_": MODEL_TARGET, "checkpoint": found.base, "max_length": found.max_length}
         return {"model": model | {"num_beams": found.num_beams, "optimizer": None, "lr_scheduler": None}}
-    metadata = read_checkpoint(file)[METADATA_KEY]
-    settings = rebuilt_settings(metadata["config"], file)
+    content = read_checkpoint(file)
+    settings = rebuilt_settings(content[METADATA_KEY]["config"], file)
     with contextlib.suppress(UserError):  # the command line may name another base
         model = settings.get("model", {})
-        model["checkpoint"] = _find_base(metadata, model.get("checkpoint") or "", file)
+        model["checkpoint"] = _find_base(content, model, file)
     return settings
 
 
 def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    """Return the same of a checkpoint's config, safe to instantiate; UserError on other classes or values."""
-    settings: dict[str, Any] = {
-        group: _group_settings(group, config[group], file) for group in TARGETS if group in config
-    }
+    """Return a config's model, datamodule, seed and precision, safe to instantiate; UserError on anything else."""
+    groups = [group for group in TARGETS if group in config]
+    settings: dict[str, Any] = {group: _group_settings(group, config[group], file) for group in groups}
     if isinstance(config.get("seed"), int):
         settings["seed"] = config["seed"]
     trainer = config.get("trainer")
@@ -156,42 +139,35 @@ def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, A
 
 
 def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    """Return the settings of `model` or `datamodule` that its class takes, `_target_` included."""
     target = config.get("_target_", MODEL_TARGET if group == "model" else None)
-    pattern, expected = TARGETS[group]
-    try:
-        if not re.fullmatch(pattern, str(target)):
-            raise ImportError
-        kind = get_class(str(target))
-    except (ImportError, ValueError):
-        raise _foreign(file, f"{group}._target_", target, expected) from None
+    kind: Any = None
+    with contextlib.suppress(ImportError, ValueError):
+        kind = get_class(str(target)) if re.fullmatch(TARGETS[group], str(target)) else None
+    if kind is None:
+        raise _foreign(file, f"{group}._target_", target, f"a {group} class of this project")
     parents = [parent for parent in kind.__mro__ if parent.__module__.startswith("src.")]
     known = {name for parent in parents for name in inspect.signature(parent).parameters}
     settings = {"_target_": target}
-    for key in [key for key in config if key not in NOT_RESTORED | {"_target_"}]:
+    for key in [key for key in config if key not in NOT_RESTORED]:
         value = FORCED.get(key, _plain(config[key], f"{group}.{key}", file))
         if key in known and not (isinstance(value, str) and "://" in value):
             settings[key] = value
-        elif group == "model" and key not in known and value is not None:
+        elif key in known:
+            log.warning("%s: %s.%s=%s is not used; set it yourself", file, group, key, value)
+        elif group == "model" and value is not None:
             raise UserError(
                 f"ckpt_path={str(file)!r} was made with model.{key}, which is not known here; expected a "
                 "checkpoint of this release; load it with the release that wrote it"
-            )
-        elif key in known:
-            log.warning(
-                "%s: %s.%s=%s of the checkpoint is not used; set it yourself", file, group, key, value
             )
     return settings
 
 
 def _plain(value: Any, name: str, file: str | Path) -> Any:
-    """Copy plain values; PROJECT becomes the project's folder. Interpolations could read the environment."""
     if isinstance(value, Mapping) and all(isinstance(key, str) and key[:1] != "_" for key in value):
         return {key: _plain(item, f"{name}.{key}", file) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, name, file) for item in value]
-    if isinstance(value, str):
-        value = value.replace(PROJECT, str(ROOT))
+    value = value.replace(PROJECT, str(ROOT)) if isinstance(value, str) else value
     if not isinstance(value, str | bool | int | float | None) or "${" in str(value) or value == "???":
         raise _foreign(file, name, value, "a plain value, without interpolation or a class to build")
     return value
@@ -204,12 +180,12 @@ def _foreign(file: str | Path, name: str, value: Any, expected: str) -> UserErro
     )
 
 
-def _find_base(metadata: Mapping[str, Any], checkpoint: str, file: Path) -> str:
-    """Find the base weights where they were or, when the whole project was moved, inside this project."""
-    recorded = metadata["base"].replace(PROJECT, str(ROOT))
-    for folder in [Path(one) for one in (recorded, checkpoint) if Path(one).is_absolute()]:
+def _find_base(content: Mapping[str, Any], model: Mapping[str, Any], file: Path) -> str:
+    """Find the base where it was or, when the whole project was moved, inside this project."""
+    metadata, checkpoint = content[METADATA_KEY], model.get("checkpoint") or ""
+    for folder in (Path(metadata["base"].replace(PROJECT, str(ROOT))), Path(checkpoint)):
         inside = [ROOT.joinpath(*folder.parts[start:]) for start in range(1, len(folder.parts))]
-        for candidate in (folder, *inside):
+        for candidate in (folder, *inside) if folder.is_absolute() else ():
             if (candidate / "config.json").is_file():
                 return str(candidate)
     try:

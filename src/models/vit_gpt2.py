@@ -27,11 +27,8 @@ log = get_logger(__name__)
 class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
-    checkpoint, revision, from_encoder_decoder: see `load_captioner`. processor: of the checkpoint; None loads it.
-    train, num_layers_to_train, lora, max_length, num_beams, kernels, compile: see `CaptionModel`.
-    optimizer: called with parameter groups. lr_scheduler: {"scheduler": called with the optimizer and the
-    number of changes in the run, "interval", "frequency", "monitor"}, or None.
-    seed: of dropout and of newly initialized weights. run_config: plain values, kept in every checkpoint.
+    Most settings are those of `load_captioner` and `CaptionModel`. optimizer: called with parameter groups.
+    lr_scheduler: see `make_scheduler`. run_config: plain values, kept in every checkpoint.
     """
 
     strict_loading = False  # a checkpoint holds the trained weights only; `match_weights` checks them
@@ -55,8 +52,8 @@ class VitGpt2(LightningModule):
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        base = load_captioner(checkpoint, revision, from_encoder_decoder, seed or 0, processor)
-        network, self.processor, self.base_id, new_weights = base
+        source = checkpoint, revision, from_encoder_decoder
+        network, self.processor, self.base_id, new_weights = load_captioner(*source, seed or 0, processor)
         self.seed, self.run_config = seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         names = files.hub_parameter_names(network)
@@ -69,18 +66,13 @@ class VitGpt2(LightningModule):
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
-        self._kernels = ""  # the line that was logged
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = None, **settings: Any
     ) -> "VitGpt2":
-        """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode.
-
-        settings: arguments that replace those of the run. Raises UserError where the file or its base is missing,
-        damaged or another one.
-        """
+        """Rebuild the module of a run folder or `.ckpt`, in eval mode; settings replace those of the run."""
         from src.models.restore import restore
 
         return restore(checkpoint_path, **settings).to(map_location or "cpu")
@@ -106,32 +98,25 @@ class VitGpt2(LightningModule):
         """Generate one caption for each of the B images of a batch."""
         return self.captioner.generate(self.captioner.encode(batch))
 
-    # --- training -------------------------------------------------------------------------------------------
-
     def setup(self, stage: str) -> None:
-        """Choose the kernels for the trainer's device and log them."""
-        line = self.captioner.prepare(self.trainer.strategy.root_device)
-        if line != self._kernels:
-            log.info(line)
-        self._kernels = line
+        log.info(self.captioner.prepare(self.trainer.strategy.root_device))
 
     def on_fit_start(self) -> None:
-        """Log what trains."""
-        sizes = {name: weight.numel() for name, weight in self.trained_weights().items()}
-        encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
+        trained = self.trained_weights()
+        encoder = sum(weight.numel() for name, weight in trained.items() if name.startswith("encoder."))
+        total, whole = (
+            sum(w.numel() for w in trained.values()),
+            sum(w.numel() for w in self.model.parameters()),
+        )
         log.info(
-            f"training {sum(sizes.values()):,} of {sum(w.numel() for w in self.model.parameters()):,} weights "
-            f"(encoder {encoder:,}, decoder {sum(sizes.values()) - encoder:,}), others are frozen"
+            f"training {total:,} of {whole:,} weights (encoder {encoder:,}, decoder {total - encoder:,})"
         )
         if not has_block_list(self.model.encoder):
             kind = type(self.model.encoder).__name__
             log.info("%s has no single list of blocks: no feature cache, pixels are read", kind)
 
     def on_train_start(self) -> None:
-        """Undo what Lightning does to a run that is resumed in mid-epoch: eval mode, the loader at its start.
-
-        The loader was made to count the schedule's steps, before its position was read from the checkpoint.
-        """
+        """Undo what Lightning does to a run that is resumed in mid-epoch: eval mode, the loader at its start."""
         self.train()
         load_loader_position(self.trainer)
 
@@ -165,10 +150,9 @@ class VitGpt2(LightningModule):
 
     @torch.no_grad()
     def _grow_window(self, tokens: Tensor) -> Tensor:
-        """Tokens of the accumulated batches, mean over processes; rescales the gradients so far to their sum.
+        """Count the accumulated batches' tokens, mean over processes, and rescale the gradients so far to them.
 
-        A window of batches thus has the gradient of one batch with all their images. Lightning divides each loss by
-        the number of batches of a window, which `training_step` makes up for.
+        So a window of batches has the gradient of one batch with all their images.
         """
         before, self._window_tokens = self._window_tokens, tokens
         if before is not None:
@@ -179,16 +163,14 @@ class VitGpt2(LightningModule):
         return self._window_tokens
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean over the epoch's tokens, also of an epoch that was resumed in its middle."""
         self.log("train/loss", self.train_loss.compute(self.trainer))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Log the norm of all gradients and clip them, by norm or by value; Lightning calls it before each step.
+        """Log the norm of all gradients and clip them, by norm or by value, also for fused optimizers.
 
-        Lightning's own clipping refuses fused optimizers. Under fp16 these get gradients times the loss scale, which
-        they undo themselves: so the limit is multiplied by it too. fp16 skips a step that is not finite.
+        Under fp16 these get gradients times the loss scale, and so does the limit.
         """
         self._window_tokens = None
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -205,7 +187,6 @@ class VitGpt2(LightningModule):
         self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and, if there is one, the schedule."""
         if self.optimizer is None:
             raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
         optimizer = self.optimizer(parameter_groups(self.parameters()))
@@ -213,13 +194,10 @@ class VitGpt2(LightningModule):
             return optimizer
         return [optimizer], [make_scheduler(optimizer, self.lr_scheduler, self.trainer)]
 
-    # --- validation, test, prediction -----------------------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
         self.eval_loss = TokenMean()
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Add the batch to the mean loss."""
         if len(batch):
             self.eval_loss.update(*self.captioner(batch))
 
@@ -234,7 +212,6 @@ class VitGpt2(LightningModule):
         self.eval_loss, self.test_captions = TokenMean(), {}
 
     def test_step(self, batch: CaptionBatch, batch_idx: int) -> None:
-        """Add the batch to the mean loss and caption its images."""
         if len(batch):
             states = self.captioner.encode(batch)
             self.eval_loss.update(*self.captioner.loss(states, batch))
@@ -252,8 +229,6 @@ class VitGpt2(LightningModule):
         """Caption the images of a batch: image_id -> caption."""
         return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
 
-    # --- checkpoints ----------------------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights only, by hub name, with the base's id and hash and the config."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
@@ -267,7 +242,6 @@ class VitGpt2(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Turn hub names back into this release's module names, and continue the losses so far."""
         checkpoint["state_dict"] = self.match_checkpoint(checkpoint)
         metadata = checkpoint[files.METADATA_KEY]
         self.val_loss_best = metadata["val_loss_best"]

@@ -53,9 +53,7 @@ def test_a_checkpoint_with_changed_bytes_is_rejected(tmp_path, change):
     else:
         del data[-99 if change == "a cut end" else 0 :]
     path.write_bytes(data)
-    assert_rejected(path, r"is damaged \(.*; copy it again or train again")
-    save(tmp_path / "last.ckpt")
-    assert_rejected(path, "use another one of its folder, such as last.ckpt")
+    assert_rejected(path, r"is damaged \(.* copy it again or train again")
     assert_rejected(tmp_path / "none.ckpt", "does not exist")
 
 
@@ -82,8 +80,8 @@ def test_weights_that_are_not_finite_are_rejected(tmp_path, value):
         ({"state_dict": {}}, "not a checkpoint of this project"),
         ([1], "not a checkpoint of this project"),
         ({"state_dict": {}, METADATA_KEY: {"format": 0}}, "has format 0"),
-        ({"state_dict": {}, METADATA_KEY: CONTENT | {"config": [1]}}, "damaged \\(without config"),
-        ({"state_dict": {"w": 1}, METADATA_KEY: CONTENT}, "damaged \\(without weights"),
+        ({"state_dict": {}, METADATA_KEY: CONTENT | {"config": [1]}}, "lacks config"),
+        ({"state_dict": {"w": 1}, METADATA_KEY: CONTENT}, "lacks weights"),
     ],
 )
 def test_another_content_is_rejected(tmp_path, content, message):
