@@ -16,7 +16,7 @@ from tests.faults.whole_files import half_written, leftovers
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch")
 def test_killed_trainings_end_like_an_uninterrupted_one(root):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.kill_and_resume", "--runs", "1", "--kills", "3", "--seed", "44"],
+        [sys.executable, "-m", "tests.faults.kill_and_resume", "--runs", "1", "--kills", "2", "--seed", "44"],
         cwd=root,
         capture_output=True,
         text=True,
