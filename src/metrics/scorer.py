@@ -5,6 +5,7 @@ Pure functions of text: no model, no files, no network.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from src.metrics.bootstrap import intervals as bootstrap
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
@@ -15,6 +16,7 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 FEW_IMAGES = 100
+MAX_ORIGINAL = 10_000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,11 @@ class CaptionScorer:
         lines = iter(self.tokenize([text for texts in references for text in texts]))
         tokenized = [[next(lines) for _ in texts] for texts in references]
         scores = coco_scores(captions, tokenized)
-        if self.original:
-            scores |= original_scores(candidates, references)
         skipped = dict(self.skipped)
+        if self.original and max(map(len, (*candidates, *chain(*references)))) > MAX_ORIGINAL:
+            skipped["original"] = f"a text is longer than {MAX_ORIGINAL} characters"  # quadratic memory
+        elif self.original:
+            scores |= original_scores(candidates, references)
         for name in self.java if intervals else ():
             try:
                 scores |= run(name, captions, tokenized, self.java_timeout)

@@ -209,3 +209,10 @@ def test_a_java_scorer_that_fails_costs_its_score_only(monkeypatch):
     assert "cider_d" in scores.corpus
     fast = CaptionScorer(meteor=True).score(*IMAGES, intervals=False)
     assert fast.skipped == {}  # validation does not wait for Java
+
+
+def test_original_scores_of_very_long_texts_are_skipped():
+    scores = CaptionScorer(original=True).score(["a", "b"], ["word here", "b"], [["word " * 20_000], ["b c"]])
+    assert "original" in scores.skipped
+    assert "rouge_l" in scores.corpus
+    assert "rouge_1_f" not in scores.corpus
