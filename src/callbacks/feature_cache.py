@@ -16,7 +16,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_dataset import decode_resized, seeded_rng
 from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, content_digest, feature_key
 from src.datamodule.images.decode import UnreadableImage, read_bytes
-from src.datamodule.loader import choose_workers, read_ahead, record_unreadable
+from src.datamodule.loader import read_ahead, record_unreadable
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -31,15 +31,9 @@ HEADER_BYTES = 128  # of each image in a shard
 class FeatureCache(Callback):
     """Let the data module serve cached features of the frozen backbone instead of pixels.
 
-    Without a frozen backbone, with `datamodule.augment`, and without disk space, pixels are read, and one line
-    says why.
-
-    cache_dir: its subfolder `caption_features` has one folder per backbone, preprocessing and precision,
-        reused by every run that agrees in these.
-    dtype: "bf16", "fp32", or "auto" for the precision of the run.
-    views: views of each training image: the image and random crops of it; one is sampled per epoch.
-    size_limit_gb: of all our caches in `cache_dir`; those not used for longest are removed to stay below,
-        and a larger one is not built; None: no limit.
+    Pixels are read without a frozen backbone, with `datamodule.augment`, and without disk space. `cache_dir` has
+    a folder per backbone, preprocessing and precision, reused by every run that agrees in these.
+    configs/callbacks/feature_cache.yaml describes the arguments.
     """
 
     def __init__(
@@ -68,14 +62,14 @@ class FeatureCache(Callback):
             return
         if data.augment:
             log.info(
-                "datamodule.augment=true: no feature cache, pixels are read; callbacks.feature_cache.views=4 has both"
+                "datamodule.augment=true: pixels are read; callbacks.feature_cache.views=4 augments the cache"
             )
             return
         text = f"{pl_module.backbone_fingerprint()}:{self._dtype(trainer)}:2"
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]
-        store: Any = data.features
-        if not isinstance(store, ShardedFeatures) or store.folder != folder:
-            store = ShardedFeatures(folder, self.views, data.seed, _workers(trainer))
+        store = data.features
+        if store is None or store.folder != folder:
+            store = ShardedFeatures(folder, self.views, data.seed, data.num_threads(pixels=True))
         store.read_shards()
         missing: list[View] = []
         for split in SPLITS[stage]:
@@ -117,16 +111,21 @@ class FeatureCache(Callback):
             missing = store.missing(missing)
         return True
 
+    @torch.no_grad()
     def _make_space(self, trainer: Trainer, store: ShardedFeatures, count: int) -> bool:
         """Remove older caches over the limit; return whether `count` features have space, else log why not."""
         size, problem = 0, ""
         if count:
             store.create()
-            size = count * (self._feature_bytes(trainer) + HEADER_BYTES)
+            module: Any = trainer.lightning_module.to(trainer.strategy.root_device)
+            image = module.processor.image
+            blank = torch.zeros(1, 3, image.height, image.width, device=module.device)
+            features = module.captioner.backbone_features(blank)
+            size = count * (features.numel() * self._dtype(trainer).itemsize + HEADER_BYTES)
             free = shutil.disk_usage(store.folder).free
             if size > 0.95 * free:
                 problem = f"and {store.folder} has {free / 1e9:.2f} free"
-        total = size + store.used_bytes()
+        total = size + sum(store.used_shards().values())
         if total > self.limit:
             problem = f"over size_limit_gb={self.limit / 1e9:g}"
         if problem:
@@ -138,21 +137,14 @@ class FeatureCache(Callback):
         return not problem
 
     @torch.no_grad()
-    def _feature_bytes(self, trainer: Trainer) -> int:
-        module: Any = trainer.lightning_module.to(trainer.strategy.root_device)
-        image = module.processor.image
-        pixels = torch.zeros(1, 3, image.height, image.width, device=module.device)
-        return module.captioner.backbone_features(pixels).numel() * self._dtype(trainer).itemsize
-
-    @torch.no_grad()
     def _features(self, trainer: Trainer, shard: Sequence[View]) -> dict[str, Tensor]:
         """Return key -> features (P,D), on the CPU, of the views of a shard that can be read."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         module: Any = trainer.lightning_module
 
-        def load(views: Sequence[View]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        def load(views: Sequence[View]) -> dict[str, Tensor]:
             """Read key -> pixels uint8 (3,height,width); the key comes from the very bytes that are decoded."""
-            pixels, unreadable = {}, {}
+            pixels = {}
             for image, view in views:
                 try:
                     content = read_bytes(image.path, image.span)
@@ -160,23 +152,17 @@ class FeatureCache(Callback):
                     crop = seeded_rng(data.seed, view, image.image_id, "view crop") if view else None
                     pixels[key] = decode_resized(image, content, data.processor.image, crop)
                 except UnreadableImage as error:
-                    unreadable[image.image_id] = str(error)
-            return pixels, unreadable
+                    record_unreadable({image.image_id: str(error)}, data.unreadable)
+            return pixels
 
         dtype, size = self._dtype(trainer), data.batch_size
         context = trainer.precision_plugin.forward_context if dtype != torch.float32 else nullcontext
         batches = [shard[start : start + size] for start in range(0, len(shard), size)]
         features: dict[str, Tensor] = {}
-        for pixels, unreadable in read_ahead(load, batches, _workers(trainer)):
-            record_unreadable(unreadable, data.unreadable)
+        for pixels in read_ahead(load, batches, data.num_threads(pixels=True)):
             if pixels:
                 with context():
                     inputs = data.processor.image.normalize(list(pixels.values())).to(module.device)
                     computed = module.captioner.backbone_features(inputs).to("cpu", dtype)
                 features |= zip(pixels, computed, strict=True)
         return features
-
-
-def _workers(trainer: Trainer) -> int:
-    processes = trainer.world_size // max(trainer.num_nodes, 1)
-    return choose_workers(trainer.datamodule.num_workers, True, processes)  # type: ignore[attr-defined]

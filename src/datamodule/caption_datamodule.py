@@ -17,15 +17,12 @@ from src.datamodule.loader import CaptionLoader, choose_workers
 from src.datamodule.processor import Processor
 from src.datamodule.sampler import LengthGroupedSampler
 from src.datamodule.splits import split_table
-from src.utils.errors import UserError
 from src.utils.files import write_csv
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
 Reader = Callable[[], CaptionTable]
-MINIMUM = {"batch_size": 1, "num_samples": 1, "captions_per_image": 1, "max_caption_tokens": 1,
-           "generation_length": 1, "num_workers": 0}  # fmt: skip
 
 
 @dataclass(eq=False, repr=False)
@@ -64,10 +61,6 @@ class CaptionDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name, least in MINIMUM.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"datamodule.{name}={value}; expected {least} or more; set a whole number")
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and split the data, once: later calls change nothing.
@@ -91,11 +84,11 @@ class CaptionDataModule(LightningDataModule):
         return self._loader("train", shuffle=not overfit)
 
     def val_dataloader(self) -> CaptionLoader:
-        """Return val batches in table order; over all processes each image once."""
+        """Return val batches in table order."""
         return self._loader("val", shuffle=False)
 
     def test_dataloader(self) -> CaptionLoader:
-        """Return test batches in table order; over all processes each image once."""
+        """Return test batches in table order."""
         return self._loader("test", shuffle=False)
 
     def write_files(self, run_dir: str | Path) -> None:
@@ -115,48 +108,46 @@ class CaptionDataModule(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.unreadable)
         return {name: reason for found in gathered for name, reason in found.items()}
 
+    def num_threads(self, pixels: bool) -> int:
+        """Return the threads that read images (`pixels`) or cached features in this process."""
+        trainer = self.trainer
+        processes = 1 if trainer is None else trainer.world_size // max(trainer.num_nodes, 1)
+        return choose_workers(self.num_workers, pixels, processes)
+
     def _loader(self, split: str, shuffle: bool) -> CaptionLoader:
         self.setup()
         if self.processor is None:
             raise RuntimeError("the loaders need a processor: CaptionDataModule(reader, processor=...)")
-        images, tokens = self.splits[split], self._tokenize(split, self.processor)
+        images, tokens, train = self.splits[split], self._tokenize(split, self.processor), split == "train"
         dataset = CaptionDataset(
-            images, self.processor.image, tokens, train=split == "train", seed=self.seed,
-            captions_per_image=self.captions_per_image, augment=self.augment, features=self.features,
+            images, self.processor.image, tokens, train, self.seed, self.captions_per_image, self.augment, self.features
         )  # fmt: skip
         trainer = self.trainer
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         lengths = [sum(len(ids) + 1 for ids in captions) for captions in tokens]
-        sampler = LengthGroupedSampler(
-            lengths, self.batch_size, self.seed, shuffle, equal_steps=split == "train", rank=rank, world_size=world_size
-        )  # fmt: skip
+        sampler = LengthGroupedSampler(lengths, self.batch_size, self.seed, shuffle, train, rank, world_size)
         pinned = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        processes = 1 if trainer is None else world_size // max(trainer.num_nodes, 1)
         return CaptionLoader(
             dataset,
             sampler,
             self.processor,
-            num_workers=choose_workers(self.num_workers, self.features is None, processes),
+            num_workers=self.num_threads(pixels=self.features is None),
             pin_memory=pinned if self.pin_memory is None else self.pin_memory,
             unreadable=self.unreadable,
-            num_finished=self._num_finished if split == "train" else lambda: None,
+            num_finished=self._num_finished if train else lambda: None,
         )
 
     def _tokenize(self, split: str, processor: Processor) -> list[list[np.ndarray]]:
-        """Token ids of a split's captions, made once; log the fraction of captions that is cut."""
+        """Token ids of a split's captions, made once; log how many captions are cut."""
         if split not in self._tokens:
             limit = processor.token_limit(self.max_caption_tokens)
             self._tokens[split], num_cut = tokenize_captions(self.splits[split], processor, limit)
             if num_cut:
                 count = sum(map(len, self._tokens[split]))
-                fraction = 100 * num_cut / count
-                message = "%s: %d of %d captions (%.1f%%) are longer than %d tokens and are cut"
-                log.info(message, split, num_cut, count, fraction, limit)
+                message = "%s: %d of %d captions are longer than %d tokens and are cut"
+                log.info(message, split, num_cut, count, limit)
         return self._tokens[split]
 
     def _num_finished(self) -> int | None:
         """Batches of this epoch whose step is finished, as Lightning counts them."""
-        if self.trainer is None:
-            return None
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return progress.processed
+        return self.trainer and self.trainer.fit_loop.epoch_loop.batch_progress.current.processed

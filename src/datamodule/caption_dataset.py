@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.feature_store import ShardedFeatures
-from src.datamodule.images.decode import UnreadableImage, crop_to_box, decode_bytes, read_bytes
+from src.datamodule.images.decode import UnreadableImage, decode_bytes, read_bytes
 from src.datamodule.images.transform import ImageTransform
 from src.datamodule.processor import Processor
 from src.utils.errors import UserError
@@ -43,14 +43,11 @@ def seeded_rng(seed: int, epoch: int, name: str, purpose: str) -> random.Random:
 def tokenize_captions(
     images: Sequence[CaptionedImage], processor: Processor, limit: int
 ) -> tuple[list[list[np.ndarray]], int]:
-    """Return the token ids of each caption of each image, cut to `limit`, and the number of captions that were cut.
-
-    Arrays take 4 bytes a token; lists of Python numbers take 20 times the memory, so they are made in pieces.
-    """
+    """Return the token ids of each caption of each image, cut to `limit`, and the number of captions that were cut."""
     texts = [caption for image in images for caption in image.captions]
     arrays: list[np.ndarray] = []
     num_cut = 0
-    for start in range(0, len(texts), 1000):
+    for start in range(0, len(texts), 1000):  # lists of Python numbers take 20 times the memory of arrays
         encoded = processor.tokenize(texts[start : start + 1000])
         num_cut += sum(len(ids) > limit for ids in encoded)
         arrays += [np.array(ids[:limit], dtype=np.int32) for ids in encoded]
@@ -77,7 +74,7 @@ def decode_resized(
     image: CaptionedImage, data: bytes | bytearray, transform: ImageTransform, crop: random.Random | None
 ) -> Tensor:
     """Decode an image's bytes, crop it to its box and (with `crop`) at random, and resize: uint8 (3,height,width)."""
-    pixels = crop_to_box(decode_bytes(data, image.path), image.box, image.path)
+    pixels = decode_bytes(data, image.path, image.box)
     return transform.resize_and_crop(random_crop(pixels, crop) if crop else pixels)
 
 
@@ -90,9 +87,7 @@ class CaptionDataset:
     tokens: Sequence[Sequence[np.ndarray]]  # ids of each caption of each image
     train: bool = False  # sample captions, views and crops, and replace unreadable images
     seed: int = 0
-    captions_per_image: int | None = (
-        None  # sampled per epoch; None takes all, up to MAX_CAPTIONS_PER_STEP in turns
-    )
+    captions_per_image: int | None = None  # sampled per epoch; None: all, MAX_CAPTIONS_PER_STEP in turns
     augment: bool = False  # crop each image at random in each epoch of training
     features: ShardedFeatures | None = None  # replace pixels
 
@@ -103,21 +98,17 @@ class CaptionDataset:
         """
         index, epoch = key
         unreadable: dict[str, str] = {}
-        rng: random.Random | None = None
+        rng = seeded_rng(self.seed, epoch, self.images[index].image_id, "replacement")
         for _ in range(MAX_REPLACEMENTS):
             image = self.images[index]
             try:
                 pixels, features = self._load(image, epoch)
+                captions = self._captions(index, epoch)
+                return CaptionItem(image.image_id, captions, [*image.captions], pixels, features, unreadable)
             except UnreadableImage as error:
                 unreadable[image.image_id] = str(error)
-            else:
-                captions = self._captions(index, epoch)
-                return CaptionItem(
-                    image.image_id, captions, list(image.captions), pixels, features, unreadable
-                )
             if not self.train:
                 return CaptionItem("", [], [], unreadable=unreadable)
-            rng = rng or seeded_rng(self.seed, epoch, image.image_id, "replacement")
             index = rng.randrange(len(self.images))
         raise UserError(
             f"{MAX_REPLACEMENTS} images in a row cannot be read, the last: {list(unreadable.values())[-1]}; "
@@ -136,20 +127,18 @@ class CaptionDataset:
             return None, self.features.get(image.image_id, view)
         except KeyError as error:
             raise UnreadableImage(
-                f"{image.path}: no cached features; expected them in the feature cache; "
-                "the image could not be read when the cache was built"
+                f"{image.path}: no cached features; it could not be read when the feature cache was built"
             ) from error
 
     def _captions(self, index: int, epoch: int) -> list[list[int]]:
         captions, name = [ids.tolist() for ids in self.tokens[index]], self.images[index].image_id
         count = self.captions_per_image or MAX_CAPTIONS_PER_STEP
+        order = list(range(len(captions)))
         if not self.train or count >= len(captions):
             return captions
-        if self.captions_per_image is None:
-            order = list(range(len(captions)))
+        if self.captions_per_image:
+            chosen = seeded_rng(self.seed, epoch, name, "captions").sample(order, count)
+        else:
             seeded_rng(self.seed, 0, name, "caption order").shuffle(order)
             chosen = [order[(epoch * count + k) % len(order)] for k in range(count)]
-        else:
-            rng = seeded_rng(self.seed, epoch, name, "captions")
-            chosen = rng.sample(range(len(captions)), count)
         return [captions[k] for k in sorted(chosen)]

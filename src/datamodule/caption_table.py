@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from src.utils.errors import UserError
 
 UNREADABLE = "unreadable image"
-NUM_EXAMPLES = 5  # skipped rows that an error message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +36,20 @@ class SkippedRow:
     reason: str
     detail: str
 
+    def __str__(self) -> str:
+        line = f"line {self.line}, " if self.line else ""
+        detail = f" ({self.detail[:80]})" if self.detail not in ("", self.image_id) else ""
+        return f"{line}{self.image_id!r}, {self.reason}{detail}"
+
 
 @dataclass
 class CaptionTable:
-    """The images in file order, and every row that could not be used.
-
-    rows_read: rows of the captions file, without header and blank lines.
-    excluded: rows that a setting excludes (`radiology_only`, images outside the official split), by reason.
-        They are no error in the data and do not count as skipped.
-    """
+    """The images in file order, and every row that could not be used."""
 
     images: list[CaptionedImage]
     skipped: list[SkippedRow]
-    rows_read: int
+    rows_read: int  # rows of the captions file, without header and blank lines
+    # Rows that a setting excludes (`radiology_only`), by reason: no error in the data, not counted as skipped.
     excluded: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -66,56 +66,43 @@ class CaptionTable:
 
     def take(self, num_samples: int | None) -> "CaptionTable":
         """Return the first `num_samples` pairs in image order, of the last image what fits; all when None."""
-        if num_samples is None:
-            return self
-        images, left = [], num_samples
+        images, left = [], self.num_pairs if num_samples is None else num_samples
         for image in self.images:
-            if left <= 0:
-                break
-            images.append(replace(image, captions=image.captions[:left]))
+            if left > 0:
+                images.append(replace(image, captions=image.captions[:left]))
             left -= len(image.captions)
         return replace(self, images=images)
 
     def without_unreadable(self, reasons: Mapping[str, str]) -> "CaptionTable":
         """Remove the images named in `reasons` (image_id -> reason); each of their captions counts as skipped."""
-        skipped = [
-            SkippedRow(0, image.image_id, UNREADABLE, reasons[image.image_id])
-            for image in self.images
-            if image.image_id in reasons
-            for _ in image.captions
-        ]
-        images = [image for image in self.images if image.image_id not in reasons]
-        return replace(self, images=images, skipped=[*self.skipped, *skipped])
+        skipped, images = list(self.skipped), []
+        for image in self.images:
+            if image.image_id in reasons:
+                row = SkippedRow(0, image.image_id, UNREADABLE, reasons[image.image_id])
+                skipped += [row] * len(image.captions)
+            else:
+                images.append(image)
+        return replace(self, images=images, skipped=skipped)
 
     def summary(self) -> str:
         """One line: rows, images, captions, and the skipped and excluded rows by reason."""
         text = f"{self.rows_read:,} rows: {len(self.images):,} images, {self.num_pairs:,} captions"
-        if self.skipped:
-            text += (
-                f"; skipped {len(self.skipped):,} rows ({_by_count(Counter(r.reason for r in self.skipped))})"
-            )
-        if self.excluded:
-            text += f"; excluded by settings: {_by_count(self.excluded)}"
+        skipped = Counter(row.reason for row in self.skipped)
+        for label, counts in (
+            (f"skipped {len(self.skipped):,} rows", skipped),
+            ("excluded by settings", self.excluded),
+        ):
+            if counts:
+                reasons = (f"{reason} {count:,}" for reason, count in Counter(counts).most_common())
+                text += f"; {label}: {', '.join(reasons)}"
         return text
 
     def check(self, max_skipped: float = 0.01) -> None:
-        """Stop where too many rows are skipped; the message names the first of them with their reasons.
-
-        UserError where more than the fraction `max_skipped` of the rows was skipped, or no image is left.
-        """
-        rows = [
-            (f"line {row.line}, " if row.line else "") + f"{row.image_id!r}, {row.reason}"
-            + (f" ({row.detail[:80]})" if row.detail and row.detail != row.image_id else "")
-            for row in self.skipped[:NUM_EXAMPLES]
-        ]  # fmt: skip
-        found = self.summary() + (f"; the first: {'; '.join(rows)}" if rows else "")
+        """Raise UserError where no image is left or more than the fraction `max_skipped` of the rows was skipped."""
         if not self.images or self.skipped_fraction > max_skipped:
-            fraction = f"{self.skipped_fraction:.1%} of the rows cannot be used"
+            first = f"; the first: {'; '.join(map(str, self.skipped[:5]))}" if self.skipped else ""
+            problem = f"{self.skipped_fraction:.1%} of the rows cannot be used"
             raise UserError(
-                f"{fraction if self.images else 'no image with a caption is left'}: {found}; expected one or more "
-                f"and at most datamodule.max_skipped={max_skipped}; correct the data or that fraction"
+                f"{problem if self.images else 'no image with a caption is left'}: {self.summary()}{first}; expected "
+                f"one or more and at most datamodule.max_skipped={max_skipped}; correct the data or that fraction"
             )
-
-
-def _by_count(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in Counter(reasons).most_common())

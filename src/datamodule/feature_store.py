@@ -8,13 +8,13 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -54,7 +54,6 @@ class ShardedFeatures:
         self._keys: dict[tuple[str, int], str] = {}  # of all images that were added
         self._shards: dict[Path, Any] = {}  # open files
         self._shard_of: dict[str, Path] = {}  # key -> shard
-        self._sound: set[Path] = set()
 
     def get(self, image_id: str, view: int = 0) -> Tensor:
         """Return the features (P,D) of a view; KeyError where no shard has them."""
@@ -62,7 +61,7 @@ class ShardedFeatures:
         return self._shards[self._shard_of[key]].get_tensor(key)
 
     def add_images(self, images: Sequence[CaptionedImage], views: int) -> list[View]:
-        """Add images in views 0 to `views` - 1, hashing their files; return those that no sound shard has."""
+        """Add images in views 0 to `views` - 1, hashing their files; return those that no shard has."""
 
         def digest(image: CaptionedImage) -> str:
             try:
@@ -75,34 +74,34 @@ class ShardedFeatures:
             for image, found in zip(new, pool.map(digest, new), strict=True):
                 for view in range(views):
                     self._keys[image.image_id, view] = found and feature_key(found, image, view, self.seed)
+        for path in self.used_shards():
+            with suppress(OSError):  # a cache may be read-only
+                os.utime(path)  # what was not used for longest is pruned first
         return self.missing([(image, view) for view in range(views) for image in images])
 
-    def missing(self, wanted: Iterable[View]) -> list[View]:
-        """Return those of the added views that no sound shard has; damaged shards are removed."""
-        keys = [(view, self._keys[view[0].image_id, view[1]]) for view in wanted]
-        unchecked = sorted({self._shard_of[key] for _, key in keys if key in self._shard_of} - self._sound)
-        with ThreadPoolExecutor(self.workers) as pool:
-            for path, sound in zip(unchecked, pool.map(_is_sound, unchecked), strict=True):
-                if sound:
-                    self._sound.add(path)
-                    with suppress(OSError):  # a cache may be read-only
-                        os.utime(path)  # what was not used for longest is pruned first
-                else:
-                    log.warning("%s is damaged and is written again", path)
-                    self._remove(path)
-        return [view for view, key in keys if key not in self._shard_of]
+    def missing(self, added: Sequence[View]) -> list[View]:
+        """Return those of the added views that no shard has."""
+        return [
+            (image, view) for image, view in added if self._keys[image.image_id, view] not in self._shard_of
+        ]
+
+    def used_shards(self) -> dict[Path, int]:
+        """Return the shards that hold features of added images, and their sizes in bytes."""
+        used = {self._shard_of[key] for key in self._keys.values() if key in self._shard_of}
+        return {path: found.st_size for path, found in _our_files(self.folder).items() if path in used}
 
     def read_shards(self) -> None:
-        """Open new shards; unreadable ones are removed, to be written again. OSError where that fails."""
-        for path in sorted(_our_files(self.folder)):
-            if path in self._shards or path.suffix == ".tmp":
-                continue
-            try:
-                self._shards[path] = safe_open(path, "pt")
-                self._shard_of.update(dict.fromkeys(self._shards[path].keys(), path))
-            except (SafetensorError, OSError):
-                log.warning("%s is damaged and is written again", path)
-                path.unlink(missing_ok=True)
+        """Open new shards; damaged ones are removed, to be written again. OSError where that fails."""
+        files = sorted(path for path in _our_files(self.folder) if path.suffix != ".tmp")
+        new = [path for path in files if path not in self._shards]
+        with ThreadPoolExecutor(self.workers) as pool:
+            for path, is_sound in zip(new, pool.map(_is_sound, new), strict=True):
+                if is_sound:
+                    self._shards[path] = safe_open(path, "pt")
+                    self._shard_of |= dict.fromkeys(self._shards[path].keys(), path)
+                else:
+                    log.warning("%s is damaged and is written again", path)
+                    path.unlink(missing_ok=True)
 
     def create(self) -> None:
         """Create the folder with its marker; OSError where that fails."""
@@ -117,53 +116,33 @@ class ShardedFeatures:
             with atomic_write(self.folder / f"{name}.safetensors", "wb") as file:
                 file.write(content)
 
-    def used_bytes(self) -> int:
-        """Return the bytes on disk of the shards that hold features of added images."""
-        used = self._used()
-        return sum(found.st_size for path, found in _our_files(self.folder).items() if path in used)
-
     def prune(self, limit: float, keep_used: bool = True) -> None:
-        """Remove what was not used for longest until all caches below the parent folder take `limit` bytes.
+        """Remove shards, those unused for longest first, until all caches below the parent folder take `limit` bytes.
 
-        Removed are other marked folders as a whole and shards of this one; those that hold features of added images
-        only without `keep_used`. Foreign files stay. OSError where a file cannot be removed.
+        Shards with features of added images stay, unless `keep_used` is False; foreign files and folders without our
+        marker stay in any case. OSError where a file cannot be removed.
         """
-        units = []
-        for folder in {marker.parent for marker in self.folder.parent.glob(f"*/{MARKER}")}:
-            files = _our_files(folder)
-            for path in [path for path in files if path.suffix == ".tmp"]:
-                if time.time() - files.pop(path).st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
-            units += [{path: files[path]} for path in files] if folder == self.folder else [files]
-        used = self._used() if keep_used else set()
-        total = sum(found.st_size for files in units for found in files.values())
-        for files in sorted(units, key=lambda files: max((f.st_mtime for f in files.values()), default=0)):
-            if total <= limit:
-                return
-            if used.isdisjoint(files):
-                total -= sum(found.st_size for found in files.values())
-                for path in files:
-                    self._remove(path)
-                for folder in {path.parent for path in files} - {self.folder}:
-                    log.info("removed the feature cache %s, unused for longest", folder)
-                    with suppress(OSError):  # it holds foreign files
-                        (folder / MARKER).unlink()
-                        folder.rmdir()
-
-    def _used(self) -> set[Path]:
-        return {self._shard_of[key] for key in self._keys.values() if key in self._shard_of}
-
-    def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        if self._shards.pop(path, None) is not None:
-            self._shard_of = {key: shard for key, shard in self._shard_of.items() if shard != path}
+        used = self.used_shards() if keep_used else {}
+        markers = self.folder.parent.glob(f"*/{MARKER}")
+        found = {path: stat for marker in markers for path, stat in _our_files(marker.parent).items()}
+        total = sum(stat.st_size for stat in found.values())
+        for path, stat in sorted(found.items(), key=lambda item: item[1].st_mtime):
+            is_temporary = path.suffix == ".tmp"
+            if (
+                time.time() - stat.st_mtime > STALE_SECONDS
+                if is_temporary
+                else total > limit and path not in used
+            ):
+                path.unlink(missing_ok=True)
+                total -= stat.st_size
+                if self._shards.pop(path, None) is not None:
+                    self._shard_of = {key: shard for key, shard in self._shard_of.items() if shard != path}
 
 
 def _is_sound(path: Path) -> bool:
-    try:
+    with suppress(OSError):
         return hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest() == path.stem
-    except OSError:
-        return False
+    return False
 
 
 def _our_files(folder: Path) -> dict[Path, os.stat_result]:

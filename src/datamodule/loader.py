@@ -26,8 +26,7 @@ Result = TypeVar("Result")
 class CaptionLoader:
     """Batches of a dataset in the sampler's order, read ahead in threads, with a saved position.
 
-    Threads and not processes: decoding and resizing release Python's lock, and nothing is copied between processes,
-    forked beside CUDA or limited by /dev/shm. Errors arrive as they were raised.
+    Threads and not processes: decoding and resizing release Python's lock, and nothing is copied between processes.
     """
 
     items: CaptionDataset
@@ -71,26 +70,21 @@ class CaptionLoader:
         """Lightning calls `batch_sampler.sampler.set_epoch`; an attribute `sampler` alone it would replace."""
         return SimpleNamespace(sampler=self)
 
-    def _position_key(self) -> list[int]:
-        """What the order of an epoch's batches depends on, besides the epoch."""
-        order = self.order
-        size = order.batch_size * order.world_size
-        return [len(order.lengths), int(sum(order.lengths)), size, order.seed, int(order.shuffle)]
-
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch, finished batches and order; plain numbers and text."""
-        finished = self.num_finished()
+        """Return epoch, finished batches and what their order depends on; plain numbers and text."""
+        finished, order = self.num_finished(), self.order
+        size = order.batch_size * order.world_size
         return {
             "epoch": self.epoch,
             "batches": self._handed_out if finished is None else min(finished, self._handed_out),
-            "order": self._position_key(),
+            "order": [len(order.lengths), int(sum(order.lengths)), size, order.seed, int(order.shuffle)],
             "unreadable": dict(self.unreadable),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of `state_dict`; with other data or batches the epoch starts at its first batch."""
         self.unreadable.update(state.get("unreadable", {}))
-        if state.get("order") == self._position_key():
+        if state.get("order") == self.state_dict()["order"]:
             self.epoch, self._start, self._handed_out = state["epoch"], state["batches"], state["batches"]
         else:
             log.warning(

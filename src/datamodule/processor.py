@@ -118,31 +118,30 @@ def make_processor(config: Any, generation: Any, tokenizer: Any, image_processor
     start = _first_id("decoder_start_token_id", configs[:2], getattr(decoder, "bos_token_id", None),
                       tokenizer.bos_token_id, tokenizer.cls_token_id)  # fmt: skip
     pad = _first_id("pad_token_id", configs, tokenizer.pad_token_id, eos)
-    if not tokenizer("a caption", add_special_tokens=False)["input_ids"]:
-        raise UserError(
-            "the tokenizer gives no token for 'a caption'; expected one with a vocabulary; copy tokenizer.json (or "
-            "vocab.json and merges.txt, or vocab.txt) into the checkpoint's folder"
-        )
-    largest = max(eos, start, pad, len(tokenizer) - 1)
-    if largest >= decoder.vocab_size:
-        raise UserError(
-            f"the tokenizer knows token {largest} and the decoder has {decoder.vocab_size}; expected a tokenizer "
-            "that belongs to the decoder; take both from one checkpoint"
-        )
-    ends = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
-    if ends and eos not in ends:
-        raise UserError(
-            f"eos_token_id={eos} in the checkpoint's config and {tokenizer.eos_token!r} ({ends[0]}) in its tokenizer; "
-            "expected one token that ends a caption; correct config.json or tokenizer_config.json"
-        )
     image = ImageTransform.from_processor(image_processor)
     size = getattr(config.encoder, "image_size", None) or (image.height, image.width)
     expected = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    if (image.height, image.width) != expected:
-        raise UserError(
-            f"the image processor gives {image.height} x {image.width} pixels and the encoder takes {expected[0]} x "
-            f"{expected[1]}; expected one size; correct the checkpoint's preprocessor_config.json"
+    ends = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
+    largest, problem = max(eos, start, pad, len(tokenizer) - 1), ""
+    if not tokenizer("a caption", add_special_tokens=False)["input_ids"]:
+        problem = "the tokenizer gives no token for 'a caption'; expected one with a vocabulary"
+    elif largest >= decoder.vocab_size:
+        problem = (
+            f"the tokenizer knows token {largest} and the decoder has {decoder.vocab_size}; expected a tokenizer "
+            "that belongs to the decoder"
         )
+    elif ends and eos not in ends:
+        problem = (
+            f"eos_token_id={eos} in the checkpoint's config and {tokenizer.eos_token!r} ({ends[0]}) in its tokenizer; "
+            "expected one token that ends a caption"
+        )
+    elif (image.height, image.width) != expected:
+        problem = (
+            f"the image processor gives {image.height} x {image.width} pixels and the encoder takes {expected[0]} x "
+            f"{expected[1]}; expected one size"
+        )
+    if problem:
+        raise UserError(f"{problem}; take all files from one checkpoint, or correct its .json files")
     positions = getattr(decoder, "max_position_embeddings", None) or 1024
     if getattr(decoder, "model_type", "") in OFFSET_POSITIONS:
         positions -= decoder.pad_token_id + 1

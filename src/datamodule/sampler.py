@@ -36,18 +36,17 @@ class LengthGroupedSampler:
         rng = seeded_rng(self.seed, epoch, "", "order")
         if self.shuffle:
             rng.shuffle(order)
-            starts = range(0, len(order), size * BUCKET)
-            buckets = [order[start : start + size * BUCKET] for start in starts]
+            buckets = [order[start : start + size * BUCKET] for start in range(0, len(order), size * BUCKET)]
             order = [index for bucket in buckets for index in sorted(bucket, key=self.lengths.__getitem__)]
-        if not self.equal_steps:
-            batches = [order[start : start + size] for start in range(0, len(order), size)]
-        else:
+        ends = [*range(0, len(order), size), len(order)]
+        if self.equal_steps:
             while 0 < len(order) < self.world_size:
                 order += order[: self.world_size - len(order)]
-            steps = -(-len(order) // size)
-            steps = min(steps, len(order) // self.world_size)  # 5 images, one a step, on 4 processes: 1 step
+            steps = min(
+                -(-len(order) // size), len(order) // self.world_size
+            )  # 5 images on 4 processes: 1 step
             ends = [len(order) * step // steps for step in range(steps + 1)] if steps else []
-            batches = [order[start:end] for start, end in itertools.pairwise(ends)]
+        batches = [order[start:end] for start, end in itertools.pairwise(ends)]
         if self.shuffle:
             rng.shuffle(batches)
         slices = [batch[self.rank :: self.world_size] for batch in batches]

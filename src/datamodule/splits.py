@@ -25,12 +25,9 @@ def split_table(
 ) -> dict[str, list[CaptionedImage]]:
     """Return the images of "train", "val" and "test", each in table order, no group in two splits.
 
-    ratios: fractions of train, val and test that add up to 1. A ratio of 1 puts every image into that split, also one
-        of an official split; a ratio of 0 allows that split to be empty.
-    seed: of the hash; independent of the run's seed.
-    fold: 0 to num_folds - 1 selects cross-validation: fold i is test, fold i + 1 val, the rest train. Else an
-        official split of the data wins over the ratios; images that it does not name are excluded.
-    UserError where ratios or folds are invalid, or there are too few groups.
+    A ratio of 1 puts every image into that split, also one of an official split; a ratio of 0 allows an empty split.
+    fold: 0 to num_folds - 1 for cross-validation: fold i is test, fold i + 1 val, the rest train. Else an official
+    split wins over the ratios. UserError where ratios or folds are invalid, or there are too few groups.
     """
     numeric = all(isinstance(ratio, int | float) for ratio in ratios)
     if not numeric or len(ratios) != 3 or min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
@@ -40,7 +37,7 @@ def split_table(
         )
     sizes = Counter(image.group for image in table.images)
     hashes = {group: _hash(group, seed) for group in sizes}
-    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
+    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0 or fold is not None]
     split_of: dict[str, str]
     if fold is not None:
         if not (3 <= num_folds <= len(sizes) and 0 <= fold < num_folds):
@@ -48,7 +45,6 @@ def split_table(
                 f"datamodule.fold={fold}, num_folds={num_folds}; expected 3 to {len(sizes)} folds (as many as groups) "
                 "and a fold from 0 to num_folds - 1; set datamodule.fold=0 datamodule.num_folds=5 or use more data"
             )
-        required = list(SPLITS)
         names = {fold: "test", (fold + 1) % num_folds: "val"}
         split_of = {group: names.get(int(number * num_folds), "train") for group, number in hashes.items()}
         if len(set(split_of.values())) < len(required):
@@ -63,7 +59,11 @@ def split_table(
             for group, number in hashes.items()
         }
         if len(set(split_of.values())) < len(required) <= len(sizes):
-            split_of = _by_rank(sorted(sizes, key=lambda group: (sizes[group], hashes[group])), ratios)
+            counts = [max(round(len(sizes) * ratio), 1) if ratio > 0 else 0 for ratio in ratios]
+            counts[max(range(3), key=lambda split: ratios[split])] += len(sizes) - sum(counts)
+            ranked = sorted(sizes, key=lambda group: (sizes[group], hashes[group]))
+            ordered = ["test"] * counts[2] + ["val"] * counts[1] + ["train"] * counts[0]
+            split_of = dict(zip(ranked, ordered, strict=True))
     splits: dict[str, list[CaptionedImage]] = {name: [] for name in SPLITS}
     for image in table.images:
         if image.group in split_of:
@@ -82,11 +82,3 @@ def _hash(group: str, seed: int) -> float:
     """Return a number in [0, 1), the same on every machine and Python release."""
     digest = hashlib.blake2b(f"{seed}:{group}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def _by_rank(order: Sequence[str], ratios: Sequence[float]) -> dict[str, str]:
-    """Split of each group by its rank: test, then val, then train, each at least one group where its ratio is not 0."""
-    counts = [max(round(len(order) * ratio), 1) if ratio > 0 else 0 for ratio in ratios]
-    counts[max(range(3), key=lambda split: ratios[split])] += len(order) - sum(counts)
-    names = ["test"] * counts[2] + ["val"] * counts[1] + ["train"] * counts[0]
-    return dict(zip(order, names, strict=True))

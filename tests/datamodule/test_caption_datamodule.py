@@ -183,14 +183,6 @@ def test_loaders_need_a_processor(images: list[CaptionedImage]) -> None:
         TableDataModule(images, processor=None).train_dataloader()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("batch_size", 0), ("captions_per_image", 0), ("num_samples", 0), ("num_workers", -1)]
-)
-def test_numbers_below_the_least_are_mistakes(name: str, value: int) -> None:
-    with pytest.raises(UserError, match=rf"datamodule\.{name}={value}; expected {value + 1} or more"):
-        TableDataModule([], **{name: value})
-
-
 def test_a_data_set_is_a_function_that_returns_a_table(images: list[CaptionedImage]) -> None:
     data = CaptionDataModule(lambda: CaptionTable(images, [], 40), tiny_processor(), num_workers=0)
     loader = data.val_dataloader()

@@ -32,7 +32,7 @@ def test_summary_counts_by_reason() -> None:
     table.skipped.append(SkippedRow(4, "c", "empty caption", ""))
     table.excluded = {"not radiology": 7}
     assert table.summary() == (
-        "10 rows: 2 images, 10 captions; skipped 3 rows (no image 2, empty caption 1); "
+        "10 rows: 2 images, 10 captions; skipped 3 rows: no image 2, empty caption 1; "
         "excluded by settings: not radiology 7"
     )
 

@@ -137,7 +137,7 @@ def test_caches_unused_for_longest_are_pruned_first(tmp_path, images):
     store.prune(3 * size)
     assert oldest.exists()
     store.prune(1.5 * size)
-    assert (oldest.parent.exists(), older.parent.exists(), young.exists()) == (False, False, True)
+    assert (oldest.exists(), older.exists(), young.exists()) == (False, False, True)
 
 
 def test_shards_of_changed_images_are_pruned_from_the_folder_in_use(folder, images):
@@ -152,7 +152,7 @@ def test_shards_of_changed_images_are_pruned_from_the_folder_in_use(folder, imag
     assert (old.exists(), mixed.exists()) == (False, True)
     store.prune(0)
     assert store.get(images[2].image_id).eq(0).all()
-    assert store.used_bytes() == mixed.stat().st_size
+    assert list(store.used_shards()) == [mixed]
     store.prune(0, keep_used=False)
     assert shards(folder) == set()
 

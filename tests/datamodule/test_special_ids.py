@@ -96,6 +96,9 @@ def test_a_tokenizer_without_vocabulary_is_refused():
     class Empty:
         eos_token_id = sep_token_id = bos_token_id = cls_token_id = pad_token_id = 2
 
+        def __len__(self):
+            return 0
+
         def __call__(self, text, **settings):
             return {"input_ids": []}
 

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ContainerIO, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import (  # Pillow knows TIFF and WebP once their plugin is imported
+    ContainerIO,
+    Image,
+    ImageOps,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
@@ -24,21 +31,16 @@ from src.utils.logging import visible
 # Pillow's own limit: a file of a few kilobytes can claim to be 30,000 x 30,000 pixels, which fill 2.7 GB.
 PIXEL_LIMIT = 89_478_485
 BYTE_LIMIT = 512 * 2**20
-# No EPS and the like, whose decoders start other programs. Pillow knows TIFF and WebP once their plugin is imported.
 FORMATS = (
     "BMP",
     "GIF",
     "JPEG",
     "PNG",
     "PPM",
-    TiffImagePlugin.TiffImageFile.format,
-    WebPImagePlugin.WebPImageFile.format,
-)
+    "TIFF",
+    "WEBP",
+)  # no EPS and the like, whose decoders start programs
 EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM image"
-REASONS: dict[type[Exception], str] = {
-    FileNotFoundError: "no such file",
-    UnidentifiedImageError: "not an image of a known format",
-}
 
 Box = tuple[int, int, int, int]
 Span = tuple[int, int]
@@ -54,31 +56,45 @@ class UnreadableImage(UserError):
 def load_image(path: str | Path, box: Box | None = None, span: Span | None = None) -> Tensor:
     """Read an image: uint8 (3,H,W), RGB, rotated as its EXIF says, transparency over white, first frame.
 
-    box: (left, top, right, bottom) in pixels of the rotated image, to crop to.
-    span: (offset, size) in bytes, where the image is a member of the tar file at `path`.
+    box: (left, top, right, bottom) in pixels, to crop to. span: (offset, size) in bytes of an image in a tar.
     UnreadableImage: missing, empty, not an image, damaged, over the pixel limit, or box outside of it.
     """
-    return crop_to_box(decode_bytes(read_bytes(path, span), str(path)), box, str(path))
+    return decode_bytes(read_bytes(path, span), str(path), box)
 
 
-def decode_bytes(data: bytes | bytearray, name: str, pixel_limit: int | None = None) -> Tensor:
-    """Decode a file's bytes to uint8 (3,H,W), as `load_image` does; `name` stands in its error.
-
-    pixel_limit: the largest height times width; None for PIXEL_LIMIT.
-    """
+def decode_bytes(
+    data: bytes | bytearray, name: str, box: Box | None = None, pixel_limit: int | None = None
+) -> Tensor:
+    """Decode a file's bytes as `load_image` does; `name` stands in its error, None is PIXEL_LIMIT."""
     with _named_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_pixels(image, name, pixel_limit)
-        # 8 bits, gray or RGB, no chunk that libpng comments on: torchvision decodes the same pixels, faster.
-        special = image.format == "PNG" and (
-            data[24] != 8 or {"transparency", "icc_profile"} & image.info.keys()
+        _check_pixels(image, name, pixel_limit or PIXEL_LIMIT)
+        pixels = _decode_fast(image, data)
+        if pixels is None:
+            image.seek(0)
+            pixels = from_pillow(image)
+    if box is None:
+        return pixels
+    left, top, right, bottom = (max(edge, 0) for edge in box)
+    cropped = pixels[:, top:bottom, left:right]
+    if not cropped.numel():
+        raise UnreadableImage(
+            f"{name}: box {box} lies outside the image of {pixels.shape[2]} x {pixels.shape[1]} pixels; "
+            "expected left < right and top < bottom within it; correct the box"
         )
-        if image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB") and not special:
-            writable = data if isinstance(data, bytearray) else bytearray(data)  # else torch warns
-            encoded = torch.frombuffer(writable, dtype=torch.uint8)
-            with contextlib.suppress(RuntimeError):  # Pillow may read it still, or has a better message
-                return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-        image.seek(0)
-        return from_pillow(image)
+    return cropped
+
+
+def _decode_fast(image: Image.Image, data: bytes | bytearray) -> Tensor | None:
+    """Decode 8-bit gray or RGB by torchvision: the same pixels in less time; None where Pillow has to."""
+    # A PNG of other depth, or with a chunk that libpng comments on.
+    special = image.format == "PNG" and (data[24] != 8 or {"transparency", "icc_profile"} & image.info.keys())
+    if image.format not in ("JPEG", "MPO", "PNG") or image.mode not in ("L", "RGB") or special:
+        return None
+    writable = data if isinstance(data, bytearray) else bytearray(data)  # else torch warns
+    encoded = torch.frombuffer(writable, dtype=torch.uint8)
+    with contextlib.suppress(RuntimeError):  # Pillow may read it still, or has a better message
+        return decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    return None
 
 
 def from_pillow(image: Image.Image) -> Tensor:
@@ -96,47 +112,26 @@ def from_pillow(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(rotated.convert("RGB"))).permute(2, 0, 1)
 
 
-def crop_to_box(image: Tensor, box: Box | None, name: str) -> Tensor:
-    """Crop uint8 (3,H,W) to (left, top, right, bottom), None for no crop; UnreadableImage where nothing is left."""
-    if box is None:
-        return image
-    left, top, right, bottom = (max(edge, 0) for edge in box)
-    cropped = image[:, top:bottom, left:right]
-    if not cropped.numel():
-        raise UnreadableImage(
-            f"{name}: box {box} lies outside the image of {image.shape[2]} x {image.shape[1]} pixels; "
-            "expected left < right and top < bottom within it; correct the box"
-        )
-    return cropped
-
-
 def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str, str]:
-    """Check the header of every image, each file once: image_id -> reason if unreadable, in table order.
-
-    Nothing is decoded: under 100 microseconds a file on a warm disk; threads hide the latency of a cold or distant one.
-    """
+    """Check file and header of every image, without decoding: image_id -> reason if unreadable, in table order."""
 
     def problem(key: tuple[str, Span | None]) -> str | None:
+        path, span = key
         try:
-            check_header(*key)
+            with _named_errors(path):
+                offset, size = _locate(path, span)
+                with open(path, "rb") as file:
+                    member = ContainerIO.ContainerIO(file, offset, size)
+                    with Image.open(member, formats=FORMATS) as image:
+                        _check_pixels(image, path, PIXEL_LIMIT)
         except UnreadableImage as error:
             return str(error)
         return None
 
-    keys = list(dict.fromkeys((image.path, image.span) for image in images))
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    keys = list(dict.fromkeys((image.path, image.span) for image in images))  # each file once
+    with ThreadPoolExecutor(workers) as pool:  # threads hide the latency of a cold or distant disk
         found = dict(zip(keys, pool.map(problem, keys, chunksize=64), strict=True))
     return {image.image_id: reason for image in images if (reason := found[image.path, image.span])}
-
-
-def check_header(path: str | Path, span: Span | None = None) -> None:
-    """Raise UnreadableImage where the file is missing, empty, of no known format, or over the pixel limit."""
-    with _named_errors(str(path)):
-        offset, size = _locate(path, span)
-        with open(path, "rb") as file:
-            member = ContainerIO.ContainerIO(file, offset, size)
-            with Image.open(member, formats=FORMATS) as image:
-                _check_pixels(image, str(path))
 
 
 def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
@@ -168,8 +163,7 @@ def _locate(path: str | Path, span: Span | None) -> Span:
     return offset, size
 
 
-def _check_pixels(image: Image.Image, name: str, limit: int | None = None) -> None:
-    limit = PIXEL_LIMIT if limit is None else limit
+def _check_pixels(image: Image.Image, name: str, limit: int) -> None:
     if image.width * image.height > limit:
         raise UnreadableImage(
             f"{name}: {image.width:,} x {image.height:,} pixels; expected at most {limit:,} in all; "
@@ -185,5 +179,9 @@ def _named_errors(name: str) -> Iterator[None]:
     except UnreadableImage:
         raise
     except Exception as error:
-        reason = REASONS.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
+        reasons = {
+            FileNotFoundError: "no such file",
+            UnidentifiedImageError: "not an image of a known format",
+        }
+        reason = reasons.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"{name}: {reason}; expected {EXPECTED}; replace or remove it") from error

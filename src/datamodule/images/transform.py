@@ -86,9 +86,8 @@ class ImageTransform:
                 InterpolationMode.BILINEAR,
                 InterpolationMode.BICUBIC,
             ):  # torchvision's may compute in float
-                batch = image.movedim(0, -1)[None].movedim(
-                    -1, 1
-                )  # shows torch whether channels are last in memory
+                # Views that show torch whether channels are last in memory.
+                batch = image.movedim(0, -1)[None].movedim(-1, 1)
                 image = functional.interpolate(batch, size, mode=mode.value, antialias=True)[0]
             else:
                 image = torchvision_functional.resize(image, list(size), interpolation=mode, antialias=True)
@@ -101,8 +100,7 @@ class ImageTransform:
     def normalize(self, images: Sequence[Tensor]) -> Tensor:
         """Rescale and normalize B images uint8 (3,H,W) of one size to f32 (B,3,H,W), channels last in memory.
 
-        numpy computes in the calling thread and releases Python's lock; torch would wake its own threads,
-        which the loader's threads would compete with.
+        By numpy, in the calling thread: torch would wake threads that compete with the loader's.
         """
         _, height, width = images[0].shape
         scale = np.tile(np.float32(self.rescale / np.array(self.std)), width)
@@ -141,8 +139,7 @@ def _read_settings(settings: Mapping[str, Any]) -> ImageTransform:
         raise ValueError("images of different sizes")
     if settings["resample"] not in range(len(FILTERS)) or len(mean) != 3 or len(std) != 3:
         raise ValueError("unknown filter or number of channels")
-    filter_number = int(settings["resample"])
-    return ImageTransform(resize, crop, filter_number, rescale, (*mean,), (*std,))  # type: ignore[arg-type]
+    return ImageTransform(resize, crop, int(settings["resample"]), rescale, (*mean,), (*std,))  # type: ignore[arg-type]
 
 
 def _side(pixels: Any) -> int:

@@ -17,6 +17,8 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# UTF-16 without a mark: which of the first four bytes are zero.
+ZERO_BYTES = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 # Control characters, lone surrogates, byte-order marks, non-characters: no file or terminal takes them.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -25,21 +27,20 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8, UTF-16 or UTF-32 file, with or without a mark; they end in LF, CRLF or CR.
 
-    Bytes that are not UTF-8 are read as Windows-1252, so that one odd byte does not spoil the rest of the file.
-
-    Raises:
-        UserError: the file cannot be read.
+    Bytes that are not UTF-8 are read as Windows-1252. UserError where the file cannot be read.
     """
     num_foreign = 0
     try:
         with open(path, "rb") as file:
-            encoding = _detect_encoding(file.read(4))
+            start = file.read(4)
+        encoding = ZERO_BYTES.get(tuple(byte == 0 for byte in start), "utf-8-sig")
+        encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
         errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
         with open(path, encoding=encoding, errors=errors) as lines:
             for line in lines:
-                if ESCAPED_BYTE.search(line):
-                    line, num_foreign = ESCAPED_BYTE.sub(_as_western, line), num_foreign + 1
-                yield line.removesuffix("\n")
+                western = ESCAPED_BYTE.sub(_as_western, line)
+                num_foreign += western != line
+                yield western.removesuffix("\n")
     except OSError as error:
         raise UserError(
             f"{str(path)!r} cannot be read ({error.strerror or error}); expected a readable text file; "
@@ -47,15 +48,6 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from error
     if num_foreign:
         log.warning("%s: %d lines are not UTF-8; read as Windows-1252", path.name, num_foreign)
-
-
-def _detect_encoding(start: bytes) -> str:
-    """Encoding by the mark; UTF-16 without one shows in the zero half of its first letters."""
-    for mark, encoding in MARKS.items():
-        if start.startswith(mark):
-            return encoding
-    zeros = "".join("0" if byte == 0 else "x" for byte in start)
-    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, "utf-8-sig")
 
 
 def _as_western(found: re.Match[str]) -> str:

@@ -45,7 +45,7 @@ def read_flickr(
     """Read a Flickr folder: images in the order of the captions file; they are not opened.
 
     The arguments are the keys of configs/datamodule/flickr.yaml. Images that the official split does not name are in
-    `excluded`. Raises UserError where a folder or file is missing, or the captions file has an unknown format.
+    `excluded`. UserError where a folder or file is missing, or the captions file has an unknown format.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     json_file = find_first("karpathy_json", karpathy_json, root, KARPATHY_FILES)
@@ -57,20 +57,8 @@ def read_flickr(
             f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {found}); expected "
             "captions.txt (or results.csv, Flickr8k.token.txt) and Images/; set datamodule.captions_file=..."
         )
-    records = read_records(file)
-    folder = ImageFolder(root, images_dir, IMAGE_FOLDERS)
-    table = _group_by_image(records, folder)
-    json_file = json_file or (file if file.suffix.lower() == ".json" else None)
-    if official_split and json_file is not None:
-        split_records = records if json_file == file else read_records(json_file)
-        table = _with_split(table, split_records, folder, json_file.name)
-    folder.log_near_matches()
-    return table
-
-
-def _group_by_image(records: list[Record], folder: ImageFolder) -> CaptionTable:
-    """Group records by image, in the order in which images first appear, and list invalid ones."""
-    captions: dict[tuple[str, str, str], dict[str, None]] = {}
+    records, folder = read_records(file), ImageFolder(root, images_dir, IMAGE_FOLDERS)
+    captions: dict[tuple[str, str, str], dict[str, None]] = {}  # (id, path, group) -> captions in order
     skipped: list[SkippedRow] = []
     for line, name, text, error, _ in records:
         caption, image, detail = clean_caption(text), ("", "", ""), text
@@ -85,8 +73,15 @@ def _group_by_image(records: list[Record], folder: ImageFolder) -> CaptionTable:
             skipped.append(SkippedRow(line, printable(name), error, printable(detail)))
         else:
             captions.setdefault(image, {})[caption] = None
-    images = [CaptionedImage(*image[:2], tuple(texts), image[2]) for image, texts in captions.items()]
-    return CaptionTable(images, skipped, len(records))
+    images = [
+        CaptionedImage(name, path, tuple(texts), group) for (name, path, group), texts in captions.items()
+    ]
+    table = CaptionTable(images, skipped, len(records))
+    json_file = json_file or (file if file.suffix.lower() == ".json" else None)
+    if official_split and json_file is not None:
+        split_records = records if json_file == file else read_records(json_file)
+        return _with_split(table, split_records, folder, json_file.name)
+    return table
 
 
 def _with_split(table: CaptionTable, records: list[Record], folder: ImageFolder, source: str) -> CaptionTable:
@@ -103,7 +98,6 @@ def _with_split(table: CaptionTable, records: list[Record], folder: ImageFolder,
             f"{source} names none of the {len(images)} images; expected the json of the same data set; "
             "set datamodule.karpathy_json=... or datamodule.official_split=false"
         )
-    counts = Counter(image.split for image in kept)
-    log.info("official split of %s: %s", source, ", ".join(f"{n:,} {split}" for split, n in counts.items()))
+    log.info("official split of %s: %s", source, dict(Counter(image.split for image in kept)))
     num_excluded = sum(len(image.captions) for image in images if not image.split)
     return replace(table, images=kept, excluded={f"not in {source}": num_excluded} if num_excluded else {})

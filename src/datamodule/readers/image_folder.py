@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from src.datamodule.readers.encodings import UNPRINTABLE, printable
@@ -15,7 +16,6 @@ from src.utils.logging import get_logger
 log = get_logger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-Given = str | Path | None
 ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
 
 
@@ -32,12 +32,9 @@ class ImageFolder:
 
     Links are followed wherever they lead, since they are the user's own; names that leave the folder by "..", or
     absolute ones, are refused, since captions files come from elsewhere.
-
-    data_dir: holds the folder; given: it, in `data_dir` or absolute; names: tried where `given` is None.
-    Raises UserError where there is no such folder or it cannot be listed.
     """
 
-    def __init__(self, data_dir: Path, given: Given, names: Sequence[str]) -> None:
+    def __init__(self, data_dir: Path, given: str | Path | None, names: Sequence[str]) -> None:
         folder = find_first("images_dir", given, data_dir, names, is_dir=True)
         if folder is None:
             raise UserError(
@@ -47,8 +44,7 @@ class ImageFolder:
         self.root, self._own_name = os.path.realpath(folder), folder.name.lower()
         self._paths: dict[str, str] = {}  # image id -> absolute path, links resolved
         self._group_of: dict[str, str] = {}  # target outside the folder -> id of the first link to it
-        self._near_ids: dict[str, list[str]] = {}  # see `_index`
-        self._near: dict[str, str] = {}  # name in the captions file -> id of the near match
+        self._matched_nearly = False
         try:
             self._list("", (self.root,))
         except OSError as error:
@@ -69,12 +65,11 @@ class ImageFolder:
                         self._list(f"{prefix}{entry.name}/", (*parents, folder))
 
     def find(self, name: str) -> tuple[str, str, str]:
-        """Return image id, absolute path and group of the image called `name` in a captions file.
+        """Return image id (path within the folder), absolute path and group of an image named in a captions file.
 
-        The id is the path within the folder as it is on the disk, and the group is the id; files that are links to one
-        target share a group, so that they share a split. Where no file has the exact name, these are tried: "\\" for
+        Links to one target share a group, and so a split. Where no file has the exact name, these are tried: "\\" for
         "/", another case, no extension, the folder's own name in front, a bare name of a file in a subfolder.
-        Raises ImageNotFound where the name is unusable or leaves the folder, or none or several files match it.
+        ImageNotFound where the name is unusable or leaves the folder, or none or several files match it.
         """
         image_id = name if name in self._paths and name.isprintable() else self._match(name)
         path, inside = self._paths[image_id], f"{self.root.rstrip(os.sep)}{os.sep}"
@@ -82,45 +77,40 @@ class ImageFolder:
             return image_id, path, path.removeprefix(inside).replace(os.sep, "/")
         return image_id, path, self._group_of.setdefault(path, image_id)
 
-    def log_near_matches(self) -> None:
-        """Log how many names matched nearly, with an example."""
-        if self._near:
-            example = next(iter(self._near.items()))
-            log.warning("%d image names matched nearly, for example %r: %r", len(self._near), *example)
-
     def _match(self, name: str) -> str:
         parts = re.split(r"[\\/]", name)
+        wanted = "/".join(part for part in parts if part not in ("", "."))
         if UNPRINTABLE.search(name):
             raise ImageNotFound("unprintable file name", name)
         if ABSOLUTE.match(name) or ".." in parts:
             raise ImageNotFound("outside the image folder", name)
-        wanted = "/".join(part for part in parts if part not in ("", "."))
         if not wanted:
             raise ImageNotFound("no file name", name)
         if wanted in self._paths:
             return wanted
         key = _fold(wanted)
         short = key.removeprefix(f"{self._own_name}/")
-        near_ids = self._index()
-        ids = near_ids.get(key) or near_ids.get(short) or near_ids.get(f"//{short}") or []
+        ids = next((self._near_ids[k] for k in (key, short, f"//{short}") if k in self._near_ids), [])
         if not ids:
             raise ImageNotFound("no image", name)
         if len({self._paths[image_id] for image_id in ids}) > 1:
             raise ImageNotFound("ambiguous image name", f"{name}: {' or '.join(sorted(ids)[:2])}")
-        self._near[name] = ids[0]
+        if not self._matched_nearly:
+            log.warning("some image names match a file nearly; the first: %r for %r", name, ids[0])
+            self._matched_nearly = True
         return ids[0]
 
-    def _index(self) -> dict[str, list[str]]:
-        """Image ids by lower-case path ("sub/a.jpg", "sub/a") and name ("//a.jpg", "//a"); made on first use."""
-        if not self._near_ids:
-            for image_id in self._paths:
-                key = _fold(image_id)
-                stem, suffix = os.path.splitext(key)
-                if suffix in IMAGE_SUFFIXES:
-                    for form in (key, stem):
-                        self._near_ids.setdefault(form, []).append(image_id)
-                        self._near_ids.setdefault(f"//{form.rpartition('/')[2]}", []).append(image_id)
-        return self._near_ids
+    @cached_property
+    def _near_ids(self) -> dict[str, list[str]]:
+        """Image ids by lower-case path ("sub/a.jpg", "sub/a") and name ("//a.jpg", "//a")."""
+        near_ids: dict[str, list[str]] = {}
+        for image_id in self._paths:
+            key = _fold(image_id)
+            stem, suffix = os.path.splitext(key)
+            for form in (key, stem) if suffix in IMAGE_SUFFIXES else ():
+                near_ids.setdefault(form, []).append(image_id)
+                near_ids.setdefault(f"//{form.rpartition('/')[2]}", []).append(image_id)
+        return near_ids
 
 
 def _fold(name: str) -> str:
@@ -128,7 +118,7 @@ def _fold(name: str) -> str:
 
 
 def find_first(
-    setting: str, given: Given, root: Path, names: Iterable[str], is_dir: bool = False
+    setting: str, given: str | Path | None, root: Path, names: Iterable[str], is_dir: bool = False
 ) -> Path | None:
     """Return what was given, as `find_path` does, else the first of `names` that is in `root`, else None."""
     if given is not None:
@@ -140,25 +130,19 @@ def find_first(
 def find_path(setting: str, given: str | Path, root: Path = Path(), is_dir: bool = False) -> Path:
     """Return a file or folder in `root` or absolute, `~` expanded.
 
-    Raises UserError where it does not exist (the nearest existing name is suggested) or is of the other kind.
+    UserError where it does not exist (the nearest existing name is suggested) or is of the other kind.
     """
     path, kind = root / Path(given).expanduser(), "folder" if is_dir else "file"
     if os.path.isdir(path) if is_dir else os.path.isfile(path):
         return path
-    problem = f"is no {kind}" if os.path.lexists(path) else f"does not exist{_nearest(path)}"
-    place = f" in {str(root)!r}" if root.parts else ""
-    raise UserError(
-        f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}{place}; "
-        f"set datamodule.{setting}=..."
-    )
-
-
-def _nearest(path: Path) -> str:
-    """Return " (did you mean 'x'?)" with the existing name closest to the first part that does not exist."""
+    problem = f"is no {kind}" if os.path.lexists(path) else "does not exist"
     missing = path.absolute()
     while not os.path.isdir(missing.parent) and missing.parent != missing:
         missing = missing.parent
     with suppress(OSError):
-        for name in difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1):
-            return f" (did you mean {str(missing.with_name(name))!r}?)"
-    return ""
+        near = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1)
+        if near and problem == "does not exist":
+            problem += f" (did you mean {str(missing.with_name(near[0]))!r}?)"
+    raise UserError(
+        f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}; set datamodule.{setting}=..."
+    )

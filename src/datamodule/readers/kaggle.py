@@ -23,7 +23,7 @@ def download_flickr(data_dir: str | Path, which: bool | str = True) -> None:
     """Make sure that `data_dir` holds captions.txt and Images/; one process downloads.
 
     which: "flickr8k" or "flickr30k"; True goes by the folder's name, Flickr8k if in doubt.
-    Raises UserError where the client is not installed, the download fails, or the folder holds other data.
+    UserError where the client is not installed, the download fails, or the folder holds other data.
     """
     folder = Path(data_dir).expanduser()
     name = which if isinstance(which, str) else "flickr30k" if "30k" in folder.name.lower() else "flickr8k"
@@ -44,35 +44,24 @@ def download_flickr(data_dir: str | Path, which: bool | str = True) -> None:
                     "captions.txt; expected a new or empty folder; set another one, or datamodule.download=false"
                 )
             log.info("downloading %s from %s into %s", name, page, folder)
-            _download(HANDLES[name], partial, folder)
-            return
+            import kagglehub
+
+            os.environ["KAGGLEHUB_CACHE"] = str(partial)
+            unpacked = Path(kagglehub.dataset_download(HANDLES[name]))
+            for path in sorted(unpacked.iterdir(), key=lambda path: path.is_file()):  # captions.txt last
+                if (folder / path.name).exists():
+                    raise FileExistsError(f"{path.name} is there already")
+                path.rename(folder / path.name)
+            shutil.rmtree(partial)
     except UserError:
         raise
-    except ImportError:
-        problem = "the package kagglehub is not installed: poetry install --extras kaggle"
-    except (
-        Exception
-    ) as error:  # no connection, a broken one, a full disk, no archive: errors of four packages
-        if not isinstance(error, OSError):  # of a damaged archive, which must not be resumed
+    except Exception as error:  # no client, no connection, a full disk, no archive: errors of four packages
+        if not isinstance(error, OSError | ImportError):  # of a damaged archive, which must not be resumed
             shutil.rmtree(partial, ignore_errors=True)
         problem = printable(f"{type(error).__name__}: {error}".splitlines()[0], 160)
-    raise UserError(
-        f"datamodule.download: {name} was not downloaded ({problem}); expected a connection and a writable folder; run "
-        f"again to resume, or put captions.txt and Images/ of {page} into {str(folder)!r}"
-    )
-
-
-def _download(handle: str, partial: Path, folder: Path) -> None:
-    """Unpack into `partial`, on one disk with the data, then move into `folder`, captions.txt last.
-
-    Raises FileExistsError where something of that name is there already; it is not touched.
-    """
-    import kagglehub
-
-    os.environ["KAGGLEHUB_CACHE"] = str(partial)
-    unpacked = Path(kagglehub.dataset_download(handle))
-    for path in sorted(unpacked.iterdir(), key=lambda path: path.is_file()):
-        if (folder / path.name).exists():
-            raise FileExistsError(f"{path.name} is there already")
-        path.rename(folder / path.name)
-    shutil.rmtree(partial)
+        if isinstance(error, ImportError):
+            problem = "the package kagglehub is not installed: poetry install --extras kaggle"
+        raise UserError(
+            f"datamodule.download: {name} was not downloaded ({problem}); expected a connection and a writable folder; "
+            f"run again to resume, or put captions.txt and Images/ of {page} into {str(folder)!r}"
+        ) from error

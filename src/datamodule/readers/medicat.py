@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def read_medicat(
 
     The arguments are the keys of configs/datamodule/medicat.yaml. A figure with accepted subfigures in
     `subcaptions_file` is replaced by them: one image for each box, with its subcaption.
-    Raises UserError where a folder or file is missing or unreadable, or no row has the release's fields.
+    UserError where a folder or file is missing or unreadable, or no row has the release's fields.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
@@ -69,11 +70,11 @@ def read_medicat(
     seen, line = set[str](), 0
     for line, row in _read_rows(index, table):
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
-        reason = next((f"not {name}" for name in required if row.get(name) is not True), "")
-        if not reason and subfigures_only and figure not in subfigures:
-            reason = "no subfigures"
-        if reason:
-            table.excluded[reason] += 1
+        reasons = [f"not {name}" for name in required if row.get(name) is not True]
+        if subfigures_only and figure not in subfigures:
+            reasons.append("no subfigures")
+        if reasons:
+            table.excluded[reasons[0]] += 1
             continue
         try:
             image_id, path, _ = folder.find(figure)
@@ -83,7 +84,8 @@ def read_medicat(
             _skip(table, line, figure, error.reason, error.detail)
             continue
         seen.add(image_id)
-        license, whole = _license(row), Subfigure(None, _caption(row, fields), "")
+        texts = [clean_caption(row[name]) for name in fields if isinstance(row.get(name), str)]
+        whole = Subfigure(None, next(filter(None, texts), ""), "")
         for number, (box, text, letter) in enumerate(subfigures.get(figure, [whole]), 1):
             name = image_id if box is None else f"{image_id}#{number}"
             caption = strip_label(text, letter) if strip_labels else text
@@ -92,13 +94,13 @@ def read_medicat(
             elif len(caption.split(" ")) < min_words:
                 table.excluded[f"under {min_words} words"] += 1
             else:
-                table.images.append(CaptionedImage(name, path, (caption,), row["pdf_hash"], box, license))
+                image = CaptionedImage(name, path, (caption,), row["pdf_hash"], box, _license(row))
+                table.images.append(image)
     if not line:
         raise UserError(
             f"{str(index)!r} has no line with pdf_hash and fig_uri; expected the release's jsonl ({RELEASE}); "
             "set datamodule.captions_file=..."
         )
-    folder.log_near_matches()
     return table
 
 
@@ -108,25 +110,18 @@ def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str,
         if not line.strip("\x00 \t"):
             continue
         table.rows_read += 1
-        try:
+        row = None
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
         names = [row.get("pdf_hash"), row.get("fig_uri")] if isinstance(row, dict) else [None]
         if all(isinstance(name, str) and name for name in names):
-            yield number, row
+            yield number, row  # type: ignore[misc]
         else:
             _skip(table, number, "", "malformed line", f"{path.name}: {line}")
 
 
 def _skip(table: CaptionTable, line: int, figure: str, reason: str, detail: str) -> None:
     table.skipped.append(SkippedRow(line, printable(figure), reason, printable(detail, 80)))
-
-
-def _caption(row: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """The first of `fields` that holds text, cleaned; "" where none does."""
-    texts = (row.get(name) for name in fields)
-    return next(filter(None, (clean_caption(text) for text in texts if isinstance(text, str))), "")
 
 
 def strip_label(caption: str, letter: str = "") -> str:
@@ -159,8 +154,8 @@ def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure
         figure, captions = f"{row['pdf_hash']}_{row['fig_uri']}", row.get("subcaptions")
         crops = row.get("subfigures") or row.get("spans")
         for crop in crops if isinstance(crops, list) else []:
-            box = _box(crop.get("points"), row) if isinstance(crop, dict) else None
-            label = str(crop.get("label")) if isinstance(crop, dict) else ""
+            fields = crop if isinstance(crop, dict) else {}
+            box, label = _box(fields.get("points"), row), str(fields.get("label"))
             caption = _join_tokens(captions.get(label), row) if isinstance(captions, dict) else ""
             if box is None:
                 _skip(table, number, figure, "malformed box", f"{path.name}: {crop}")
@@ -172,10 +167,7 @@ def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure
 
 
 def _box(points: Any, row: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
-    """The upright box around a polygon, within the image where its size is known; None where it is empty.
-
-    Example: [[10.2, 5], [50, 5], [50, 40.1], [10.2, 40.1]] gives (10, 5, 50, 41).
-    """
+    """The upright box around a polygon, within the image where its size is known; None where it is empty."""
     try:
         xs, ys = [float(x) for x, _ in points], [float(y) for _, y in points]
         left, top = max(math.floor(min(xs)), 0), max(math.floor(min(ys)), 0)

@@ -7,8 +7,9 @@ that leave the folder (`..`, absolute), links and members of unexpected size are
 import json
 import re
 import tarfile
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import clean_caption
@@ -30,14 +31,12 @@ MEMBER = re.compile(
 )
 
 
-@dataclass(slots=True)
-class _Sample:
+class Sample(NamedTuple):
     """Members of one key: byte range of the image, and captions as bytes."""
 
     span: tuple[int, int] | None = None
     txt: bytes = b""
     json: bytes = b""
-    is_scattered: bool = False  # whether another key's members stand between its own
 
 
 def read_shards(
@@ -49,38 +48,33 @@ def read_shards(
     """Read a folder of tar shards: samples in their order; those without image or caption are in `skipped` (line 0).
 
     The arguments are the keys of configs/datamodule/webdataset.yaml; folders train/, val/ (validation/) and test/ are
-    an official split too. Raises UserError where there are no or compressed shards, or one is damaged.
+    an official split too. UserError where there are no or compressed shards, or one is damaged.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     table = CaptionTable([], [], 0)
     for path, split in _find_shards(root, {"train": train_shards, "val": val_shards, "test": test_shards}):
-        name, samples = path.relative_to(root).as_posix(), _read_samples(path)
+        samples = _read_samples(path)
         for key, sample in samples.items():
-            image_id, captions = f"{name}/{key}", read_captions(sample.txt, sample.json)
-            error = "no image" if sample.span is None else "" if captions else "no caption"
-            if error:
-                table.skipped.append(SkippedRow(0, image_id, error, str(path)))
-            else:
-                image = CaptionedImage(image_id, str(path.resolve()), captions, image_id, split=split)
-                table.images.append(replace(image, span=sample.span))
-        table.rows_read += len(samples)
-        num_scattered = sum(sample.is_scattered for sample in samples.values())
-        if num_scattered:
-            log.warning(
-                "%s: members of %d samples do not stand together; they are joined here, but programs that read shards "
-                "as a stream lose them; write shards with sorted names (tar --sort=name)",
-                name,
-                num_scattered,
+            image_id, captions = (
+                f"{path.relative_to(root).as_posix()}/{key}",
+                read_captions(sample.txt, sample.json),
             )
+            if sample.span is None or not captions:
+                reason = "no image" if sample.span is None else "no caption"
+                table.skipped.append(SkippedRow(0, image_id, reason, str(path)))
+            else:
+                file = str(path.resolve())
+                image = CaptionedImage(image_id, file, captions, image_id, split=split, span=sample.span)
+                table.images.append(image)
+        table.rows_read += len(samples)
     return table
 
 
 def read_captions(txt: bytes, record: bytes) -> tuple[str, ...]:
     """Return the clean captions: the list `captions` of the json, else the txt, else the json's `caption`."""
-    try:
+    fields = None
+    with suppress(ValueError, RecursionError):
         fields = json.loads(record)
-    except (ValueError, RecursionError):
-        fields = None
     fields = fields if isinstance(fields, dict) else {}
     found = fields["captions"] if isinstance(fields.get("captions"), list) else []
     found = found or [txt.decode("utf-8", "replace") if txt else fields.get("caption")]
@@ -91,21 +85,22 @@ def read_captions(txt: bytes, record: bytes) -> tuple[str, ...]:
 def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path, str | None]]:
     """The tar files with their official split, in order of their names."""
     globs = {pattern: split for split, pattern in patterns.items() if pattern}
-    for pattern, split in globs.items():
-        if not any(root.glob(pattern)):
+    found: list[tuple[Path, str | None]] = []
+    for pattern, split in (
+        globs or {f"{name}/*.tar": split for name, split in SPLIT_FOLDERS.items()}
+    ).items():
+        paths = sorted(root.glob(pattern))
+        if globs and not paths:
             raise UserError(
                 f"datamodule.{split}_shards={pattern!r} matches no file in {str(root)!r}; expected a "
                 f"pattern such as '{split}-*.tar'; set datamodule.{split}_shards"
             )
+        found += [(path, split) for path in paths]
     for path in () if globs else sorted(root.rglob("*")):
         if path.name.lower().endswith(COMPRESSED):
             raise UserError(
                 f"{str(path)!r} is a compressed archive; {EXPECTED}; decompress it (gunzip) and remove it"
             )
-    globs = globs or {f"{folder}/*.tar": split for folder, split in SPLIT_FOLDERS.items()}
-    found: list[tuple[Path, str | None]] = [
-        (path, split) for pattern, split in globs.items() for path in sorted(root.glob(pattern))
-    ]
     found = found or [(path, None) for path in sorted(root.glob("*.tar"))]
     if not found:
         raise UserError(
@@ -114,10 +109,10 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
     return found
 
 
-def _read_samples(path: Path) -> dict[str, _Sample]:
+def _read_samples(path: Path) -> dict[str, Sample]:
     """The samples of a shard, in the order in which their keys first appear."""
-    samples: dict[str, _Sample] = {}
-    last = ""
+    samples: dict[str, Sample] = {}
+    scattered, last = set[str](), ""
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -125,18 +120,25 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                 if found is None or not member.isreg() or member.issparse() or not member.name.isprintable():
                     continue
                 key, suffix = found[1], found[2].lower()
-                is_scattered = key in samples and key != last
-                sample = samples.setdefault(key, _Sample())
-                sample.is_scattered |= is_scattered
+                sample = samples.get(key, Sample())
+                if key in samples and key != last:
+                    scattered.add(key)
                 last = key
                 if suffix in IMAGE_SUFFIXES:
-                    sample.span = sample.span or (member.offset_data, member.size)
+                    samples[key] = sample._replace(span=sample.span or (member.offset_data, member.size))
                 else:
                     file = tar.extractfile(member)
-                    setattr(sample, suffix, file.read() if file else b"")
+                    samples[key] = sample._replace(**{suffix: file.read() if file else b""})
             if path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # no empty block at the end
                 raise tarfile.ReadError("it is truncated")
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"shard {str(path)!r}: {reason}; {EXPECTED}; download it again") from error
+    if scattered:
+        log.warning(
+            "%s: members of %d samples do not stand together; programs that read shards as a stream lose them; write "
+            "shards with sorted names (tar --sort=name)",
+            path.name,
+            len(scattered),
+        )
     return samples

@@ -1,15 +1,14 @@
 """Read the records of a captions file: image name and caption, whatever the format.
 
-The csv of these data sets is not what `pandas.read_csv` expects: captions have commas without quotes, quotes inside,
-and quotes that never close, which must not swallow the rows after them. So lines are split by one pattern per format.
+The csv of these data sets is not what csv modules expect: captions have commas without quotes, quotes inside, and
+quotes that never close, which must not swallow the rows after them. So lines are split by one pattern per format.
 """
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import pandas as pd
 
 from src.datamodule.readers.encodings import read_lines
 from src.utils.errors import UserError
@@ -30,9 +29,6 @@ FORMATS = {  # delimiter -> first line, row
 CSV_ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
 MAX_CAPTION_LINES = 20
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-EXPECTED = (
-    "expected 'image,caption', 'image_name| comment_number| comment' or rows like 'name.jpg#0<TAB>caption'"
-)
 
 
 class Record(NamedTuple):
@@ -48,41 +44,39 @@ class Record(NamedTuple):
 def read_records(path: Path) -> list[Record]:
     """Read all records of a captions file; the format follows from its first line, json from the extension.
 
-    Raises UserError where the file cannot be read, has no row, or has none of the four formats.
+    UserError where the file cannot be read, has no row, or has none of the four formats.
     """
-    rows = _read_json(path) if path.suffix.lower() == ".json" else _read_rows(path)
-    if rows.empty:
+    records = list(_read_json(path) if path.suffix.lower() == ".json" else _read_rows(path))
+    if not records:
         raise UserError(
             f"{str(path)!r} has no captions; expected a row for each caption; name another captions file"
         )
-    return [Record(*row) for row in rows.itertuples(name=None)]
+    return records
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    """Name, caption and error of each row that is not blank, by the number of its first line."""
+def _read_rows(path: Path) -> Iterator[Record]:
     lines = dict(enumerate(read_lines(path), 1))
     first = next((number for number, line in lines.items() if line.strip("\x00 \t")), 0)
     head = lines.get(first, "")
     delimiter = next((mark for mark, (pattern, _) in FORMATS.items() if pattern.fullmatch(head)), None)
     if delimiter is None:
         raise UserError(
-            f"{str(path)!r} begins with {head[:60]!r}; {EXPECTED}; "
-            "correct its first line or set datamodule.captions_file=..."
+            f"{str(path)!r} begins with {head[:60]!r}; expected 'image,caption', 'image_name| comment_number| "
+            "comment' or rows like 'name.jpg#0<TAB>caption'; correct it or set datamodule.captions_file=..."
         )
     if delimiter == ",":
         _join_quoted(lines)
-    texts = pd.Series(lines, dtype=object).loc[first + (delimiter != "\t") :].str.lstrip()
-    texts = texts[texts.str.strip("\x00 \t") != ""]
-    rows, cells = texts.str.extract(FORMATS[delimiter][1]), texts.str.split(delimiter, n=1)
-    malformed = rows["name"].isna()
-    rows.loc[malformed, "name"] = cells[malformed].str[0]
-    rows.loc[malformed, "caption"] = cells[malformed].str[1].fillna("")
-    rows["error"] = malformed.map({False: "", True: "malformed line"})
-    if delimiter == ",":
-        rows.loc[malformed & (texts.str.count('"') % 2 == 1), "error"] = "unclosed quote"
-    for column in ("name", "caption"):
-        rows[column] = rows[column].map(_unquote if delimiter == "," else str.strip)
-    return rows
+    unquote = _unquote if delimiter == "," else str.strip
+    for number, line in lines.items():
+        if number < first + (delimiter != "\t") or not line.strip("\x00 \t"):
+            continue
+        found, error = FORMATS[delimiter][1].match(line.lstrip()), ""
+        name, _, caption = line.partition(delimiter)
+        if found:
+            name, caption = found["name"], found["caption"]
+        else:
+            error = "unclosed quote" if delimiter == "," and line.count('"') % 2 else "malformed line"
+        yield Record(number, unquote(name), unquote(caption), error)
 
 
 def _join_quoted(lines: dict[int, str]) -> None:
@@ -106,11 +100,8 @@ def _unquote(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if re.fullmatch(QUOTED, cell) else cell
 
 
-def _read_json(path: Path) -> pd.DataFrame:
-    """Name, caption, error and split of each sentence of Karpathy's json, by the position of its image.
-
-    `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`
-    """
+def _read_json(path: Path) -> Iterator[Record]:
+    """Read Karpathy's json: `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`."""
     content, problem = None, "has no list 'images'"
     try:
         content = json.loads("\n".join(read_lines(path)))
@@ -124,16 +115,12 @@ def _read_json(path: Path) -> pd.DataFrame:
             f"{str(path)!r} {problem}; expected Karpathy's dataset_flickr8k.json or dataset_flickr30k.json, or rows "
             "'image,caption'; set datamodule.captions_file=..."
         )
-    fields = [image if isinstance(image, dict) else {} for image in images]
-    rows = pd.DataFrame(fields, range(1, len(fields) + 1), ["filename", "sentences", "split"], dtype=object)
-    rows["split"] = [KARPATHY_SPLITS.get(str(split), "") for split in rows["split"]]
-    rows["error"] = [
-        "" if isinstance(name, str) and isinstance(sentences, list) and split else "malformed line"
-        for name, sentences, split in rows.to_numpy()
-    ]
-    rows = rows.explode("sentences")
-    rows["caption"] = [
-        sentence["raw"] if isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) else ""
-        for sentence in rows["sentences"]
-    ]
-    return rows.assign(name=rows["filename"].map(str))[["name", "caption", "error", "split"]]
+    for number, image in enumerate(images, 1):
+        fields = image if isinstance(image, dict) else {}
+        name, sentences = fields.get("filename"), fields.get("sentences")
+        split = KARPATHY_SPLITS.get(str(fields.get("split")), "")
+        is_valid = isinstance(name, str) and isinstance(sentences, list) and split
+        for sentence in sentences if isinstance(sentences, list) and sentences else [None]:
+            text = sentence.get("raw") if isinstance(sentence, dict) else None
+            caption, error = text if isinstance(text, str) else "", "" if is_valid else "malformed line"
+            yield Record(number, str(name), caption, error, split)

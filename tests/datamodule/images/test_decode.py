@@ -15,9 +15,15 @@ from PIL import Image
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import decode
-from src.datamodule.images.decode import UnreadableImage, check_header, check_images, load_image
+from src.datamodule.images.decode import UnreadableImage, check_images, load_image
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
+
+
+def check_header(path) -> None:
+    """Raise what `check_images` reports of one image."""
+    for reason in check_images([CaptionedImage("a", str(path), ("a",), "a")]).values():
+        raise UnreadableImage(reason)
 
 
 def noise(width: int = 40, height: int = 30) -> Image.Image:
