@@ -114,7 +114,7 @@ def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
 
     name, started = visible(path.name), time.perf_counter()
     try:
-        pixels = decode_bytes(path.read_bytes(), name, pixel_limit=MAX_MEGAPIXELS * 1_000_000)  # uint8 (3,H,W)
+        pixels = decode_bytes(path.read_bytes(), name, None, MAX_MEGAPIXELS * 1_000_000)  # uint8 (3,H,W)
     except UnreadableImage as error:
         return {"error": str(error)}
     found = captioner.nbest(pixels)

@@ -150,4 +150,5 @@ class CaptionDataModule(LightningDataModule):
 
     def _num_finished(self) -> int | None:
         """Batches of this epoch whose step is finished, as Lightning counts them."""
-        return self.trainer and self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        progress: Any = self.trainer and self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress and progress.processed

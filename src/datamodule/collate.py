@@ -34,12 +34,9 @@ class VarlenLayout:
     token: Tensor  # i64 (N): the index in the flattened (R,T) inputs of the token that a row holds
     row_of_token: Tensor  # i64 (M)
     mask: Tensor  # bool (R,1,W,W), which column may attend to which; padding attends to itself alone
-    grid_index: (
-        Tensor | None
-    )  # i64 (N): of each row in the flattened grid; None where the grid has no padding
-    flat_index: (
-        Tensor | None
-    )  # i64 (R*W): the row at each index of the grid, 0 on padding; None as `grid_index`
+    # i64 (N): of each row in the flattened grid; i64 (R*W): the row at each index of the grid, 0 on padding.
+    grid_index: Tensor | None  # None where the grid has no padding, as
+    flat_index: Tensor | None
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -128,58 +125,49 @@ def pack_captions(
     long as dropout does not differ between captions.
     """
     row_image: list[int] = []
-    tokens: dict[str, list[int]] = {
-        name: [] for name in ("row", "column", "caption", "position", "input", "label")
-    }
-    prefix: list[int] = []  # of each token
+    cells: list[tuple[int, ...]] = []  # of each token: row, column, caption, position, input, label, prefix
     numbers: dict[tuple[int, int], int] = {}  # (prefix before a token, token) -> number of the prefix
     for image, captions in enumerate(images):
         row_image.append(image)
         used = 0
         for number, caption in enumerate(captions):
-            length = len(caption) + 1
-            if used and used + length > MAX_ROW_TOKENS:
+            if used and used + len(caption) + 1 > MAX_ROW_TOKENS:
                 row_image.append(image)
                 used = 0
-            tokens["row"] += [len(row_image) - 1] * length
-            tokens["column"] += range(used, used + length)
-            tokens["caption"] += [number] * length
-            tokens["position"] += range(length)
-            tokens["input"] += (start_id, *caption)
-            tokens["label"] += (*caption, eos_id)
-            used += length
             before = -len(row_image)  # prefixes of two rows are never equal
-            for token in (start_id, *caption):
+            for place, (token, label) in enumerate(
+                zip((start_id, *caption), (*caption, eos_id), strict=True)
+            ):
                 before = numbers.setdefault((before, token), len(numbers))
-                prefix.append(before)
-    arrays = {name: np.array(values, dtype=np.int64) for name, values in tokens.items()}  # (M) each
-    row, position = arrays["row"], arrays["position"]
-    shape = len(row_image), -(-(int(arrays["column"].max(initial=0)) + 1) // multiple) * multiple
-    index = row * shape[1] + arrays["column"]
+                cells.append((len(row_image) - 1, used, number, place, token, label, before))
+                used += 1
+    columns = np.array(cells, dtype=np.int64).reshape(-1, 7).T
+    row, column, number_of, position, inputs, labels, prefix = columns  # (M) each
+    shape = len(row_image), -(-(int(column.max(initial=0)) + 1) // multiple) * multiple
+    index = row * shape[1] + column
 
-    def grid(fill: int, values: np.ndarray) -> np.ndarray:
+    def grid(fill: int, values: np.ndarray) -> Tensor:
         padded = np.full(shape, fill, dtype=np.int64)
         padded.reshape(-1)[index] = values
-        return padded
+        return torch.from_numpy(padded)
 
     # A prefix's column: how many prefixes of its row occur before it.
     first: np.ndarray = np.unique(prefix, return_index=True)[1]
-    column = (np.arange(len(first)) - np.searchsorted(row[first], row[first]))[prefix]
-    prefix_width = -(-(int(column.max(initial=0)) + 1) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-    all_tokens = _layout(index, shape, row, arrays["column"], position)
-    prefixes = _layout(index, (shape[0], prefix_width), row, column, position)
-    expand = grid(0, prefixes.row_of_token.numpy()).reshape(-1)[all_tokens.token.numpy()]
+    prefix_column = (np.arange(len(first)) - np.searchsorted(row[first], row[first]))[prefix]
+    prefix_width = -(-(int(prefix_column.max(initial=0)) + 1) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    tokens = _layout(index, shape, row, column, position)
+    prefixes = _layout(index, (shape[0], prefix_width), row, prefix_column, position)
     return {
-        "input_ids": torch.from_numpy(grid(pad_id, arrays["input"])),
-        "position_ids": torch.from_numpy(grid(0, position)),
-        "caption_index": torch.from_numpy(grid(NO_CAPTION, arrays["caption"])),
-        "labels": torch.from_numpy(grid(NO_LABEL, arrays["label"])),
+        "input_ids": grid(pad_id, inputs),
+        "position_ids": grid(0, position),
+        "caption_index": grid(NO_CAPTION, number_of),
+        "labels": grid(NO_LABEL, labels),
         "token_index": torch.from_numpy(index),
         "row_image": None if len(row_image) == len(images) else torch.tensor(row_image),
         "caption_shape": (sum(map(len, images)), int(position.max(initial=0)) + 1),
-        "tokens": all_tokens,
+        "tokens": tokens,
         "prefixes": prefixes,
-        "expand": torch.from_numpy(expand),
+        "expand": grid(0, prefixes.row_of_token.numpy()).flatten()[tokens.token],
     }
 
 

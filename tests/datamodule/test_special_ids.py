@@ -97,7 +97,7 @@ def test_a_tokenizer_without_vocabulary_is_refused():
         eos_token_id = sep_token_id = bos_token_id = cls_token_id = pad_token_id = 2
 
         def __len__(self):
-            return 0
+            return 3
 
         def __call__(self, text, **settings):
             return {"input_ids": []}

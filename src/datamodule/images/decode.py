@@ -179,9 +179,7 @@ def _named_errors(name: str) -> Iterator[None]:
     except UnreadableImage:
         raise
     except Exception as error:
-        reasons = {
-            FileNotFoundError: "no such file",
-            UnidentifiedImageError: "not an image of a known format",
-        }
-        reason = reasons.get(type(error)) or " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, FileNotFoundError | UnidentifiedImageError):
+            reason = "no such file" if error.errno else "not an image of a known format"
         raise UnreadableImage(f"{name}: {reason}; expected {EXPECTED}; replace or remove it") from error

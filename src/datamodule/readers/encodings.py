@@ -17,15 +17,13 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# UTF-16 without a mark: which of the first four bytes are zero.
-ZERO_BYTES = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 # Control characters, lone surrogates, byte-order marks, non-characters: no file or terminal takes them.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8, UTF-16 or UTF-32 file, with or without a mark; they end in LF, CRLF or CR.
+    """Yield the lines of a UTF-8, UTF-16 or UTF-32 file with its byte-order mark; they end in LF, CRLF or CR.
 
     Bytes that are not UTF-8 are read as Windows-1252. UserError where the file cannot be read.
     """
@@ -33,8 +31,7 @@ def read_lines(path: Path) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             start = file.read(4)
-        encoding = ZERO_BYTES.get(tuple(byte == 0 for byte in start), "utf-8-sig")
-        encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
+        encoding = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8-sig")
         errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
         with open(path, encoding=encoding, errors=errors) as lines:
             for line in lines:

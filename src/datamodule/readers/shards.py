@@ -8,8 +8,8 @@ import json
 import re
 import tarfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers.encodings import clean_caption
@@ -31,7 +31,8 @@ MEMBER = re.compile(
 )
 
 
-class Sample(NamedTuple):
+@dataclass
+class Sample:
     """Members of one key: byte range of the image, and captions as bytes."""
 
     span: tuple[int, int] | None = None
@@ -120,15 +121,14 @@ def _read_samples(path: Path) -> dict[str, Sample]:
                 if found is None or not member.isreg() or member.issparse() or not member.name.isprintable():
                     continue
                 key, suffix = found[1], found[2].lower()
-                sample = samples.get(key, Sample())
                 if key in samples and key != last:
                     scattered.add(key)
-                last = key
+                sample, last = samples.setdefault(key, Sample()), key
                 if suffix in IMAGE_SUFFIXES:
-                    samples[key] = sample._replace(span=sample.span or (member.offset_data, member.size))
+                    sample.span = sample.span or (member.offset_data, member.size)
                 else:
                     file = tar.extractfile(member)
-                    samples[key] = sample._replace(**{suffix: file.read() if file else b""})
+                    setattr(sample, suffix, file.read() if file else b"")
             if path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # no empty block at the end
                 raise tarfile.ReadError("it is truncated")
     except (tarfile.TarError, OSError, EOFError) as error:

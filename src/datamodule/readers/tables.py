@@ -119,8 +119,7 @@ def _read_json(path: Path) -> Iterator[Record]:
         fields = image if isinstance(image, dict) else {}
         name, sentences = fields.get("filename"), fields.get("sentences")
         split = KARPATHY_SPLITS.get(str(fields.get("split")), "")
-        is_valid = isinstance(name, str) and isinstance(sentences, list) and split
+        fault = "" if isinstance(name, str) and isinstance(sentences, list) and split else "malformed line"
         for sentence in sentences if isinstance(sentences, list) and sentences else [None]:
             text = sentence.get("raw") if isinstance(sentence, dict) else None
-            caption, error = text if isinstance(text, str) else "", "" if is_valid else "malformed line"
-            yield Record(number, str(name), caption, error, split)
+            yield Record(number, str(name), text if isinstance(text, str) else "", fault, split)
