@@ -6,18 +6,16 @@ B images, T tokens, P patches, D width, W words of a caption, h x w the grid of 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import VisionEncoderDecoderModel as Model
 
+from src.datamodule.processor import ImageTransform, Processor
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
-
-if TYPE_CHECKING:
-    from src.datamodule.processor import ImageTransform, Processor
 
 LAST_LAYERS = 4  # of the decoder; the first ones attend to nothing in particular
 MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
@@ -25,23 +23,19 @@ MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, 
 
 @dataclass(frozen=True, slots=True)
 class WordAttention:
-    """A caption's words and the attention of each per patch.
-
-    heat: f32 (W,h,w) on the CPU, at most 1. region: what resizing and cropping kept of the image, see `visible_crop`.
-    """
+    """A caption's words and the attention of each per patch."""
 
     words: list[str]
-    heat: Tensor
-    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    heat: Tensor  # f32 (W,h,w) on the CPU, at most 1
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # see `visible_crop`
 
 
 @torch.no_grad()
 def word_attention(
-    model: Model, processor: "Processor", states: Tensor, captions: Sequence[str]
+    model: Model, processor: Processor, states: Tensor, captions: Sequence[str]
 ) -> list[WordAttention] | None:
-    """Compute cross-attention in one teacher-forced pass over B captions, merged from tokens to words.
+    """Merge the cross-attention of B captions from tokens to words, under encoder states (B,P,De), in eval mode.
 
-    The model is in eval mode. states: (B,P,De), of its encoder.
     Returns None where these are no square grid of patches, or the decoder gives no attention.
     """
     side = grid_side(states.shape[1], model.encoder.config)
@@ -56,12 +50,11 @@ def word_attention(
 def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
     """Side of the square of patches among P states with up to two special tokens, or None.
 
-    Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 51 + 1 -> None; None where the encoder's
-    images or patches are not square: 2 x 8 patches would pass for 4 x 4.
+    Examples: 197 = 1 + 14 x 14 -> 14; 198 (DeiT) -> 14; 49 (Swin) -> 7; 52 -> None.
     """
     sizes = (getattr(encoder_config, name, None) for name in ("image_size", "patch_size"))
     if any(isinstance(size, list | tuple) and len(set(size)) > 1 for size in sizes):
-        return None
+        return None  # 2 x 8 patches would pass for 4 x 4
     for patches in range(num_states, max(0, num_states - MOST_SPECIAL_TOKENS - 1), -1):
         if math.isqrt(patches) ** 2 == patches:
             return math.isqrt(patches)
@@ -69,13 +62,9 @@ def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
 
 
 def cross_attention(
-    model: Model, processor: "Processor", states: Tensor, tokens: Sequence[Sequence[int]]
+    model: Model, processor: Processor, states: Tensor, tokens: Sequence[Sequence[int]]
 ) -> Tensor | None:
-    """(B,T,P): for token t the attention of the position that generates it, mean over heads and last layers.
-
-    The position that generates c_t reads c_(t-1): `[start] c1 .. c(n-1)` goes in, row t belongs to c_t. Rows
-    behind a caption's end are meaningless.
-    """
+    """(B,T,P): row t is the attention of the position that generates token t, mean over heads and last layers."""
     inputs = [torch.tensor([processor.start_id, *ids[:-1]], device=states.device) for ids in tokens]
     mask = pad_sequence([torch.ones_like(ids) for ids in inputs], True)  # (B,T)
     settings = {"encoder_hidden_states": project_states(model, states), "use_cache": False}
@@ -87,7 +76,7 @@ def cross_attention(
     return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
 
 
-def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[float, float, float, float]:
+def visible_crop(transform: ImageTransform, height: int, width: int) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of what resizing and cropping keep of an image, as fractions of its sides.
 
     Example: resized to 256 x 256, of which the middle 224 x 224 are kept: (0.0625, 0.0625, 0.9375, 0.9375).
@@ -95,26 +84,22 @@ def visible_crop(transform: "ImageTransform", height: int, width: int) -> tuple[
     if transform.crop is None:
         return 0.0, 0.0, 1.0, 1.0
     resized: Any = transform.resize
-    shortest = min(height, width)
     if not isinstance(resized, tuple):
+        shortest = min(height, width)
         resized = (resized or shortest) * height / shortest, (resized or shortest) * width / shortest
     top, left = (max(0.0, (1 - kept / side) / 2) for kept, side in zip(transform.crop, resized, strict=True))
     return left, top, 1 - left, 1 - top
 
 
-def merge_words(processor: "Processor", ids: Sequence[int], grids: Tensor) -> WordAttention:
-    """Average the grids of each word's tokens and scale every word's to a largest value of 1.
-
-    ids: n token ids; grids: f32 (n,h,w). A token belongs to the last word of the text up to it,
-    which holds for tokens with a mark at the word's start ("Ġdog") as for those inside one ("##dog").
-    """
+def merge_words(processor: Processor, ids: Sequence[int], grids: Tensor) -> WordAttention:
+    """Average the grids f32 (n,h,w) of each word's n token ids and scale every word's to a largest value of 1."""
     words = processor.decode(ids).split()
-    groups: dict[int, list[int]] = {}  # token positions by word
+    if not words:
+        return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))
+    groups: dict[int, list[int]] = {}  # token positions by word: the last one of the text up to the token
     for position in range(len(ids)):
         number = len(processor.decode(ids[: position + 1]).split())
         groups.setdefault(min(max(number, 1), len(words)) - 1, []).append(position)
-    if not words:
-        return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))
     heat = torch.stack([grids[group].mean(dim=0) for group in groups.values()])  # (W,h,w)
     heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
     return WordAttention([words[number] for number in groups], heat)

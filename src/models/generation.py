@@ -13,7 +13,7 @@ from transformers import VisionEncoderDecoderModel as Model
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from src.datamodule.processor import Processor
-from src.models.kernels.beam_search import BeamCache, decode_step, prefill
+from src.models.kernels.beam_search import decode_step, prefill
 from src.models.kernels.gpt2 import compute_dtype
 from src.models.loss import can_use_cpu_kernels, project_states
 
@@ -35,12 +35,7 @@ def generation_config(
 
 
 def generate_captions(
-    model: Model,
-    processor: Processor,
-    states: Tensor,
-    max_length: int,
-    num_beams: int,
-    on_cpu: bool | None = None,
+    model: Model, processor: Processor, states: Tensor, max_length: int, num_beams: int, on_cpu: Any = None
 ) -> list[str]:
     """Generate one caption per image from encoder states (B,P,De); max_length: tokens, the start token included.
 
@@ -78,8 +73,7 @@ def _greedy_scores(found: Any, eos_id: int) -> Tensor:
 @torch.no_grad()
 def generate_ids(model: Model, states: Tensor, settings: GenerationConfig, on_cpu: bool | None = None) -> Any:
     """What `model.generate` returns for encoder states (B,P,De): ids i64 (B, <= max_length), start token first."""
-    # transformers fills what the settings leave open from the model's own: a shallow view, with the same weights, has
-    # no other settings than these.
+    # transformers fills what the settings leave open from the model's own: a shallow view has no others than these.
     view: Any = copy.copy(model)
     view.generation_config = settings
     if not (can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu):
@@ -97,12 +91,9 @@ def generate_ids(model: Model, states: Tensor, settings: GenerationConfig, on_cp
 class _PackedDecoderModel(Model):
     """The model for transformers' search, with the decoder step of `models/kernels`."""
 
+    # transformers looks for the name encoder_outputs
     def forward(
-        self,
-        decoder_input_ids: Tensor,
-        past_key_values: BeamCache,
-        encoder_outputs: Any = None,  # transformers looks for this name
-        **kwargs: Any,
+        self, decoder_input_ids: Tensor, past_key_values: Any, encoder_outputs: Any = None, **kwargs: Any
     ) -> Seq2SeqLMOutput:
         """Logits (R,1,V) of the token after the last of decoder_input_ids, i64 (R, any)."""
         logits = decode_step(self.decoder, decoder_input_ids[:, -1], past_key_values)

@@ -21,8 +21,7 @@ def packed_loss(
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
-    It is that of one row per caption. on_cpu: whether `models/kernels` take the place of transformers' decoder; None
-    where they can.
+    on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.
     """
     decoder: Any = model.decoder
     states = project_states(model, states)  # (B,P,D)
@@ -104,13 +103,13 @@ class TokenMean:
         self.sums = self.sums.to(batch) + batch
 
     def sync(self, trainer: Trainer) -> list[float]:
-        """Sum nats and tokens over all processes, each of which has to call it."""
+        """Sum nats and tokens over all processes."""
         if trainer.world_size == 1:
             return self.sums.tolist()
         sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: reduction overwrites it
         return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
 
     def compute(self, trainer: Trainer) -> float:
-        """Nats per token over all processes, each of which has to call it; NaN over no tokens."""
+        """Nats per token over all processes; NaN over no tokens."""
         nats, tokens = self.sync(trainer)
         return nats / tokens if tokens else float("nan")

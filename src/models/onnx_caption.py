@@ -55,9 +55,7 @@ def load_graphs(folder: Path) -> list[Any]:
     return [onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"]) for name in names]
 
 
-def generate(
-    pixels: np.ndarray, graphs: list[Any], settings: dict[str, Any]
-) -> tuple[list[int], list[np.ndarray]]:
+def generate(pixels: np.ndarray, graphs: list[Any], settings: dict[str, Any]) -> tuple[list[int], list[Any]]:
     """Caption pixels f32 (1,3,h,w) greedily; returns ids, the start token first, and the logits (V) of each other."""
     encoder, decoder = graphs
     cross = encoder.run(None, {"pixel_values": pixels})
@@ -77,10 +75,8 @@ def main(paths: list[str]) -> None:
     folder = Path(__file__).resolve().parent
     saved = folder.parent  # model, tokenizer and image processor that the graphs were made of
     graphs = load_graphs(folder)
-    image_settings, settings = (
-        json.loads((saved / name).read_text(encoding="utf-8"))
-        for name in ("preprocessor_config.json", "generation_config.json")
-    )
+    image_settings = json.loads((saved / "preprocessor_config.json").read_text(encoding="utf-8"))
+    settings = json.loads((saved / "generation_config.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(saved / "tokenizer.json"))
     for path in paths:
         ids, _ = generate(load_pixels(path, image_settings), graphs, settings)

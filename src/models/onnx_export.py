@@ -32,7 +32,6 @@ from src.utils.errors import UserError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-3  # of logits; a wrong mask or position differs by far more
-OPSET = 18
 CHECKED_IMAGES = 8
 
 
@@ -44,7 +43,6 @@ class EncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        """f32 (B,3,h,w) to key and value of each block, f32 (B,H,P,d)."""
         states = project_states(self.model, self.model.encoder(pixel_values).last_hidden_state)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start = torch.zeros(pixel_values.shape[0], 1, dtype=torch.long, device=states.device)
@@ -53,24 +51,19 @@ class EncoderGraph(nn.Module):
         return _flatten_cache(cache.cross_attention_cache)
 
 
-class DecoderGraph(nn.Module):
+class DecoderGraph(EncoderGraph):
     """Map the newest token and the cache to the logits of the next token."""
 
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.decoder: Any = model.decoder
-
-    def forward(
+    def forward(  # type: ignore[override]
         self, input_ids: Tensor, cross: list[Tensor], past: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """i64 (B,1), key and value of each block for patches (B,H,P,d) and tokens (B,H,T,d)."""
         caches = [DynamicCache(list(zip(flat[::2], flat[1::2], strict=True))) for flat in (past, cross)]
         cache = EncoderDecoderCache(*caches)
         cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
         # Only their shape is used: keys and values of the patches are in the cache.
         states = cross[0].new_zeros(1, 1, 1).expand(input_ids.shape[0], cross[0].shape[2], 1)
         settings = {"encoder_hidden_states": states, "past_key_values": cache, "use_cache": True}
-        logits = self.decoder(input_ids, **settings).logits
+        logits = self.model.decoder(input_ids, **settings).logits
         return logits[:, -1], _flatten_cache(cache.self_attention_cache)
 
 
@@ -79,7 +72,7 @@ def _flatten_cache(cache: Any) -> list[Tensor]:
 
 
 def check_packages() -> None:
-    """Raise UserError where a package that writes or runs ONNX is not installed; imports none."""
+    """Raise UserError where a package that writes or runs ONNX is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = " ".join(missing)
@@ -113,24 +106,25 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
 
 
 def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
-    export = partial(torch.onnx.export, opset_version=OPSET, dynamo=True, external_data=False, verbose=False)
+    export = partial(torch.onnx.export, opset_version=18, dynamo=True, external_data=False, verbose=False)
     batch, free = {0: torch.export.Dim.DYNAMIC}, torch.export.Dim.DYNAMIC
     encoder, decoder = EncoderGraph(model).eval(), DecoderGraph(model).eval()
     cross = encoder(pixels)
     past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
-    cross_names, past_names, present_names = (
-        [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
-        for kind in ("cross", "past", "present")
-    )
-    names: dict[str, Any] = {"input_names": ["pixel_values"], "output_names": cross_names}
-    export(encoder, (pixels,), folder / "encoder.onnx", dynamic_shapes={"pixel_values": batch}, **names)
     ids = torch.zeros(len(pixels), 1, dtype=torch.long)
     names = {
-        "input_names": ["input_ids", *cross_names, *past_names],
-        "output_names": ["logits", *present_names],
+        kind: [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
+        for kind in ("cross", "past", "present")
     }
-    shapes = {"input_ids": batch, "cross": [batch] * len(cross), "past": [{0: free, 2: free}] * len(past)}
-    export(decoder, (ids, cross, past), folder / "decoder.onnx", dynamic_shapes=shapes, **names)
+    export(
+        encoder, (pixels,), folder / "encoder.onnx", input_names=["pixel_values"], output_names=names["cross"],
+        dynamic_shapes={"pixel_values": batch},
+    )  # fmt: skip
+    export(
+        decoder, (ids, cross, past), folder / "decoder.onnx",
+        input_names=["input_ids", *names["cross"], *names["past"]], output_names=["logits", *names["present"]],
+        dynamic_shapes={"input_ids": batch, "cross": [batch] * len(cross), "past": [{0: free, 2: free}] * len(past)},
+    )  # fmt: skip
 
 
 def check_graphs(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
@@ -146,16 +140,13 @@ def check_graphs(model: Model, processor: Processor, folder: Path, max_length: i
         pixels = processor.image(image)[None]  # (1,3,h,w)
         ids, scores = onnx_caption.generate(pixels.numpy(), graphs, settings)
         with torch.no_grad():
-            states = project_states(model, model.encoder(pixels).last_hidden_state)
-            expected = model.decoder(torch.tensor([ids[:-1]]), encoder_hidden_states=states).logits[0].numpy()
+            expected = model(pixels, decoder_input_ids=torch.tensor([ids[:-1]])).logits[0].numpy()
         difference = max(difference, float(np.abs(np.stack(scores) - expected).max()))
         same += int((expected.argmax(-1) == ids[1:]).sum())
         count += len(scores)
-    found = (
-        f"{same} of {count} tokens of {len(noise)} images equal torch's, logits differ by {difference:.1e}"
-    )
+    found = f"{same} of {count} tokens of {CHECKED_IMAGES} images equal torch's, logits differ by {difference:.1e}"
     if not difference <= TOLERANCE:
         raise UserError(
-            f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model's kind"
+            f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model"
         )
     return f"{folder.name}: {found}"

@@ -17,11 +17,9 @@ from src.utils.errors import UserError
 def parameter_groups(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """Group the trained weights: matrices decay; biases and layer norms (one dimension) do not."""
     trained = [weight for weight in weights if weight.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in trained if weight.ndim > 1]},
-        {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    matrices = {"params": [weight for weight in trained if weight.ndim > 1]}
+    vectors = {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0}
+    return [group for group in (matrices, vectors) if group["params"]]
 
 
 def linear_with_warmup(
@@ -31,7 +29,7 @@ def linear_with_warmup(
     per_epoch: bool = False,
     cosine: bool = False,
 ) -> LambdaLR:
-    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, in a line or a half cosine.
+    """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, or in a half cosine.
 
     Step s of a warm-up of n has the rate s / n, epoch e has (e + 1) / n: no epoch trains at 0.
     """
@@ -52,10 +50,9 @@ cosine_with_warmup = partial(linear_with_warmup, cosine=True)
 
 
 def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """Build Lightning's scheduler config from `model.lr_scheduler`.
+    """Build Lightning's scheduler config from `model.lr_scheduler`: a factory, interval, frequency, monitor.
 
-    A factory with the parameter `total_steps` gets the number of its changes in the run: optimizer steps, or epochs
-    where `interval` is epoch (then `per_epoch` is True), divided by `frequency`; UserError without an end.
+    A factory with the parameter `total_steps` gets the number of its changes in the run; UserError without an end.
     """
     factory = settings["scheduler"]
     parameters = inspect.signature(factory).parameters

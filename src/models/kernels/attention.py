@@ -60,7 +60,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 def _encoder_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **settings: Any
 ) -> tuple[Tensor, None]:
-    """For transformers' registry: (B,H,W,d) to (B,W,H,d); with a mask, in fp32 or elsewhere through its sdpa."""
+    # For transformers' registry: (B,H,W,d) to (B,W,H,d)
     dropout = settings.get("dropout", 0.0)
     masked = attention_mask is not None or getattr(module, "is_causal", False)
     if masked or not _prefers_math(query, dropout):
@@ -68,14 +68,6 @@ def _encoder_attention(
     scale = settings.get("scaling") or query.shape[-1] ** -0.5
     mixed = _MathAttention.apply(query, key, value, None, scale, dropout)
     return mixed.transpose(1, 2).contiguous(), None
-
-
-def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
-    """Gradient of a softmax over the last dimension; fused where this torch has the private operator."""
-    fused = getattr(torch, "_softmax_backward_data", None)
-    if fused is not None:
-        return fused(grad, weights, -1, weights.dtype)
-    return weights * (grad - (grad * weights).sum(-1, keepdim=True))
 
 
 class _MathAttention(torch.autograd.Function):
@@ -106,6 +98,6 @@ class _MathAttention(torch.autograd.Function):
         if kept is not None:
             dweights.mul_(kept)
         dv = torch.bmm((weights if kept is None else weights * kept).mT, dmixed)
-        dscores = softmax_backward(dweights, weights)
+        dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
         dq, dk = torch.bmm(dscores, k).mul_(scale), torch.bmm(dscores.mT, q)
         return *(gradient.unflatten(0, shape) for gradient in (dq, dk, dv)), None, None, None

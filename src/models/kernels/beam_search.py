@@ -1,8 +1,7 @@
 """GPT-2 one token at a time, for all beams of all images: the decoder step of transformers' search.
 
-Beams of an image share cross-attention keys and values, which are computed once per image, and a copied beam copies no
-keys and values of its tokens: all beams of an image form one batch entry of attention, and an ancestor mask holds
-which of the tokens generated so far belong to which beam.
+All beams of an image form one batch entry of attention: they share cross-attention keys and values, and an ancestor
+mask holds which of the tokens generated so far belong to which beam, so that a copied beam copies no keys and values.
 
 B images, K beams of an image, R = B * K rows, P patches, H heads, d width of a head, G = B * H, D width.
 """
@@ -40,7 +39,6 @@ class BeamCache(EncoderDecoderCache):
         return self.steps
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Continue row r from row beam_idx[r]; i64 (R)."""
         self.ancestors = self.ancestors[beam_idx]
 
     def linear(self, x: Tensor, module: Any) -> Tensor:
@@ -52,7 +50,7 @@ class BeamCache(EncoderDecoderCache):
         return onednn_linear(x, *self.packed[module])
 
     def append_step(self, dtype: torch.dtype) -> Tensor:
-        """Add the next K tokens of each image to their beams; returns what to add to scores: (B,1,K,tokens)."""
+        """Add the next K tokens of each image; returns what to add to scores: (B,1,K,tokens)."""
         rows = torch.arange(len(self.ancestors), device=self.ancestors.device)
         self.ancestors[rows, self.steps * self.beams + rows % self.beams] = True
         self.steps += 1

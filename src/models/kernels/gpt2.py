@@ -1,8 +1,7 @@
 """GPT-2's decoder over packed captions: transformers' weights and results, a faster forward for the CPU.
 
-Linear layers run on flat rows without padding or repeated prefixes, attention on a grid with one row for the captions
-of an image (the layouts come from collate.py). Frozen blocks get no weight gradients and no casts, and the residual
-stream stays in fp32 while matrix products run in the precision of autocast.
+Linear layers run on flat rows without padding or repeated prefixes, attention on a grid (layouts: collate.py). The
+residual stream stays in fp32 while matrix products run in the precision of autocast.
 
 R rows of captions, W columns of the grid, M tokens, N flat rows, P patches, H heads, d width of a head, D = H * d.
 """
@@ -44,10 +43,7 @@ def compute_dtype(decoder: Any, device: str) -> torch.dtype:
 
 
 def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
-    """Hidden states (M,D) before the vocabulary, in `compute_dtype`, in the order of `batch.token_index`.
-
-    states: (R,P,D), of the image of each row of captions.
-    """
+    """Hidden states (M,D) before the vocabulary, of each row's encoder states (R,P,D), in `compute_dtype`."""
     body, device = decoder.transformer, states.device.type
     dtype = compute_dtype(decoder, device)
     with torch.autocast(device, enabled=False):
@@ -64,7 +60,7 @@ def packed_hidden(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
 
 
 def _first_random_block(body: Any) -> int:
-    """The first block with active dropout, before which equal prefixes may be one row; -1 for the embeddings."""
+    # Equal prefixes may be one row before the first active dropout; -1: in the embeddings
     for number, module in enumerate((body.drop, *body.h), -1):
         if any(m.training and m.p > 0 for m in module.modules() if isinstance(m, nn.Dropout)):
             return number
@@ -89,9 +85,7 @@ def _block(block: Any, x: Tensor, states: Tensor, layout: VarlenLayout, dtype: t
     return x + block.mlp.dropout(conv1d(activation(block.mlp.act, inner), block.mlp.c_proj))
 
 
-def _attend(
-    module: Any, q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Tensor | None
-) -> Tensor:
+def _attend(module: Any, q: Tensor, k: Tensor, v: Tensor, layout: VarlenLayout, mask: Any) -> Tensor:
     """Attention of queries (R,H,W,d) to keys and values (R,H,P,d), and the output projection: (N,D)."""
     dropout = module.attn_dropout.p if module.training else 0.0
     mixed = attend(q, k, v, mask, module.scaling, dropout).transpose(1, 2).flatten(2)  # (R,W,D)
@@ -119,7 +113,7 @@ def norm(module: nn.LayerNorm, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _Pad(torch.autograd.Function):
-    """Flat rows (N,D) to the grid (R,W,D); padding holds a copy of some row, which nothing reads: gradient zero."""
+    """Flat rows (N,D) to the grid (R,W,D); padding copies a row, and nothing reads it: gradient zero."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, layout: VarlenLayout) -> Tensor:

@@ -28,16 +28,15 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     torch sends fp32 products to MKL, which is faster only without AVX-512 and below a vocabulary's width.
     """
     faster = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
-    return (
-        _linear(x, weight, bias) if faster and has_onednn(x.dtype) else nn.functional.linear(x, weight, bias)
-    )
+    product = _linear if faster and has_onednn(x.dtype) else nn.functional.linear
+    return product(x, weight, bias)
 
 
 @cache
 def has_onednn(dtype: torch.dtype) -> bool:
     """Whether this torch and processor have oneDNN's private operators in a precision, found by calling them."""
     try:
-        _linear(torch.zeros(1, 16, dtype=dtype), _blocked(torch.zeros(16, 16, dtype=dtype)), None)
+        _linear(torch.zeros(1, 16, dtype=dtype), _blocked(torch.zeros(16, 16, dtype=dtype)))
     except (AttributeError, RuntimeError, TypeError):  # another torch, no oneDNN, or bf16 without AVX-512
         return False
     return True
@@ -48,7 +47,7 @@ def _prefers_onednn(dtype: torch.dtype) -> bool:
     return dtype != torch.float32 or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -68,9 +67,9 @@ _packed: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], PackedWeight]] = We
 
 
 def prepack(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> PackedWeight:
-    """Pack a module's weight (O,I) once, and again after it was written to, moved or needed in another precision.
+    """Pack a frozen module's weight (O,I) once, and again after it was changed or moved; one that trains each time.
 
-    A weight that trains is packed in each call: fused optimizers write to it without raising its version.
+    Fused optimizers write to a weight without raising its version.
     """
     if weight.requires_grad:
         return _pack(weight.detach(), dtype)
@@ -104,9 +103,7 @@ class _Linear(torch.autograd.Function):
     """Gradients of x and bias where needed, and of a weight that is not None."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, packed: PackedWeight, bias: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Any, packed: PackedWeight, bias: Tensor | None) -> Tensor:
         ctx.packed, ctx.dtype = packed, None if weight is None else weight.dtype
         ctx.save_for_backward(None if weight is None else x)
         return onednn_linear(x, packed.forward, bias)
@@ -137,8 +134,7 @@ class OneDNNLinear(nn.Linear):
 def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
 
-    With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once;
-    a head that trains uses autograd and keeps its logits.
+    With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once.
     """
     bias = None if head.bias is None else head.bias.to(hidden.dtype)
     if any(weight.requires_grad for weight in head.parameters()):
@@ -149,9 +145,7 @@ def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Ten
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Tensor | None, labels: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Any, labels: Tensor) -> Tensor:
         nll = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
@@ -176,10 +170,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def tune_malloc() -> bool:
-    """Let glibc keep freed memory for the next tensor of that size; returns whether it can.
-
-    Otherwise each step returns its large blocks, and the system clears every page anew: a tenth of a step.
-    """
+    """Let glibc keep freed memory for the next tensor, which saves a tenth of a step; returns whether it can."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
@@ -189,10 +180,7 @@ def tune_malloc() -> bool:
 
 
 def page_out(tensor: Tensor) -> None:
-    """Page out a CPU tensor that will not be read for long; its values stay.
-
-    Weights are mapped from their file, and their pages are freed at once: 0.6 GB of the default model's 4.2 GB.
-    """
+    """Free the memory of a CPU tensor that is mapped from its file: 0.6 GB of the default model's 4.2 GB."""
     if sys.platform != "linux" or tensor.device.type != "cpu":
         return
     first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE

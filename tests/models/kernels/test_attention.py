@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import ViTConfig, ViTModel
 
-from src.models.kernels.attention import attend, softmax_backward, use_math_attention
+from src.models.kernels.attention import attend, use_math_attention
 
 
 def with_gradients(result, inputs):
@@ -68,10 +68,3 @@ def test_encoders_attend_through_math_attention_with_the_same_numbers(dtype):
     assert_near(run(), before, dtype)
     assert "math_attention" not in encoder.config.to_json_string()  # nothing that a saved folder would need
     assert list(encoder.state_dict()) == names
-
-
-def test_the_softmax_gradient_needs_no_private_operator(monkeypatch):
-    grad, weights = torch.randn(2, 3, 4), torch.randn(2, 3, 4).softmax(-1)
-    fused = softmax_backward(grad, weights)
-    monkeypatch.delattr(torch, "_softmax_backward_data")
-    torch.testing.assert_close(softmax_backward(grad, weights), fused)
