@@ -6,7 +6,7 @@ B images, H x W pixels, P patches + class token, D width.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from src.models.kernels.linear import page_out, tune_malloc
 from src.models.loss import can_use_cpu_kernels, packed_loss
 from src.utils.errors import UserError
 
-KERNELS = ("auto", "reference", "cpu")
 DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
 
 
@@ -48,9 +47,9 @@ class CaptionModel(nn.Module):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if kernels not in KERNELS:
+        if kernels not in ("auto", "reference", "cpu"):
             raise UserError(
-                f"model.kernels={kernels!r}; expected {', '.join(KERNELS)}; set model.kernels=auto"
+                f"model.kernels={kernels!r}; expected auto, reference, cpu; set model.kernels=auto"
             )
         positions = processor.max_positions
         self.max_length = min(DEFAULT_LENGTH, positions) if max_length is None else max_length
@@ -107,26 +106,32 @@ class CaptionModel(nn.Module):
     def backbone_features(self, pixel_values: Any) -> Tensor:
         """Run the frozen backbone, embeddings and `depth` blocks: pixels (B,3,H,W) to features (B,P,D)."""
         encoder: Any = self.network.encoder
-        features = encoder.embeddings(pixel_values)
-        settings = _block_settings(encoder, features, pixel_values.shape[-2:])
-        for block in encoder.layers[: self.depth]:
-            features = block(features, **settings)
-        return features
+        return self._run_blocks(encoder.embeddings(pixel_values), slice(self.depth))
 
     def encode(self, batch: CaptionBatch) -> Tensor:
         """Encoder states (B,P,D) of a batch of pixels or of cached features, in any precision."""
         encoder: Any = self.network.encoder
         if not self.depth:
             return encoder(batch.pixel_values).last_hidden_state
-        given: Any = batch.features
-        features: Any = self.backbone_features(batch.pixel_values) if given is None else given
+        features = self.backbone_features(batch.pixel_values) if batch.features is None else batch.features
         if not torch.is_autocast_enabled(features.device.type):
             features = features.to(next(encoder.parameters()).dtype)
-        image = self.processor.image
-        settings = _block_settings(encoder, features, (image.height, image.width))
-        for block in encoder.layers[self.depth :]:
+        return encoder.layernorm(self._run_blocks(features, slice(self.depth, None)))
+
+    def _run_blocks(self, features: Tensor, which: slice) -> Tensor:
+        encoder: Any = self.network.encoder
+        settings: dict[str, Any] = {}
+        if hasattr(
+            encoder, "shared_position_bias"
+        ):  # BEiT's blocks take the image's size and a bias that they share
+            size, patch = (self.processor.image.height, self.processor.image.width), encoder.config.patch_size
+            shared = {"interpolate_pos_encoding": False, "dim_size": features.shape[1]}
+            bias = encoder.shared_position_bias
+            mask = None if bias is None else bias((size[0] // patch, size[1] // patch), **shared)
+            settings = {"attention_mask": mask, "resolution": size}
+        for block in encoder.layers[which]:
             features = block(features, **settings)
-        return encoder.layernorm(features)
+        return features
 
     def page_out_backbone(self) -> None:
         """Page out the backbone's weights while cached features are read; pixels would read them again."""
@@ -140,12 +145,11 @@ class CaptionModel(nn.Module):
         return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device))
 
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Encode and compute the loss."""
         return self.loss(self.encode(batch), batch)
 
     @torch.no_grad()
     def generate(self, states: Tensor) -> list[str]:
-        """Generate one caption for each of B images from encoder states (B,P,D)."""
+        """Generate a caption for each of B images from encoder states (B,P,D)."""
         settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
         return generate_captions(self.network, self.processor, states, *settings)
 
@@ -158,13 +162,3 @@ class CaptionModel(nn.Module):
             yield
         finally:
             self.network.load_state_dict(trained, strict=False)
-
-
-def _block_settings(encoder: Any, features: Tensor, image_size: Sequence[int]) -> dict[str, Any]:
-    """What BEiT's blocks take beside features: the image's size and the position bias that all of them use."""
-    if not hasattr(encoder, "shared_position_bias"):
-        return {}
-    bias, patch = encoder.shared_position_bias, encoder.config.patch_size
-    grid = image_size[0] // patch, image_size[1] // patch
-    shared = None if bias is None else bias(grid, interpolate_pos_encoding=False, dim_size=features.shape[1])
-    return {"attention_mask": shared, "resolution": tuple(image_size)}

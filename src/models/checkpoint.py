@@ -51,7 +51,7 @@ def match_weights(
 ) -> dict[str, Tensor]:
     """Return a checkpoint's weights by module names; UserError on another base, or where others train here.
 
-    base_sha256: of the base here. names: hub names by module names. trained: the weights that train, by module name.
+    names: hub names by module names. trained: the weights that train, by module name.
     """
     metadata, saved = checkpoint[METADATA_KEY], checkpoint["state_dict"]
     if metadata["base_sha256"] != base_sha256:
@@ -152,7 +152,7 @@ def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
         if weight.is_floating_point() and weight.numel():
             low, high = weight.detach().aminmax()  # one pass, no copy; a NaN anywhere makes both NaN
             if not (low.isfinite() and high.isfinite()):
+                what = f"{source}: its weights are not finite ({name})"
                 raise UserError(
-                    f"{source}: its weights are not finite ({name}); expected a model whose training did not diverge; "
-                    "use another checkpoint"
+                    f"{what}; expected a model whose training did not diverge; use another checkpoint"
                 )

@@ -4,6 +4,7 @@ LoRA: a product W x becomes W x + (lora_alpha / r) B A x, with A (r, in) random 
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -23,22 +24,20 @@ LORA_TARGETS = ("q_proj", "v_proj", "query", "value", "q_attn", "c_attn")
 def find_blocks(model: nn.Module) -> list[nn.Module]:
     """Return the transformer blocks of an encoder or decoder, first to last; UserError where it has none.
 
-    They are the items of the innermost lists of modules (a Swin stage is itself a list of blocks), of the class that
-    holds the most weights.
+    They are the items of the innermost module lists (a Swin stage is a list itself), of the class with most weights.
     """
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
     innermost = [found for found in lists if not any(m in lists for m in list(found.modules())[1:])]
     blocks = [block for found in innermost for block in found]
-    sizes: dict[type, int] = {}
+    sizes: Counter[type] = Counter()
     for block in blocks:
-        sizes[type(block)] = sizes.get(type(block), 0) + sum(p.numel() for p in block.parameters())
+        sizes[type(block)] += sum(weight.numel() for weight in block.parameters())
     if not sizes:
         raise UserError(
             f"{type(model).__name__} has no list of transformer blocks; expected an encoder or decoder made of "
             "blocks; choose another model.checkpoint"
         )
-    kind = max(sizes, key=lambda block: sizes[block])
-    return [block for block in blocks if type(block) is kind]
+    return [block for block in blocks if type(block) is sizes.most_common(1)[0][0]]
 
 
 def has_block_list(encoder: Any) -> bool:
@@ -66,9 +65,8 @@ def choose_trainable(
     cross-attention that has them always train; an unused pooler never.
     """
     if train not in TRAIN_MODES:
-        raise UserError(
-            f"model.train={train!r}; expected one of {', '.join(TRAIN_MODES)}; set model.train=last_blocks"
-        )
+        modes = ", ".join(TRAIN_MODES)
+        raise UserError(f"model.train={train!r}; expected one of {modes}; set model.train=last_blocks")
     model.requires_grad_(False)
     chosen: list[nn.Module] = [model] if train == "full" else []
     for side in ("encoder", "decoder") if train == "last_blocks" else ():
@@ -106,7 +104,7 @@ def add_lora(
     """Give linear layers of encoder and decoder, cross-attention included, adapters; returns the modules that train.
 
     settings: of `peft.LoraConfig`; UserError where peft does not take them, or encoder or decoder has no such layer.
-    new_weights: newly initialized weights; their layers train whole and get no adapter.
+    The layers of new_weights, which are newly initialized, train whole and get no adapter.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer

@@ -51,23 +51,22 @@ def generate_nbest(
 ) -> list[list[Hypothesis]]:
     """Return the different captions that each image's beams ended with, best first, the first `generate_captions`'."""
     extra = {"num_return_sequences": num_beams, "return_dict_in_generate": True, "output_scores": True}
-    settings = generation_config(processor, max_length, num_beams, **extra)
-    found = generate_ids(model, states, settings)
+    found = generate_ids(model, states, generation_config(processor, max_length, num_beams, **extra))
     texts = [processor.decode(row[1:]) for row in found.sequences.tolist()]  # B * K
-    scores = found.sequences_scores if num_beams > 1 else _greedy_scores(found, processor.eos_id)
+    if num_beams > 1:
+        scores = found.sequences_scores
+    else:  # the mean log-probability of the tokens up to the first EOS
+        tokens = found.sequences[:, 1:]  # (B,T), without the start token
+        log_probs = (
+            torch.stack(found.scores, 1).float().log_softmax(-1).gather(-1, tokens[:, :, None])[:, :, 0]
+        )
+        ends = (tokens == processor.eos_id).long()
+        counted = ends.cumsum(1) - ends == 0  # no EOS before it
+        scores = (log_probs * counted).sum(1) / counted.sum(1)
     nbest: list[dict[str, float]] = [{} for _ in states]
     for number, (text, score) in enumerate(zip(texts, scores.tolist(), strict=True)):
         nbest[number // num_beams].setdefault(text, score)
     return [[Hypothesis(text, score) for text, score in best.items()] for best in nbest]
-
-
-def _greedy_scores(found: Any, eos_id: int) -> Tensor:
-    """f32 (B): mean log-probability of greedily generated tokens, up to the first EOS."""
-    tokens = found.sequences[:, 1:]  # (B,T), without the start token
-    log_probs = torch.stack(found.scores, 1).float().log_softmax(-1).gather(-1, tokens[:, :, None])[:, :, 0]
-    ends = (tokens == eos_id).long()
-    counted = ends.cumsum(1) - ends == 0  # no EOS before it
-    return (log_probs * counted).sum(1) / counted.sum(1)
 
 
 @torch.no_grad()

@@ -86,7 +86,6 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
 
     model: on the CPU, in fp32 and eval mode. UserError where it cannot be exported, OSError on a full disk.
     """
-    check_packages()
     folder.mkdir(parents=True)
     try:
         with eager_attention(model), torch.no_grad(), warnings.catch_warnings():

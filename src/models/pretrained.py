@@ -12,11 +12,6 @@ from src.datamodule.processor import Processor, load_processor
 from src.models.checkpoint import check_finite
 from src.utils.errors import UserError
 from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
-from src.utils.logging import get_logger
-
-log = get_logger(__name__)
-# Buffers of old files: GPT-2's causal masks and positions.
-HARMLESS = ("attention.bias", "attn.bias", ".masked_bias", "position_ids")
 
 
 class PretrainedCaptioner(NamedTuple):
@@ -107,24 +102,16 @@ def _load_weights(
     name: str, kind: Any, source: str, key: str, revision: str | None = None, **settings: Any
 ) -> tuple[Any, list[str]]:
     """Load a model in fp32; also return the names of weights that a decoder's file lacks."""
-    model, report = load_pretrained(
-        name, kind, source, revision, key, dtype=torch.float32, output_loading_info=True,
-        ignore_mismatched_sizes=True, **settings,
-    )  # fmt: skip
+    settings |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = load_pretrained(name, kind, source, revision, key, **settings)
     found = f"{key}={source!r}"
-    for weight, shape, expected in sorted(report["mismatched_keys"]):
+    missing = sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
+    wrong = sorted(entry[0] for entry in report["mismatched_keys"])
+    wrong += missing if name != "decoder" else []
+    if wrong:
         raise UserError(
-            f"{found}: {weight} has the shape {tuple(shape)}, its config has {tuple(expected)}; "
-            "expected weights and config of one model; fetch both again"
+            f"{found} lacks {len(wrong)} weights of its config ({wrong[0]}, ...) or has them in another shape; "
+            "expected a whole checkpoint; fetch it again or choose another"
         )
     check_finite(model.named_parameters(), found)
-    missing = sorted(weight for weight in report["missing_keys"] if not is_pooler(weight))
-    if missing and name != "decoder":
-        raise UserError(
-            f"{found} lacks {len(missing)} weights of its config ({missing[0]}, ...); expected a whole checkpoint; "
-            "fetch it again or choose another"
-        )
-    unused = sorted(weight for weight in report["unexpected_keys"] if not weight.endswith(HARMLESS))
-    if unused:
-        log.info("%s of %s: %d weights are not used (%s, ...)", name, source, len(unused), unused[0])
     return model, missing

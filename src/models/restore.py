@@ -60,10 +60,9 @@ class Restored:
 
 
 def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
-    """Load a run folder (its best), a `.ckpt`, `last`, a `save_pretrained` folder or a hub id.
+    """Load a run folder (its best), a `.ckpt`, `last`, a saved folder or a hub id; UserError where it is none of them.
 
-    base: where the base weights are now, if they were moved; their hash is checked. Raises UserError where nothing
-    is there, it is damaged or not one of these, or the base is missing or another one.
+    base: where the base weights are now, if they were moved; their hash is checked.
     """
     file = checkpoint_file(str(checkpoint))
     try:
@@ -94,10 +93,7 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
 
 
 def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> VitGpt2:
-    """Rebuild the module of a run folder or `.ckpt` with its trained weights, in eval mode, on the CPU.
-
-    settings: arguments of `VitGpt2` to replace those of the run. Raises UserError as `open_captioner`.
-    """
+    """Rebuild the module of a run folder or `.ckpt`, in eval mode, on the CPU; settings replace those of the run."""
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
     config = content[METADATA_KEY]["config"]

@@ -79,7 +79,6 @@ class VitGpt2(LightningModule):
 
     @property
     def model(self) -> VisionEncoderDecoderModel:
-        """transformers' model."""
         return self.captioner.network
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
@@ -102,22 +101,13 @@ class VitGpt2(LightningModule):
         log.info(self.captioner.prepare(self.trainer.strategy.root_device))
 
     def on_fit_start(self) -> None:
-        trained = self.trained_weights()
-        encoder = sum(weight.numel() for name, weight in trained.items() if name.startswith("encoder."))
-        total, whole = (
-            sum(w.numel() for w in trained.values()),
-            sum(w.numel() for w in self.model.parameters()),
-        )
-        log.info(
-            f"training {total:,} of {whole:,} weights (encoder {encoder:,}, decoder {total - encoder:,})"
-        )
+        trained = sum(weight.numel() for weight in self.trained_weights().values())
+        log.info(f"training {trained:,} of {sum(w.numel() for w in self.model.parameters()):,} weights")
         if not has_block_list(self.model.encoder):
-            kind = type(self.model.encoder).__name__
-            log.info("%s has no single list of blocks: no feature cache, pixels are read", kind)
+            log.info("the encoder has no single list of blocks: no feature cache, pixels are read")
 
     def on_train_start(self) -> None:
-        """Undo what Lightning does to a run that is resumed in mid-epoch: eval mode, the loader at its start."""
-        self.train()
+        self.train()  # Lightning resumes in mid-epoch in eval mode, with the loader at its start
         load_loader_position(self.trainer)
 
     def on_train_epoch_start(self) -> None:
@@ -154,12 +144,11 @@ class VitGpt2(LightningModule):
 
         So a window of batches has the gradient of one batch with all their images.
         """
-        before, self._window_tokens = self._window_tokens, tokens
-        if before is not None:
-            self._window_tokens = before + tokens
-            for weight in self.trained_weights().values():
-                if weight.grad is not None:
-                    weight.grad.mul_(before / self._window_tokens)
+        before = self._window_tokens
+        self._window_tokens = tokens if before is None else before + tokens
+        for weight in self.trained_weights().values():
+            if before is not None and weight.grad is not None:
+                weight.grad.mul_(before / self._window_tokens)
         return self._window_tokens
 
     def on_train_epoch_end(self) -> None:
@@ -190,9 +179,8 @@ class VitGpt2(LightningModule):
         if self.optimizer is None:
             raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
         optimizer = self.optimizer(parameter_groups(self.parameters()))
-        if not self.lr_scheduler:
-            return optimizer
-        return [optimizer], [make_scheduler(optimizer, self.lr_scheduler, self.trainer)]
+        schedule = self.lr_scheduler and make_scheduler(optimizer, self.lr_scheduler, self.trainer)
+        return ([optimizer], [schedule]) if schedule else optimizer
 
     def on_validation_epoch_start(self) -> None:
         self.eval_loss = TokenMean()
@@ -218,19 +206,13 @@ class VitGpt2(LightningModule):
             self.test_captions |= zip(batch.image_ids, self.captioner.generate(states), strict=True)
 
     def on_test_epoch_end(self) -> None:
-        """Log the loss and gather the captions of all processes."""
         self.log("test/loss", self.eval_loss.compute(self.trainer))
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, self.test_captions)
             self.test_captions = {name: text for captions in gathered for name, text in captions.items()}
 
-    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, str]:
-        """Caption the images of a batch: image_id -> caption."""
-        return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, by hub name, with the base's id and hash and the config."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
         checkpoint[files.METADATA_KEY] = {
             "format": files.FORMAT,
@@ -249,6 +231,5 @@ class VitGpt2(LightningModule):
             self.train_loss.sums = torch.tensor(metadata.get("train_loss", [0.0, 0.0]), dtype=torch.float64)
 
     def match_checkpoint(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return a checkpoint's weights by their names here; see `match_weights`."""
         weights = files.match_weights(checkpoint, self.base_sha256, self.names, self.trained_weights())
         return {f"captioner.network.{name}": weight for name, weight in weights.items()}

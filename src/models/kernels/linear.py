@@ -18,7 +18,7 @@ from src.datamodule.collate import ROW_MULTIPLE
 
 WIDE = 16_384  # output features from which on a layer is as wide as a vocabulary
 CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vocabulary
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of malloc.h
+MALLOC_SETTINGS = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 MADV_PAGEOUT = 21  # of Linux's mman.h
 
 
@@ -74,13 +74,12 @@ def prepack(module: nn.Module, weight: Tensor, dtype: torch.dtype) -> PackedWeig
     if weight.requires_grad:
         return _pack(weight.detach(), dtype)
     state = (dtype, weight.data_ptr(), weight._version, weight.device)
-    kept = _packed.get(module)
-    if kept is None or kept[0] != state:
+    if module not in _packed or _packed[module][0] != state:
         with torch.inference_mode(False):  # what validation packs, training may use
-            kept = _packed[module] = (state, _pack(weight.detach(), dtype))
+            _packed[module] = (state, _pack(weight.detach(), dtype))
         if weight.dtype != dtype:
             page_out(weight)  # the copy is read instead
-    return kept[1]
+    return _packed[module][1]
 
 
 def _pack(weight: Tensor, dtype: torch.dtype) -> PackedWeight:
@@ -127,8 +126,7 @@ class OneDNNLinear(nn.Linear):
         plain = input.dtype == self.weight.dtype == torch.float32 and input.device.type == "cpu"
         if not plain or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return super().forward(input)
-        flat = linear(input.flatten(0, -2), self, self.weight, self.bias)
-        return flat.unflatten(0, input.shape[:-1])
+        return linear(input.flatten(0, -2), self, self.weight, self.bias).unflatten(0, input.shape[:-1])
 
 
 def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
@@ -175,8 +173,7 @@ def tune_malloc() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    return all(mallopt(name, value) == 1 for name, value in MALLOC_SETTINGS.items())
 
 
 def page_out(tensor: Tensor) -> None:
