@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,7 +18,6 @@ from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, conte
 from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.datamodule.loader import read_ahead, record_unreadable
 from src.models.vit_gpt2 import VitGpt2
-from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -40,15 +39,10 @@ class FeatureCache(Callback):
         self,
         cache_dir: str,
         enabled: bool = True,
-        dtype: str = "auto",
+        dtype: Literal["auto", "bf16", "fp32"] = "auto",
         views: int = 1,
         size_limit_gb: float | None = 100.0,
     ) -> None:
-        if dtype not in ("auto", *DTYPES) or views < 1:
-            raise UserError(
-                f"callbacks.feature_cache dtype={dtype!r}, views={views}; expected auto, bf16 or fp32, and 1 or more; "
-                "set callbacks.feature_cache.dtype=auto"
-            )
         self.cache_dir, self.enabled = Path(cache_dir).expanduser(), enabled
         self.dtype, self.views = dtype, views
         self.limit = float("inf") if size_limit_gb is None else size_limit_gb * 1e9
@@ -85,10 +79,9 @@ class FeatureCache(Callback):
         return DTYPES[self.dtype]
 
     def _fill(self, trainer: Trainer, store: ShardedFeatures, missing: list[View]) -> bool:
-        """Write the missing features; False, in all processes, where one of them has no disk space.
+        """Write the missing features, divided among all processes; False in all where one has no disk space.
 
-        All processes divide the images among them. On several nodes the processes of each node then divide what
-        is still missing there, where the nodes share no disk.
+        On several nodes the processes of each then divide what is still missing there: nodes may share no disk.
         """
         slices = [(trainer.global_rank, trainer.world_size)]
         if trainer.num_nodes > 1:

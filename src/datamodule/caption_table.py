@@ -11,13 +11,9 @@ UNREADABLE = "unreadable image"
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """One image, or one box of an image, with its captions.
+    """One image, or one box of an image, with its captions."""
 
-    image_id: unique in the table: the path within the image folder, with forward slashes (MedICaT:
-        "{pdf_hash}_{fig_uri}", a subfigure adds "#<n>"; tar: "{shard}/{key}").
-    """
-
-    image_id: str
+    image_id: str  # unique: the path within the image folder, a subfigure adds "#<n>"; tar: "{shard}/{key}"
     path: str  # absolute path of the image file, or of the tar that holds it
     captions: tuple[str, ...]  # at least one; whitespace collapsed, without duplicates
     group: str  # images of one group stay in one split (Flickr: the image, MedICaT: the paper)

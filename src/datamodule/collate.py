@@ -19,8 +19,7 @@ NO_LABEL = -100
 NO_CAPTION = -1
 # Attention costs the square of a row's length, so an image with more tokens continues in another row.
 MAX_ROW_TOKENS = 256
-# oneDNN compiles a kernel for each shape and keeps it; with a new shape in every batch a small model spent a fourth of
-# its step on that, and memory grew for an hour. So rows and grid width of a layout are multiples of these.
+# oneDNN compiles and keeps a kernel for each shape; so rows and grid width of a layout are multiples of these.
 ROW_MULTIPLE, WIDTH_MULTIPLE = 16, 8
 
 
@@ -112,8 +111,7 @@ def pack_captions(
 ) -> dict[str, Any]:
     """Pack the captions of each image into a row (or more, see `MAX_ROW_TOKENS`): CaptionBatch's fields by name.
 
-    T is the longest row, rounded up to a `multiple`, so that few shapes occur. The work is linear in tokens. Captions
-    [7, 8] and [9] of one image with start 1, EOS 2 and pad 0 become, at multiple 6:
+    T is rounded up to a `multiple`. Captions [7, 8] and [9] with start 1, EOS 2 and pad 0 become, at multiple 6:
 
         input_ids      1  7  8  1  9  0
         position_ids   0  1  2  0  1  0

@@ -1,7 +1,6 @@
 """Cached features: the frozen backbone's output on disk, keyed by image content, read by memory map.
 
-A shard is a safetensors file that maps a key to the features (P,D) of one image: P patches + class token, D width. Its
-name is the hash of its bytes, so that damage shows.
+A shard is a safetensors file, key -> features (P,D) of one image; its name is the hash of its bytes.
 """
 
 import hashlib
@@ -44,10 +43,7 @@ def feature_key(digest: str, image: CaptionedImage, view: int = 0, seed: int = 0
 
 
 class ShardedFeatures:
-    """Features by `image_id` and view from the shards of one folder.
-
-    num_views: views of each training image. seed: of their crops. workers: threads that hash files.
-    """
+    """Features by `image_id` and view from the shards of one folder; `workers` are threads that hash files."""
 
     def __init__(self, folder: Path, num_views: int = 1, seed: int = 0, workers: int = 1) -> None:
         self.folder, self.num_views, self.seed, self.workers = folder, num_views, seed, max(workers, 1)
@@ -119,8 +115,7 @@ class ShardedFeatures:
     def prune(self, limit: float, keep_used: bool = True) -> None:
         """Remove shards, those unused for longest first, until all caches below the parent folder take `limit` bytes.
 
-        Shards with features of added images stay, unless `keep_used` is False; foreign files and folders without our
-        marker stay in any case. OSError where a file cannot be removed.
+        Shards in use (with `keep_used`), foreign files and folders without our marker stay. OSError as `unlink`.
         """
         used = self.used_shards() if keep_used else {}
         markers = self.folder.parent.glob(f"*/{MARKER}")

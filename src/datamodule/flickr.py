@@ -10,13 +10,7 @@ from src.datamodule.readers.kaggle import download_flickr
 
 
 class FlickrDataModule(CaptionDataModule):
-    """Flickr8k, Flickr30k and every folder in one of their layouts.
-
-    data_dir, captions_file, images_dir, karpathy_json, official_split: see `read_flickr`.
-    download: True fetches Flickr8k (Flickr30k where `data_dir` is named so) from Kaggle into `data_dir` unless it
-        is there; "flickr8k" or "flickr30k" names the data set.
-    common: the arguments of `CaptionDataModule`.
-    """
+    """Arguments of `read_flickr`, `download` (see `download_flickr`), and `common` ones of `CaptionDataModule`."""
 
     def __init__(
         self,

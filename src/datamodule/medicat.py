@@ -10,11 +10,7 @@ from src.datamodule.readers.medicat import CAPTION_FIELDS, read_medicat
 
 
 class MedicatDataModule(CaptionDataModule):
-    """The MedICaT release, or synthetic figures in its layout.
-
-    data_dir to min_words: see `read_medicat`.
-    common: the arguments of `CaptionDataModule`.
-    """
+    """Arguments of `read_medicat`, and `common` ones of `CaptionDataModule`."""
 
     def __init__(
         self,

@@ -24,17 +24,14 @@ OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # their positions be
 
 @dataclass(frozen=True)
 class Processor:
-    """Tokenizer, image transform and special ids of a checkpoint.
-
-    max_positions: positions of the decoder; a caption and its start token fit in them.
-    """
+    """Tokenizer, image transform and special ids of a checkpoint."""
 
     tokenizer: PreTrainedTokenizerBase
     image: ImageTransform
     start_id: int
     eos_id: int
     pad_id: int
-    max_positions: int
+    max_positions: int  # of the decoder; a caption and its start token fit in them
 
     def token_limit(self, limit: int | None = None) -> int:
         """Return the most tokens that a caption may have: `limit`, at most the decoder's positions less the start."""
@@ -47,8 +44,7 @@ class Processor:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of many captions, uncut and without special tokens.
 
-        The text of a special token in a caption (`<|endoftext|>`) is spelled out and never becomes that
-        token: a caption cannot end itself.
+        The text of a special token in a caption (`<|endoftext|>`) never becomes that token.
         """
         # A json escape can hold a lone surrogate, which tokenizers refuse.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
@@ -73,10 +69,8 @@ def load_processor(
     revision: str | None = None,
     from_encoder_decoder: Mapping[str, str] | None = None,
 ) -> Processor:
-    """Load the processor of a VisionEncoderDecoder checkpoint, or of a pretrained encoder and decoder.
+    """Load the processor of a VisionEncoderDecoder checkpoint (hub id or folder), or of `{"encoder", "decoder"}`.
 
-    checkpoint: hub id, or folder in `save_pretrained`'s layout. revision: branch, tag or commit on the hub.
-    from_encoder_decoder: `{"encoder": ..., "decoder": ...}`; `checkpoint` is then not read.
     UserError where a file is missing or cannot be loaded, or as `make_processor`.
     """
     pair = from_encoder_decoder
@@ -102,10 +96,9 @@ def load_processor(
 
 
 def make_processor(config: Any, generation: Any, tokenizer: Any, image_processor: Any) -> Processor:
-    """Combine tokenizer, image processor and the special ids that the configs or the tokenizer name.
+    """Combine tokenizer, image processor and the special ids that the configs (not changed) or the tokenizer name.
 
-    config, generation: of a VisionEncoderDecoder model; not changed. UserError for another model, where an id is
-    missing or contradicted, and where tokenizer or image processor are not the decoder's and encoder's.
+    UserError for another model than VisionEncoderDecoder, and where ids or sizes are missing or contradictory.
     """
     decoder = getattr(config, "decoder", None)
     if decoder is None:
@@ -122,26 +115,25 @@ def make_processor(config: Any, generation: Any, tokenizer: Any, image_processor
     size = getattr(config.encoder, "image_size", None) or (image.height, image.width)
     expected = tuple(size) if isinstance(size, list | tuple) else (size, size)
     ends = [end for end in (tokenizer.eos_token_id, tokenizer.sep_token_id) if end is not None]
-    largest, problem = max(eos, start, pad, len(tokenizer) - 1), ""
+    largest = max(eos, start, pad, len(tokenizer) - 1)
+    problems = []
     if not tokenizer("a caption", add_special_tokens=False)["input_ids"]:
-        problem = "the tokenizer gives no token for 'a caption'; expected one with a vocabulary"
-    elif largest >= decoder.vocab_size:
-        problem = (
-            f"the tokenizer knows token {largest} and the decoder has {decoder.vocab_size}; expected a tokenizer "
-            "that belongs to the decoder"
+        problems.append("the tokenizer gives no token for 'a caption'")
+    if largest >= decoder.vocab_size:
+        problems.append(f"the tokenizer knows token {largest} and the decoder has {decoder.vocab_size}")
+    if ends and eos not in ends:
+        name = tokenizer.eos_token
+        problems.append(
+            f"eos_token_id={eos} in the checkpoint's config and {name!r} ({ends[0]}) in its tokenizer"
         )
-    elif ends and eos not in ends:
-        problem = (
-            f"eos_token_id={eos} in the checkpoint's config and {tokenizer.eos_token!r} ({ends[0]}) in its tokenizer; "
-            "expected one token that ends a caption"
+    if (image.height, image.width) != expected:
+        pixels = "{} x {} pixels and the encoder takes {} x {}".format(image.height, image.width, *expected)
+        problems.append(f"the image processor gives {pixels}")
+    if problems:
+        raise UserError(
+            f"{'; '.join(problems)}; expected a tokenizer and image processor that belong to the model; take all files "
+            "from one checkpoint, or correct its .json files"
         )
-    elif (image.height, image.width) != expected:
-        problem = (
-            f"the image processor gives {image.height} x {image.width} pixels and the encoder takes {expected[0]} x "
-            f"{expected[1]}; expected one size"
-        )
-    if problem:
-        raise UserError(f"{problem}; take all files from one checkpoint, or correct its .json files")
     positions = getattr(decoder, "max_position_embeddings", None) or 1024
     if getattr(decoder, "model_type", "") in OFFSET_POSITIONS:
         positions -= decoder.pad_token_id + 1

@@ -1,7 +1,6 @@
 """Length-grouped distributed batch sampler: which image is in which batch of which process.
 
-The order depends on seed and epoch alone. All processes form the same global batches of `batch_size x world_size`
-images, and each takes its rank slice: one process with a batch of 16 and two with 8 see the same images in a step.
+All processes form the same global batches of `batch_size x world_size` images, and each takes its rank slice.
 """
 
 import itertools
@@ -28,8 +27,7 @@ class LengthGroupedSampler:
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the indices of each batch of this process; over all processes each image occurs once.
 
-        With `equal_steps` an epoch is divided evenly: 17 images at a global batch of 16 make 9 + 8 and not 16 + 1.
-        Only a set with fewer images than processes repeats some.
+        `equal_steps` divides evenly, 17 images at a batch of 16 as 9 + 8; fewer images than processes repeat.
         """
         order = list(range(len(self.lengths)))
         size = self.batch_size * self.world_size

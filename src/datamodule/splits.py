@@ -1,9 +1,7 @@
 """Split a table into train, val and test: by group, each group by its own hash.
 
-A hash of `split_seed` and the group's name is a number in [0, 1). With ratios (0.8, 0.1, 0.1) numbers below 0.1 are
-test, below 0.2 val, the rest train; with folds the interval is cut into `num_folds` equal pieces. So one image more or
-less moves no other. Only where a split would be empty, the groups are ranked (ratios: by size, then hash; the smallest
-are test and val, the largest train. Folds: by hash).
+A hash of `split_seed` and the group's name is a number in [0, 1), cut into test, val and train, or into `num_folds`
+equal pieces: one image more or less moves no other. Only where a split would be empty, the groups are ranked.
 """
 
 import hashlib

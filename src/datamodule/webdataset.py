@@ -9,11 +9,7 @@ from src.datamodule.readers.shards import read_shards
 
 
 class WebDatasetDataModule(CaptionDataModule):
-    """A folder of uncompressed tar shards in the layout of img2dataset and webdataset.
-
-    data_dir, train_shards, val_shards, test_shards: see `read_shards`.
-    common: the arguments of `CaptionDataModule`.
-    """
+    """Arguments of `read_shards`, and `common` ones of `CaptionDataModule`."""
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ RULES: dict[str, Any] = {
     "trainer.num_nodes": Count,
     "trainer.log_every_n_steps": Count | None,
     "trainer.limit_*_batches": Whole | Fraction | None,
+    "callbacks.feature_cache.views": Count,
     "callbacks.*.mode": Literal["min", "max"],
     "callbacks.*.patience": Whole,
     "callbacks.*.save_top_k": OrMinusOne,

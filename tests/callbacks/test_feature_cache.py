@@ -14,7 +14,6 @@ from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.feature_store import SUBFOLDER
 from src.models.caption_model import CaptionModel
 from src.models.restore import open_captioner
-from src.utils.errors import UserError
 from tests.callbacks.tiny import make, trainer
 
 IMAGES = 36  # of train and val
@@ -192,12 +191,6 @@ def test_an_image_whose_end_is_missing_is_skipped_and_counted(run, tmp_path, fli
     assert list(data.unreadable) == [image.image_id]
     with pytest.raises(KeyError):
         data.features.get(image.image_id)
-
-
-@pytest.mark.parametrize("settings", [{"dtype": "fp16"}, {"views": 0}])
-def test_settings_that_mean_nothing_are_refused(settings):
-    with pytest.raises(UserError, match="expected auto, bf16 or fp32"):
-        FeatureCache("cache", **settings)
 
 
 def test_the_bar_is_shown_where_the_trainer_shows_bars(run, capsys):

@@ -88,7 +88,7 @@ def test_contradicting_eos_ids_and_ids_beyond_the_vocabulary_are_refused():
     with pytest.raises(UserError, match=f"knows token {size} and the decoder has {size}"):
         make(config, generation)
     tokens = tokenizer("bert", " ".join(f"word{n}" for n in range(size)))
-    with pytest.raises(UserError, match="expected a tokenizer that belongs to the decoder"):
+    with pytest.raises(UserError, match="expected a tokenizer and image processor that belong"):
         make(*configs(), tokens)
 
 

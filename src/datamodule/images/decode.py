@@ -135,10 +135,7 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
 
 
 def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
-    """Read a file, or `span` = (offset, size) of it.
-
-    UnreadableImage: missing, empty, too large, not a regular file, or shorter than the span.
-    """
+    """Read a file, or `span` = (offset, size) of it; UnreadableImage where that gives no whole image file."""
     with _named_errors(str(path)):
         offset, size = _locate(path, span)
         data = bytearray(size)

@@ -1,4 +1,4 @@
-"""Find the files and folders of a data set, and the images that a captions file names; names may be hostile."""
+"""Find the files of a data set, and the images that a captions file names; names may be hostile."""
 
 import difflib
 import os
@@ -65,11 +65,10 @@ class ImageFolder:
                         self._list(f"{prefix}{entry.name}/", (*parents, folder))
 
     def find(self, name: str) -> tuple[str, str, str]:
-        """Return image id (path within the folder), absolute path and group of an image named in a captions file.
+        """Return image id (path within the folder), absolute path and group (links to one target share it).
 
-        Links to one target share a group, and so a split. Where no file has the exact name, these are tried: "\\" for
-        "/", another case, no extension, the folder's own name in front, a bare name of a file in a subfolder.
-        ImageNotFound where the name is unusable or leaves the folder, or none or several files match it.
+        Without a file of the exact name, these are tried: "\\" for "/", another case, no extension, the folder's own
+        name in front, a bare name of a file in a subfolder. ImageNotFound where none or several match.
         """
         image_id = name if name in self._paths and name.isprintable() else self._match(name)
         path, inside = self._paths[image_id], f"{self.root.rstrip(os.sep)}{os.sep}"
@@ -128,21 +127,15 @@ def find_first(
 
 
 def find_path(setting: str, given: str | Path, root: Path = Path(), is_dir: bool = False) -> Path:
-    """Return a file or folder in `root` or absolute, `~` expanded.
-
-    UserError where it does not exist (the nearest existing name is suggested) or is of the other kind.
-    """
+    """Return a file or folder in `root` or absolute, `~` expanded; UserError, with the nearest name, without one."""
     path, kind = root / Path(given).expanduser(), "folder" if is_dir else "file"
     if os.path.isdir(path) if is_dir else os.path.isfile(path):
         return path
     problem = f"is no {kind}" if os.path.lexists(path) else "does not exist"
-    missing = path.absolute()
-    while not os.path.isdir(missing.parent) and missing.parent != missing:
-        missing = missing.parent
     with suppress(OSError):
-        near = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=1)
-        if near and problem == "does not exist":
-            problem += f" (did you mean {str(missing.with_name(near[0]))!r}?)"
+        near = difflib.get_close_matches(path.name, os.listdir(path.absolute().parent), n=1)
+        if near and near[0] != path.name:
+            problem += f" (did you mean {str(path.with_name(near[0]))!r}?)"
     raise UserError(
         f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}; set datamodule.{setting}=..."
     )

@@ -1,8 +1,4 @@
-"""Download Flickr8k or Flickr30k from Kaggle into the data folder: `datamodule.download=true`.
-
-The extra `kaggle` brings the client (`kagglehub`); both data sets are public and need no account. Its cache is
-`<data_dir>/.download/`, from where a run that starts again resumes.
-"""
+"""Download Flickr8k or Flickr30k from Kaggle into the data folder; `<data_dir>/.download/` resumes a download."""
 
 import os
 import shutil

@@ -46,11 +46,10 @@ def read_medicat(
     strip_labels: bool = True,
     min_words: int = 1,
 ) -> CaptionTable:
-    """Read a MedICaT folder: one image per figure in file order, one group per paper (`pdf_hash`).
+    """Read a MedICaT folder: one image per figure (or subfigure) in file order, one group per paper (`pdf_hash`).
 
-    The arguments are the keys of configs/datamodule/medicat.yaml. A figure with accepted subfigures in
-    `subcaptions_file` is replaced by them: one image for each box, with its subcaption.
-    UserError where a folder or file is missing or unreadable, or no row has the release's fields.
+    The arguments are the keys of configs/datamodule/medicat.yaml. UserError where a folder or file is missing or
+    unreadable, or no row has the release's fields.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
@@ -140,11 +139,10 @@ def _license(row: Mapping[str, Any]) -> str:
 
 
 def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure]]:
-    """Return the subfigures of all accepted figures by "{pdf_hash}_{fig_uri}", in file order.
+    """Return the subfigures of all accepted figures by "{pdf_hash}_{fig_uri}"; `table` counts and lists unusable rows.
 
-    A row of subcaptions_public.jsonl has `pdf_hash`, `fig_uri`, `answer`, `width` and `height` in pixels, the
-    caption's `tokens` ({"text", "start", "end"}), `subfigures` ({"label", "points": [[x, y], ...]}; also met as
-    `spans`) and `subcaptions` (label -> indices of tokens, or the text). `table` counts and lists unusable rows.
+    A row has `pdf_hash`, `fig_uri`, `answer`, `width` and `height` in pixels, `tokens` ({"text", "start", "end"}),
+    `subfigures` ({"label", "points": [[x, y], ...]}; or `spans`) and `subcaptions` (label -> tokens' indices, or text).
     """
     found: dict[str, list[Subfigure]] = {}
     for number, row in _read_rows(path, table):

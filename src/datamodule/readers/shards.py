@@ -1,7 +1,6 @@
 """Read tar shards (img2dataset/webdataset: `000012.jpg`, `.txt`, `.json` of a sample) as rows of a CaptionTable.
 
-Nothing is unpacked: a row's `span` is the byte range of its image within the tar. Shards may come from anywhere: names
-that leave the folder (`..`, absolute), links and members of unexpected size are skipped, nothing is unpickled.
+Nothing is unpacked: a row's `span` is the byte range of its image. Hostile names and links are skipped.
 """
 
 import json
@@ -23,8 +22,7 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 EXPECTED = "expected uncompressed .tar files of images with .txt or .json members beside them"
-# Key and suffix as webdataset separates them, at the first dot of the base name. Hidden, absolute and parent folders do
-# not match; neither do webdataset's own `__name__/`.
+# Key and suffix, at the first dot. Hidden, absolute and parent folders and webdataset's `__name__/` do not match.
 MEMBER = re.compile(
     rf"(?:\./+)*(?!__[^/]*__/)((?:[^/\\.][^/\\]*/)*[^/\\.]+)\.({'|'.join(IMAGE_SUFFIXES)}|txt|json)",
     re.IGNORECASE,
@@ -46,10 +44,10 @@ def read_shards(
     val_shards: str | None = None,
     test_shards: str | None = None,
 ) -> CaptionTable:
-    """Read a folder of tar shards: samples in their order; those without image or caption are in `skipped` (line 0).
+    """Read a folder of tar shards, in order; the arguments are the keys of configs/datamodule/webdataset.yaml.
 
-    The arguments are the keys of configs/datamodule/webdataset.yaml; folders train/, val/ (validation/) and test/ are
-    an official split too. UserError where there are no or compressed shards, or one is damaged.
+    Folders train/, val/ (validation/) and test/ are an official split too. UserError where there are no or compressed
+    shards, or one is damaged.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     table = CaptionTable([], [], 0)
@@ -86,6 +84,9 @@ def read_captions(txt: bytes, record: bytes) -> tuple[str, ...]:
 def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path, str | None]]:
     """The tar files with their official split, in order of their names."""
     globs = {pattern: split for split, pattern in patterns.items() if pattern}
+    for path in () if globs else sorted(root.rglob("*")):
+        if path.name.lower().endswith(COMPRESSED):
+            raise UserError(f"{str(path)!r} is a compressed archive; {EXPECTED}; decompress it (gunzip)")
     found: list[tuple[Path, str | None]] = []
     for pattern, split in (
         globs or {f"{name}/*.tar": split for name, split in SPLIT_FOLDERS.items()}
@@ -97,11 +98,6 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
                 f"pattern such as '{split}-*.tar'; set datamodule.{split}_shards"
             )
         found += [(path, split) for path in paths]
-    for path in () if globs else sorted(root.rglob("*")):
-        if path.name.lower().endswith(COMPRESSED):
-            raise UserError(
-                f"{str(path)!r} is a compressed archive; {EXPECTED}; decompress it (gunzip) and remove it"
-            )
     found = found or [(path, None) for path in sorted(root.glob("*.tar"))]
     if not found:
         raise UserError(
@@ -135,10 +131,8 @@ def _read_samples(path: Path) -> dict[str, Sample]:
         reason = " ".join(str(error).split())
         raise UserError(f"shard {str(path)!r}: {reason}; {EXPECTED}; download it again") from error
     if scattered:
-        log.warning(
-            "%s: members of %d samples do not stand together; programs that read shards as a stream lose them; write "
-            "shards with sorted names (tar --sort=name)",
-            path.name,
-            len(scattered),
+        message = (
+            "%s: members of %d samples do not stand together and are lost in a stream; use tar --sort=name"
         )
+        log.warning(message, path.name, len(scattered))
     return samples

@@ -1,7 +1,6 @@
 """Read the records of a captions file: image name and caption, whatever the format.
 
-The csv of these data sets is not what csv modules expect: captions have commas without quotes, quotes inside, and
-quotes that never close, which must not swallow the rows after them. So lines are split by one pattern per format.
+No csv module: captions have commas without quotes, and quotes that never close, which must swallow no other row.
 """
 
 import json

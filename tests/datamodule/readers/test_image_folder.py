@@ -109,9 +109,8 @@ def test_pipes_are_no_images(images: Path) -> None:
 
 def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "Flickr8k").mkdir()
-    for missing in ("flikr8k", "flickr8/Images"):
-        with pytest.raises(UserError, match=r"data_dir='.*' does not exist \(did you mean '.*Flickr8k'\?\)"):
-            find_path("data_dir", tmp_path / missing, is_dir=True)
+    with pytest.raises(UserError, match=r"data_dir='.*' does not exist \(did you mean '.*Flickr8k'\?\)"):
+        find_path("data_dir", tmp_path / "flikr8k", is_dir=True)
 
 
 @pytest.mark.parametrize("name", ["file", "a\0b", "x" * 5000])
