@@ -142,10 +142,7 @@ def add_lora(
 
 
 def adapted_names(model: Model, names: Mapping[str, str]) -> dict[str, str]:
-    """Hub names of a model with adapters, named as by peft; names: those before `add_lora`.
-
-    Example: `h.0.attn.c_attn.lora_A.default.weight` -> `decoder.transformer.h.0.attn.c_attn.lora_A.weight`.
-    """
+    """Hub names of a model with adapters, as peft names them: `..c_attn.lora_A.weight`; names: before `add_lora`."""
     adapted = {}
     for name in model.state_dict():
         layer, _, matrix = name.partition(".lora_")  # "A.default.weight" or "B.default.weight"

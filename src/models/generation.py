@@ -37,10 +37,7 @@ def generation_config(
 def generate_captions(
     model: Model, processor: Processor, states: Tensor, max_length: int, num_beams: int, on_cpu: Any = None
 ) -> list[str]:
-    """Generate one caption per image from encoder states (B,P,De); max_length: tokens, the start token included.
-
-    on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.
-    """
+    """Generate one caption per image from encoder states (B,P,De); max_length counts the start; on_cpu: see loss.py."""
     settings = generation_config(processor, max_length, num_beams)
     ids = generate_ids(model, states, settings, on_cpu)
     return [processor.decode(row[1:]) for row in ids.tolist()]  # without the start token, which may be EOS

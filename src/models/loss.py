@@ -48,9 +48,8 @@ def project_states(model: Model, states: Tensor) -> Tensor:
 
 
 def packing_mask(caption_index: Tensor) -> Tensor:
-    """Block-diagonal causal mask, bool (R,1,T,T): a row's token attends to the column's of its caption, not later.
+    """Block-diagonal causal mask, bool (R,1,T,T), of captions by token, i64 (R,T); padding (-1) attends to itself.
 
-    caption_index: i64 (R,T), which caption a token belongs to, -1 on padding, which attends to itself alone.
     Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
     """
     length = caption_index.shape[1]

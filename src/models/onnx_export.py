@@ -1,11 +1,8 @@
 """Export a captioner as two ONNX graphs in fp32, checked token by token against torch.
 
-encoder.onnx: pixel_values f32 (B,3,h,w) -> cross.N.key, cross.N.value f32 (B,H,P,d), the patches as block N of
-the decoder attends to them, computed once per image.
-
-decoder.onnx: input_ids i64 (B,1), cross.N.*, past.N.key, past.N.value f32 (B,H,T,d) -> logits f32 (B,V) of the
-next token, present.N.* f32 (B,H,T+1,d), which is `past` of the next step. Generation begins with the start token
-and T = 0.
+encoder.onnx: pixel_values f32 (B,3,h,w) -> cross.N.key, cross.N.value f32 (B,H,P,d) for block N of the decoder.
+decoder.onnx: input_ids i64 (B,1), cross.N.*, past.N.* f32 (B,H,T,d) -> logits f32 (B,V) of the next token and
+present.N.* f32 (B,H,T+1,d), `past` of the next step. Generation begins with the start token and T = 0.
 
 B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vocabulary, h x w pixels.
 """

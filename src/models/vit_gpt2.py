@@ -140,10 +140,7 @@ class VitGpt2(LightningModule):
 
     @torch.no_grad()
     def _grow_window(self, tokens: Tensor) -> Tensor:
-        """Count the accumulated batches' tokens, mean over processes, and rescale the gradients so far to them.
-
-        So a window of batches has the gradient of one batch with all their images.
-        """
+        """Count the accumulated batches' tokens and rescale the gradients so far: a window is as one batch."""
         before = self._window_tokens
         self._window_tokens = tokens if before is None else before + tokens
         for weight in self.trained_weights().values():

@@ -18,20 +18,16 @@ from src.models.kernels.linear import onednn_linear, prepack
 
 
 class BeamCache(EncoderDecoderCache):
-    """Keys and values between steps; to transformers, a cache that its search may reorder.
-
-    patches: per block (2,G,P,d), keys and values of the patches.
-    tokens: per block (2,G,max_length*K,d); the K tokens of step t stand at t*K to t*K+K-1.
-    ancestors: bool (R,max_length*K), which of these tokens a beam consists of.
-    """
+    """Keys and values between steps; to transformers, a cache that its search may reorder."""
 
     is_compileable = False
 
     def __init__(self, images: int, beams: int, max_length: int, device: torch.device) -> None:
         super().__init__(DynamicCache(), DynamicCache())
         self.images, self.beams, self.steps = images, beams, 0
-        self.patches: list[Tensor] = []
-        self.tokens: list[Tensor] = []
+        self.patches: list[Tensor] = []  # per block (2,G,P,d), keys and values
+        self.tokens: list[Tensor] = []  # per block (2,G,max_length*K,d); the K tokens of step t begin at t*K
+        # bool (R,max_length*K), which of these tokens a beam consists of
         self.ancestors = torch.zeros(images * beams, max_length * beams, dtype=torch.bool, device=device)
         self.packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = {}
 

@@ -23,10 +23,7 @@ MADV_PAGEOUT = 21  # of Linux's mman.h
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N,I) times weight (O,I) transposed, plus bias (O); on a CPU through oneDNN where that is faster.
-
-    torch sends fp32 products to MKL, which is faster only without AVX-512 and below a vocabulary's width.
-    """
+    """x (N,I) times weight (O,I) transposed, plus bias (O); through oneDNN where that is faster than MKL."""
     faster = x.device.type == "cpu" and (_prefers_onednn(x.dtype) or len(weight) >= WIDE)
     product = _linear if faster and has_onednn(x.dtype) else nn.functional.linear
     return product(x, weight, bias)
