@@ -63,10 +63,7 @@ class CaptionDataModule(LightningDataModule):
         super().__init__()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and split the data, once: later calls change nothing.
-
-        Where the data is refused (UserError), `table` still has the skipped rows for `write_files`.
-        """
+        """Read, check and split the data, once; where it is refused (UserError), `table` has the skipped rows."""
         if self.splits:
             return
         self.table = self.reader()
@@ -144,8 +141,7 @@ class CaptionDataModule(LightningDataModule):
             self._tokens[split], num_cut = tokenize_captions(self.splits[split], processor, limit)
             if num_cut:
                 count = sum(map(len, self._tokens[split]))
-                message = "%s: %d of %d captions are longer than %d tokens and are cut"
-                log.info(message, split, num_cut, count, limit)
+                log.info("%s: %d of %d captions exceed %d tokens and are cut", split, num_cut, count, limit)
         return self._tokens[split]
 
     def _num_finished(self) -> int | None:

@@ -16,9 +16,8 @@ HANDLES = {"flickr8k": "adityajn105/flickr8k", "flickr30k": "adityajn105/flickr3
 
 
 def download_flickr(data_dir: str | Path, which: bool | str = True) -> None:
-    """Make sure that `data_dir` holds captions.txt and Images/; one process downloads.
+    """Make sure that `data_dir` holds captions.txt and Images/ of "flickr8k" or "flickr30k"; True: by folder name.
 
-    which: "flickr8k" or "flickr30k"; True goes by the folder's name, Flickr8k if in doubt.
     UserError where the client is not installed, the download fails, or the folder holds other data.
     """
     folder = Path(data_dir).expanduser()
