@@ -209,6 +209,10 @@ class VitGpt2(LightningModule):
             torch.distributed.all_gather_object(gathered, self.test_captions)
             self.test_captions = {name: text for captions in gathered for name, text in captions.items()}
 
+    def predict_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, str]:
+        """Caption the images of a batch: image_id -> caption."""
+        return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
         checkpoint[files.METADATA_KEY] = {
