@@ -59,7 +59,6 @@ class CaptionSamples(Callback):
         return trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs != 0
 
     def _gather(self, trainer: Trainer) -> dict[str, tuple[str, list[str]]]:
-        """Return the captions of all ranks, in one order."""
         if trainer.world_size == 1:
             return self._found
         found: list[Any] = [None] * trainer.world_size

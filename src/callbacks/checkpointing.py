@@ -21,14 +21,8 @@ STATE = "last_checkpoint"  # key in a checkpoint
 class LastCheckpoint(Checkpoint):
     """Write `<dirpath>/last.ckpt` periodically, before validation, after each epoch and on a stop signal.
 
-    It is always the state after a whole optimizer step that no validation follows, or after a whole epoch: a run
-    that is stopped or killed in a validation repeats the one step before it. `best.ckpt` is ModelCheckpoint's.
-
-    dirpath: folder of the file. every_n_minutes: minutes between files within an epoch; None for none.
-    every_n_steps: the same in optimizer steps.
-
-    Ctrl-C, SIGTERM and SIGUSR1 end training after the current step (`Stopped`); a second signal ends it at once. With
-    several processes a signal to one of them stops all after the same step.
+    It is the state after an optimizer step that no validation follows, or after a whole epoch. A signal to any
+    process ends all after the current step (`Stopped`). every_n_minutes, every_n_steps: between files, None for none.
     """
 
     def __init__(
@@ -113,7 +107,6 @@ class LastCheckpoint(Checkpoint):
         self.signal = number
 
     def _agree(self, trainer: Trainer, due: bool = False) -> tuple[int, bool]:
-        """Return the signal that any process received (0: none), and whether it is time by the clock of rank 0."""
         if trainer.world_size == 1:
             return self.signal, due
         flags = torch.tensor([self.signal, int(due and trainer.is_global_zero)])

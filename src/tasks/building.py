@@ -90,8 +90,7 @@ def build(
 ) -> tuple[Any, CaptionDataModule, VitGpt2, pl.Trainer, dict[str, float]]:
     """Build scorer, data, model and trainer, and count images and skipped rows for `metrics.json`.
 
-    check: looks at the data before files are written into the run folder, and may add numbers. resume_step: optimizer
-    steps of the checkpoint from which training resumes in its own folder.
+    check: looks at the data before files are written, and may add numbers. resume_step: step to continue a run at.
     """
     silence_libraries(config)
     check_trainer(config)
@@ -157,7 +156,6 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
 
 
 def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
-    """Instantiate every object of a config group, in the order of its keys."""
     objects = []
     for node in (group or {}).values():
         if isinstance(node, DictConfig) and "_target_" in node:

@@ -50,7 +50,6 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
 
 
 def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: Path) -> dict[str, float]:
-    """Count the test images that the checkpoint's run trained on, by its `splits.csv`; warn of any."""
     before = read_splits(ckpt_path)
     seen = [image.image_id for image in datamodule.splits["test"] if before.get(image.image_id) == "train"]
     if seen:

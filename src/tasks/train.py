@@ -74,7 +74,6 @@ def train(config: DictConfig) -> dict[str, float]:
 
 
 def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:
-    """Return the checkpoint and, where training continues in its run folder, the optimizer step to continue at."""
     if not config.get("ckpt_path"):
         return None, None
     where = (config.paths.log_dir, "ckpt_path", config.task_name, "last")
@@ -89,7 +88,6 @@ def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:
 def _fit(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
 ) -> tuple[str | None, dict[str, float]]:
-    """Train; return the best checkpoint and the metrics. A run without any validation is validated at its end."""
     started = time.monotonic()
     trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     metrics: dict[str, Any] = resumed_metrics(trainer) | finite_floats(trainer.callback_metrics)
@@ -108,7 +106,6 @@ def _fit(
 
 
 def _copy_best(best: str | None, folder: Path) -> None:
-    """Copy a best checkpoint of another name or folder to `checkpoints/best.ckpt`, where all commands look for it."""
     target = folder / "checkpoints" / "best.ckpt"
     if best and Path(best).resolve() != target.resolve():
         with atomic_write(target, "wb") as copy, open(best, "rb") as original:

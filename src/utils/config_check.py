@@ -1,8 +1,4 @@
-"""Check a composed config and report all mistakes at once, each as `key=found; expected; do this`.
-
-Names are bound with `inspect.signature` to what the `_target_`s name, values are validated by pydantic in strict mode.
-What a signature cannot say, ranges and conflicts, stands in `RULES` and `find_conflicts`.
-"""
+"""Check a composed config and report all mistakes at once, each as `key=found; expected; do this`."""
 
 import difflib
 import importlib
@@ -24,7 +20,6 @@ from src.utils.run_folder import checkpoint_file, flat, shown
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}  # imported when used
-
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -75,8 +70,7 @@ RULES: dict[str, Any] = {
 
 def check_config(config: DictConfig) -> None:
     """Raise `ConfigErrors` with one line for each mistake in a composed config."""
-    problems = find_problems(config)
-    if problems:
+    if problems := find_problems(config):
         raise ConfigErrors(problems)
 
 
@@ -120,7 +114,6 @@ def type_error(value: Any, annotation: Any) -> str:
 
 
 def _find_conflicts(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each pair of settings that contradict each other; `values` maps dotted keys to values."""
     get = values.get
     for key, value in values.items():
         monitor = get(key.rpartition(".")[0] + ".monitor")
@@ -133,7 +126,6 @@ def _find_conflicts(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each folder or checkpoint that does not exist."""
     folder, ckpt_path = values.get("datamodule.data_dir"), values.get("ckpt_path")
     if "train" not in values:  # eval.py takes the data from the checkpoint's config
         if "predictions" in values and ckpt_path is None and values["predictions"] is None:
@@ -146,8 +138,8 @@ def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
     if given and str(values.get("datamodule._target_")).startswith("src.datamodule."):
         path = Path(str(folder)).expanduser().absolute()
         if not path.is_dir():
-            siblings = [entry for entry in path.parent.glob("*") if entry.is_dir()]
-            near = difflib.get_close_matches(path.name, [entry.name for entry in siblings], n=1)
+            siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]
+            near = difflib.get_close_matches(path.name, siblings, n=1)
             hint = f"did you mean datamodule.data_dir={path.parent / near[0]}?" if near else "set it"
             yield f"datamodule.data_dir={folder} does not exist; expected captions and images; {hint}"
     if ckpt_path is not None and "paths.log_dir" in values:
@@ -159,7 +151,6 @@ def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _resolve(config: DictConfig, problems: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield every key, dotted, with its plain value; values that are known only while a job runs are not yielded."""
     for key, raw in flat(OmegaConf.to_container(config, resolve=False)):
         if raw == "???":
             problems.append(f"{key}=???; expected a value; set {key}")
@@ -173,7 +164,6 @@ def _resolve(config: DictConfig, problems: list[str]) -> Iterator[tuple[str, Any
 
 
 def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each argument that the target of `key` does not take or that has the wrong type."""
     path = str(values[f"{key}._target_"])
     kind = path.rpartition(".")[2]
     try:

@@ -1,6 +1,5 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
-import argparse
 import difflib
 import glob
 import os
@@ -43,11 +42,7 @@ def run_entry(main: Callable[[], object]) -> None:
 
 
 def normalize_override(argument: str) -> str:
-    """Rewrite what Hydra refuses although it is clear.
-
-    `+group.key=value` becomes `++group.key=value`, which sets a key that exists as well as a new one; `logger=null`
-    and `callbacks=null` become the option `none`.
-    """
+    """Rewrite `+a.b=1` to `++a.b=1`, which also sets a key that exists, and `logger=null` to the option `none`."""
     if re.fullmatch(r"\+?(logger|callbacks)=null", argument):
         return argument.lstrip("+").replace("null", "none")
     return f"+{argument}" if re.match(r"\+[\w]+\.[\w.]+=", argument) else argument
@@ -56,7 +51,7 @@ def normalize_override(argument: str) -> str:
 def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | None:
     """Return the metric that a search optimizes; a UserError without it ends the search after its first trial."""
     if not name or name in metrics:
-        return metrics.get(name) if name else None
+        return metrics[name] if name else None
     near = difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.3) or ["val/loss_best"]
     expected = f"expected a metric of metrics.json ({', '.join(sorted(metrics))})"
     error = UserError(f"optimized_metric={name}; {expected}; set optimized_metric={near[0]}")
@@ -67,8 +62,7 @@ def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | N
 def leave(error: BaseException, whole: bool = False) -> None:
     """End the process with the error printed, where an entry runs a single job; otherwise return.
 
-    Hydra would print a line of its own first. In a multirun its sweeper has to see that a job failed, and a
-    caller from Python wants the exception. whole: end a multirun as well: its other jobs would meet the same error.
+    A multirun's sweeper has to see that a job failed. whole: end a multirun too: its other jobs would fail alike.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -113,20 +107,15 @@ def message(error: BaseException) -> str:
 
 
 def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
-    """Return one line for each override that does not parse, names no key or option, or has a wrong value.
-
-    Overrides are tried one after the other, groups first, on top of those that compose.
-    """
+    """Return one line for each override that does not compose, tried one after the other, groups first."""
     from hydra import compose, initialize_config_dir
+    from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from src.utils.config_check import find_problems
 
-    parser = argparse.ArgumentParser(add_help=False)
-    for option in (("--config-dir", "-cd"), ("--config-name", "-cn"), ("--cfg", "-c"), ("--package", "-p")):
-        parser.add_argument(*option)
-    args, others = parser.parse_known_args(list(arguments))
+    args = get_args_parser().parse_args(list(arguments))
     good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
     parsed, problems, unread = [], [], ["\0"]
 
@@ -135,7 +124,7 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
             return compose(args.config_name or config_name, overrides, return_hydra_config=True)
 
     config = compose_with(good)
-    for argument in [other for other in others if not other.startswith("-")]:
+    for argument in args.overrides:
         try:
             parsed += OverridesParser.create().parse_overrides([argument])
         except HydraException:
@@ -154,7 +143,6 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
 
 
 def _describe(override: Any, argument: str, error: Exception, config: Any) -> str:
-    """Return the line about an override that does not compose."""
     from hydra.errors import MissingConfigException
     from omegaconf import OmegaConf
 
@@ -174,7 +162,6 @@ def _describe(override: Any, argument: str, error: Exception, config: Any) -> st
 
 
 def _without_sweep(override: Any) -> list[str]:
-    """Return the override without a sweep: `seed=1,2` gives two, an interval none."""
     if not override.is_sweep_override():
         return [override.input_line]
     prefix, discrete = override.input_line.partition("=")[0], override.is_discrete_sweep()
@@ -211,8 +198,7 @@ def parse_command(
 ) -> dict[str, Any]:
     """Parse `key=value` arguments over `defaults`, each to its default's type; None marks a required key.
 
-    A leading `~` is the home folder, also in `out=~/a.csv`. positional: a key that collects the arguments that
-    are no settings: files, folders and patterns, which may hold a `=`. A UserError names what is wrong.
+    positional: a key that collects files, folders and patterns, which may hold a `=`. UserError: a wrong argument.
     """
     values = dict(defaults) | ({positional: []} if positional else {})
     expected = f"expected {', '.join(f'{key}=...' for key in defaults)}"
@@ -242,7 +228,6 @@ def expand_home(path: str) -> str:
 
 
 def _convert(key: str, value: str, default: Any) -> Any:
-    """Convert a text to the type of a default, a bool, int or float; in others expand a leading `~`."""
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(default, int | float):

@@ -67,10 +67,9 @@ def raise_stop(number: int) -> None:
 def handle_signals(handler: Callable[[int], None] = raise_stop) -> Iterator[None]:
     """Call `handler(number)` on the first signal of `SIGNALS`; a second one does what it did before.
 
-    Signals within `REPEAT_SECONDS` of the first are ignored: SLURM signals every process of a job step, and torchrun,
-    which is one of them, passes on what it got. Python allows handlers in the main thread alone.
+    Signals within `REPEAT_SECONDS` are ignored: under SLURM a process gets one from srun and from torchrun.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers there
         yield
         return
     first: list[float] = []  # when it came

@@ -18,10 +18,9 @@ SCRATCH_MARKER = ".captioner-scratch"
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; when the block ends without an error, rename it to `path`.
+    """Open a temporary file beside `path`, in a folder that is created; rename it to `path` when it is whole.
 
-    mode: "w" (UTF-8 text, newlines as written) or "wb". The folder is created. On Linux the file has no name until
-    it is whole, so that a process that is killed leaves nothing behind. On an OSError `path` is left as it was.
+    mode: "w" (UTF-8, newlines as written) or "wb". On Linux a killed process leaves no temporary file behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +32,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(handle)
-            if (
-                not named
-            ):  # `src_dir_fd` makes Python follow the link in /proc, which is otherwise linked itself
+            if not named:  # `src_dir_fd` makes Python follow the link in /proc
                 os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle, follow_symlinks=True)
         os.replace(temporary, path)
     except BaseException:
@@ -44,7 +41,6 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _open(temporary: Path) -> tuple[int, bool]:
-    """Return the descriptor of a new file, and whether it has its name yet."""
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         with suppress(OSError):  # not every file system has files without a name
             return os.open(temporary.parent, os.O_TMPFILE | os.O_RDWR, 0o666), False

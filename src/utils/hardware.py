@@ -1,26 +1,11 @@
 """Choose the precision of matrix products that the hardware has."""
 
-from src.utils.logging import get_logger
-
-log = get_logger(__name__)
-
 
 def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
-    """Return bf16-mixed for None or `auto` where the hardware has bf16 matrix products, else fp32; others as set.
-
-    Warns of bf16 on a CPU that would compute it in software, up to a hundred times slower.
-    """
-    import torch
-
-    if precision in (None, "auto"):
-        return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
-    if on_cpu and str(precision).startswith("bf16") and not has_native_bf16("cpu"):
-        log.warning(
-            "precision=%s: this processor has no bf16 products and is slow; set precision=auto", precision
-        )
-    return precision
+    """Return bf16-mixed for None or `auto` where the hardware has bf16 matrix products, else fp32; others as set."""
+    if precision is not None and precision != "auto":
+        return precision
+    return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
 
 
 def has_native_bf16(accelerator: str) -> bool:

@@ -24,10 +24,7 @@ SAVE_SECONDS = 10.0
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Keep Lightning from replacing this project's handlers of SIGTERM and SIGUSR1 (`src/utils/errors.py`).
-
-    Its own handler of SIGTERM only sets a flag that neither validation nor test reads. There is no public switch.
-    """
+    """Keep Lightning from replacing our signal handlers: its own sets a flag that no validation or test reads."""
     trainer._signal_connector.register_signal_handlers = _do_nothing  # type: ignore[method-assign]
 
 
@@ -36,11 +33,7 @@ def _do_nothing() -> None:
 
 
 def load_loader_position(trainer: pl.Trainer) -> None:
-    """Restore the position of the training loader from the checkpoint that `fit` resumes from.
-
-    Lightning restores it when it creates the loader. A schedule that counts its steps has the loader created
-    before the checkpoint is read, and then the position is never restored.
-    """
+    """Restore the training loader's position; Lightning does not where a schedule created the loader before."""
     trainer.fit_loop._load_combined_loader_states()
 
 
@@ -51,10 +44,7 @@ def end_restart(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def all_processes_end(trainer: pl.Trainer) -> Iterator[None]:
-    """Kill the processes that Lightning started on this machine when this one, their rank 0, fails.
-
-    Lightning kills rank 0 when one of them fails, but leaves them waiting for a rank 0 that is gone.
-    """
+    """Kill the processes that Lightning started here when this one, rank 0, fails; it leaves them waiting."""
     try:
         yield
     except BaseException as error:
@@ -86,7 +76,6 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a row."""
         self.rows.append({**metrics, "step": step or 0})
 
     def save(self) -> None:
@@ -95,7 +84,6 @@ class CsvLogger(Logger):
             self.write()
 
     def finalize(self, status: str) -> None:
-        """Write the file at the end."""
         self.write()
 
     @rank_zero_only

@@ -11,11 +11,7 @@ RANK_VARIABLES = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 
 
 def rank() -> int:
-    """Return this process's rank; rank 0 alone logs and writes files.
-
-    Without a launcher's RANK, another number than 0 means no more than that this is another process: within a
-    SLURM job of one task the processes that Lightning starts all have SLURM_PROCID=0.
-    """
+    """Return this process's rank; rank 0 alone logs and writes files. Without RANK, above 0 is only "another"."""
     if os.environ.get("RANK", "").isdigit():
         return int(os.environ["RANK"])
     return max(int(os.environ[name]) if os.environ.get(name, "").isdigit() else 0 for name in RANK_VARIABLES)
@@ -28,20 +24,14 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-class SafeRankZero(logging.Filter):
-    """Pass the records of rank 0, with control characters escaped: file names and captions cannot forge lines."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Format the message, and return whether this is rank 0."""
-        record.msg, record.args = visible(record.getMessage()), None
-        return rank() == 0
-
-
-SAFE_RANK_ZERO = SafeRankZero()
+def pass_rank_zero(record: logging.LogRecord) -> bool:
+    """Escape control characters in a record, so that file names forge no lines; return whether this is rank 0."""
+    record.msg, record.args = visible(record.getMessage()), None
+    return rank() == 0
 
 
 def get_logger(name: str) -> logging.Logger:
     """Return the project's logger of a module: `log = get_logger(__name__)`."""
     logger = logging.getLogger(name)
-    logger.addFilter(SAFE_RANK_ZERO)  # which a logger takes once, however often it is requested
+    logger.addFilter(pass_rank_zero)  # which a logger takes once, however often it is requested
     return logger

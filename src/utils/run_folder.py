@@ -93,9 +93,8 @@ def checkpoint_file(
 ) -> Path | None:
     """Return the `.ckpt` that a setting means: a file, a run folder, or `last` for the newest run.
 
-    None for a folder of `save_pretrained` and for what may be a hub id, where `saved` allows them; otherwise a
-    UserError. log_dir: where `last` looks; "" for the project's `logs`. key: the setting's name. which: the file to
-    take of a run folder, `best` (`last.ckpt` where there is no best) or `last`.
+    None where `saved` allows a saved folder or hub id, else a UserError. log_dir: where `last` looks, "" for `logs`.
+    key: the setting's name. which: `best` (or last.ckpt where there is none) or `last` of a run folder.
     """
     is_last = checkpoint == "last"
     path = newest_run(log_dir or PROJECT_LOGS, task_name, key) if is_last else Path(checkpoint).expanduser()
@@ -117,10 +116,7 @@ def checkpoint_file(
 
 
 def resumed_run(ckpt_path: str | None, log_dir: str | Path, task_name: str | None) -> Path | None:
-    """Return the run folder in which training with this `ckpt_path` continues: that of `<run>/checkpoints/last.ckpt`.
-
-    None for a new run, which begins from any other checkpoint: `best.ckpt` or a file that was moved.
-    """
+    """Return the run folder of `<run>/checkpoints/last.ckpt`, where training continues; None: in a new one."""
     try:
         file = checkpoint_file(ckpt_path, log_dir, task_name=task_name, which="last") if ckpt_path else None
     except UserError:  # the check of the config reports it
@@ -131,10 +127,7 @@ def resumed_run(ckpt_path: str | None, log_dir: str | Path, task_name: str | Non
 
 
 def check_same_settings(now: Mapping[str, Any], before: Mapping[str, Any], source: str | Path) -> None:
-    """Refuse to resume with settings that would be ignored, or that would make another run of it.
-
-    The optimizer's settings, the learning rate among them, and the order of images are part of the checkpoint.
-    """
+    """Refuse to resume with settings that would be ignored, or that would make another run of it."""
     old, new = dict(flat(before)), dict(flat(now))
     groups = {key.split(".")[0] for key in old}  # a checkpoint from elsewhere may hold none
     lines = [

@@ -30,12 +30,10 @@ HEAD_START_SECONDS = 2.0
 
 @contextmanager
 def task_run(config: DictConfig) -> Iterator[Path]:
-    """Check the config, run the task in its run folder, and record how it ended.
+    """Check the config, run the task in its run folder, and record how it ended in `run.json` and `error.log`.
 
-    Before the task: `check_config`, `config_resolved.yaml`, `run.json`. After it, also when it fails: `run.json` with
-    its seconds and status, `error.log` with the traceback of a fault, loggers closed. Ctrl-C, SIGTERM and SIGUSR1 end
-    the task at once (`Stopped`), where nothing inside handles them.
-    An error is raised again, that of memory or disk as a UserError; in an entry's single job the process ends here.
+    Signals end the task (`Stopped`) where nothing inside handles them. An error is raised again, that of memory or
+    disk as a UserError; in an entry's single job the process ends here.
     """
     folder, start = Path(config.paths.output_dir), time.monotonic()
     try:
@@ -75,7 +73,6 @@ def task_run(config: DictConfig) -> Iterator[Path]:
 
 
 def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Check the config and write the files of the run's beginning; return what `run.json` holds."""
     expand_home(config)
     data_dir = OmegaConf.select(config, "datamodule.data_dir")
     if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
@@ -121,10 +118,6 @@ def print_config(config: DictConfig) -> None:
 
 
 def _write_traceback(error: BaseException, config: DictConfig) -> None:
-    """Write the traceback of a fault, not of a user's mistake, to `error.log`, and add a note that names it.
-
-    Other ranks than 0, whose run folder is temporary, write it beside the run folders.
-    """
     if isinstance(error, UserError | KeyboardInterrupt | SystemExit):
         return
     path = Path(config.paths.output_dir) / "error.log"

@@ -49,22 +49,3 @@ def test_auto_chooses_and_all_else_stays_as_set(machine, monkeypatch):
     assert choose_precision(16, "gpu") == 16
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch
     assert choose_precision("auto", "cpu") == "32-true"
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "warns"),
-    [
-        ("bf16-mixed", "cpu", True),
-        ("bf16", "auto", True),
-        ("32-true", "cpu", False),
-        ("bf16-mixed", "cuda", False),
-    ],
-)
-def test_bf16_in_software_is_warned_of(machine, caplog, precision, device, warns):
-    machine(avx2=True)
-    assert choose_precision(precision, device) == precision
-    assert ("this processor has no bf16 products" in caplog.text) == warns
-    caplog.clear()
-    machine(avx512_bf16=True)
-    choose_precision(precision, device)
-    assert caplog.text == ""
