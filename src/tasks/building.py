@@ -156,13 +156,13 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
 
 
 def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
-    objects = []
-    for node in (group or {}).values():
-        if isinstance(node, DictConfig) and "_target_" in node:
-            # TensorBoard hides what was logged after the step from which a run resumes
-            purge = resume_step is not None and str(node["_target_"]).endswith(".TensorBoardLogger")
-            objects.append(instantiate(node, **({"purge_step": resume_step} if purge else {})))
-    return objects
+    nodes = [node for node in (group or {}).values() if isinstance(node, DictConfig) and "_target_" in node]
+    # TensorBoard hides what was logged after the step from which a run resumes
+    purge = {"purge_step": resume_step} if resume_step is not None else {}
+    return [
+        instantiate(node, **(purge if node["_target_"].endswith(".TensorBoardLogger") else {}))
+        for node in nodes
+    ]
 
 
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:

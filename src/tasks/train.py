@@ -39,10 +39,8 @@ def train(config: DictConfig) -> dict[str, float]:
     ckpt_path, resume_step = _checkpoint_to_resume(config)
 
     def check(datamodule: CaptionDataModule) -> dict[str, float]:
+        splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
         if ckpt_path:
-            splits = {
-                image.image_id: split for split, images in datamodule.splits.items() for image in images
-            }
             check_same_splits(splits, ckpt_path)
         return {}
 

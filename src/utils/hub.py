@@ -52,18 +52,18 @@ def find_source(key: str, checkpoint: str) -> str:
 @contextmanager
 def silence_transformers() -> Iterator[None]:
     """Suppress load reports and retry warnings; downloads keep their progress bar on a terminal."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels, bars = [logger.level for logger in loggers], transformers.utils.logging.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     if sys.stderr.isatty():
         enable_progress_bars()
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()
 
@@ -74,11 +74,10 @@ def is_hub_reachable() -> bool:
     address = urlsplit(constants.ENDPOINT)
     if constants.is_offline_mode() or not address.hostname:
         return False
-    if address.scheme in getproxies():
-        return True  # the proxy decides
     try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
+        if address.scheme not in getproxies():  # else the proxy decides
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
     except OSError:
         return False
     return True
@@ -102,7 +101,10 @@ def load_pretrained(
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
     except Exception as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-        raise UserError(f"{found}{_describe_failure(part, source, key, list(_causes(error)))}") from error
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        raise UserError(f"{found}{_describe_failure(part, source, key, causes)}") from error
 
 
 def _describe_failure(part: str, source: str, key: str, causes: list[BaseException]) -> str:
@@ -126,9 +128,3 @@ def _describe_failure(part: str, source: str, key: str, causes: list[BaseExcepti
         f"a connection or a folder; fetch {hub}/{source} with `hf download {source} --local-dir <folder>` on a machine "
         f"that has one, copy the folder here and set {key}=<folder>"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -181,11 +181,10 @@ def expand_home(config: DictConfig) -> None:
     """Expand `~` at the beginning of every text value of a config, so that no folder of that name is created."""
     home = re.compile(r"~(/|$)")
     for key, value in flat(OmegaConf.to_container(config, resolve=False)):
-        if isinstance(value, str) and home.match(value):
-            OmegaConf.update(config, key, os.path.expanduser(value), force_add=True)
-        elif isinstance(value, list) and any(home.match(str(item)) for item in value):
-            items = [os.path.expanduser(item) if home.match(str(item)) else item for item in value]
-            OmegaConf.update(config, key, items, force_add=True)
+        items = value if isinstance(value, list) else [value]
+        if any(home.match(str(item)) for item in items):
+            items = [os.path.expanduser(item) if home.match(str(item)) else item for item in items]
+            OmegaConf.update(config, key, items if isinstance(value, list) else items[0], force_add=True)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
