@@ -69,9 +69,7 @@ class SilentTrainer(Seq2SeqTrainer):
         folder = tempfile.TemporaryDirectory(prefix="benchmark-")
         plain = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "remove_unused_columns": False}
         arguments = Seq2SeqTrainingArguments(output_dir=folder.name, use_cpu=True, **plain, **settings)
-        super().__init__(
-            model, arguments, data_collator=collate_rows, train_dataset=rows, callbacks=list(callbacks)
-        )
+        super().__init__(model, arguments, data_collator=collate_rows, train_dataset=rows, callbacks=list(callbacks))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         self.state.log_history.append(logs)
@@ -97,9 +95,7 @@ def time_original_loop(model: VisionEncoderDecoderModel, rows: list[Row], proces
     optimizer.step()
     ids = {"decoder_start_token_id": processor.start_id, "eos_token_id": processor.eos_id}
     with torch.no_grad():
-        model.generate(
-            batch["pixel_values"], max_length=16, num_beams=4, pad_token_id=processor.pad_id, **ids
-        )
+        model.generate(batch["pixel_values"], max_length=16, num_beams=4, pad_token_id=processor.pad_id, **ids)
     return len(rows) / (time.perf_counter() - start)
 
 

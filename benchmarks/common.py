@@ -43,15 +43,9 @@ PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024,
 
 def make_parser(description: str | None, methods: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return a parser with common options; --only: of `methods`, by default all with native precision."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--checkpoint", default=str(TINY), help="a VisionEncoderDecoder folder; the tiny model"
-    )
-    parser.add_argument(
-        "--data-dir", help="images and captions in a Flickr layout; default: synthetic scenes"
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=str(TINY), help="a VisionEncoderDecoder folder; the tiny model")
+    parser.add_argument("--data-dir", help="images and captions in a Flickr layout; default: synthetic scenes")
     if methods:
         able = [name for name in methods if "bf16" not in name or has_native_bf16("cpu")]
         parser.add_argument("--only", nargs="+", choices=methods, default=able, help="some of the methods")
@@ -111,17 +105,13 @@ def _call(name: str, args: tuple[Any, ...]) -> Any:
 
 def run_python(arguments: Sequence[str]) -> dict[str, Any]:
     """Run this Python with arguments in the project's folder; return the last line of output, JSON."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory() -> float:
     """Return the peak resident memory of this process in GB."""
-    return (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -57,13 +57,9 @@ def scores(metrics: dict[str, float], prefix: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="demo")
-    parser.add_argument(
-        "--blocks", default="", help="numbers of last blocks of encoder and decoder, by comma"
-    )
+    parser.add_argument("--blocks", default="", help="numbers of last blocks of encoder and decoder, by comma")
     parser.add_argument("--full-size", default="", help="a VisionEncoderDecoder folder: one step, no scores")
     options = parser.parse_args()
     runs = {name: (f"model.train={name}", f"model.optimizer.lr={rate}") for name, rate in RATES.items()}

@@ -64,9 +64,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     common.silence()
     if options["processes"]:
-        parallel = (
-            ["trainer=ddp_sim", f"trainer.devices={options['processes']}"] if options["processes"] > 1 else []
-        )
+        parallel = ["trainer=ddp_sim", f"trainer.devices={options['processes']}"] if options["processes"] > 1 else []
         found = measure(options, *parallel, "datamodule.num_samples=1000")
         if found["rank"] == 0:
             common.report("Processes", ["number", "s per caption"], [], found)
@@ -80,9 +78,7 @@ def main() -> None:
         processes = {}
         for number in (1, 2):
             arguments = ["-m", "benchmarks.scaling", *shared, "--processes", str(number)]
-            processes[f"{number} processes"] = common.run_python(
-                [*arguments, "--images", str(options["images"])]
-            )
+            processes[f"{number} processes"] = common.run_python([*arguments, "--images", str(options["images"])])
         options["processes"] = 1
         found = {f"{number} pairs": measure(options, f"datamodule.num_samples={number}") for number in pairs}
         for number in range(1, CAPTIONS + 1):

@@ -147,9 +147,7 @@ class Comparison:
 
 def main() -> None:
     parser = common.make_parser(__doc__, METHODS)
-    parser.add_argument(
-        "--batch-size", type=int, default=16, help="images in a step; the Trainer's in captions"
-    )
+    parser.add_argument("--batch-size", type=int, default=16, help="images in a step; the Trainer's in captions")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--points", type=int, default=25, help="validation losses of a run")
     parser.add_argument("--lr", type=float, default=1e-3)

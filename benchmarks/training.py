@@ -185,9 +185,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="per step, with all their captions")
     parser.add_argument("--steps", type=int, default=4, help="of ours in a round; the others make one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--equal-steps", type=int, default=0, help="compare the losses of that many steps too"
-    )
+    parser.add_argument("--equal-steps", type=int, default=0, help="compare the losses of that many steps too")
     parser.add_argument("--memory", action="store_true", help="peak memory of each, in a process of its own")
     parser.add_argument("--profile", action="store_true", help="operators that take most of a step, of ours")
     parser.add_argument("--in-process", action="store_true", help="one round here, for --memory")

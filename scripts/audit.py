@@ -36,9 +36,7 @@ def main() -> None:
 
 def read_lock(path: Path) -> list[tuple[str, str]]:
     """Return (name, version) of every locked package; a package may be locked in two versions."""
-    return [
-        (item["name"], item["version"]) for item in tomllib.loads(path.read_text(encoding="utf-8"))["package"]
-    ]
+    return [(item["name"], item["version"]) for item in tomllib.loads(path.read_text(encoding="utf-8"))["package"]]
 
 
 def find_known_bad(packages: list[tuple[str, str]]) -> list[str]:

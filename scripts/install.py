@@ -27,9 +27,7 @@ def main() -> None:
         print("installing Poetry into .poetry ...", flush=True)
         install_poetry()
     # Poetry would install into an environment that is active, or into this one
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")
-    }
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment.setdefault("POETRY_PYPI_MIRROR_URL", package_index())
     environment["POETRY_VIRTUALENVS_IN_PROJECT"] = "true"
     environment["POETRY_VIRTUALENVS_USE_POETRY_PYTHON"] = "true"

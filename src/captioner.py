@@ -162,9 +162,7 @@ class Captioner:
             try:
                 return from_pillow(image)
             except (OSError, ValueError, SyntaxError) as error:
-                raise UnreadableImage(
-                    f"a PIL image cannot be read: {error}; expected a whole image"
-                ) from error
+                raise UnreadableImage(f"a PIL image cannot be read: {error}; expected a whole image") from error
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
             return image.cpu()
         shape = f" of {image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else ""
@@ -207,9 +205,7 @@ def choose_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise UserError(
-            f"device={device!r} fails ({reason}); expected cpu, cuda or mps; set device=auto"
-        ) from error
+        raise UserError(f"device={device!r} fails ({reason}); expected cpu, cuda or mps; set device=auto") from error
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

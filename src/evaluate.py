@@ -136,9 +136,7 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
             "caption, reference_1, ...; set predictions=<run>/predictions.csv"
         ) from error
     images = [
-        CaptionedImage(
-            row.image_id, row.path, row.references, row.image_id, row.box, row.license, span=row.span
-        )
+        CaptionedImage(row.image_id, row.path, row.references, row.image_id, row.box, row.license, span=row.span)
         for row in rows
     ]
     captions = {row.image_id: row.caption for row in rows}

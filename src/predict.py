@@ -77,9 +77,7 @@ def _walk(folder: str) -> Iterator[str]:
         visited.add(os.path.realpath(root))
         shown = sorted(name for name in folders if not name.startswith("."))
         folders[:] = [name for name in shown if os.path.realpath(os.path.join(root, name)) not in visited]
-        images = (
-            name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        )
+        images = (name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
         yield from (os.path.join(root, name) for name in images)
 
 

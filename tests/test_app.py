@@ -153,10 +153,7 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
             event = client.post("/gradio_api/call/caption", json=payload).json()["event_id"]
             assert "event: error" in client.get(f"/gradio_api/call/caption/{event}").text
             assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
-        assert (
-            client.post("/gradio_api/upload", files={"files": ("a.png", bytes(21 * 2**20))}).status_code
-            == 413
-        )
+        assert client.post("/gradio_api/upload", files={"files": ("a.png", bytes(21 * 2**20))}).status_code == 413
     assert not list(folder.rglob("secret*"))
 
 

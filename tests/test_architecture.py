@@ -41,9 +41,7 @@ def test_a_package_imports_only_from_those_before_it(package):
 @pytest.mark.parametrize("entry", ["train", "eval"])
 def test_an_entry_imports_nothing_heavy(entry):
     code = f"import sys; sys.argv = ['{entry}.py']; import {entry}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not set(HEAVY) & set(loaded.split())
 
 
@@ -53,9 +51,7 @@ def test_files_stay_short_and_swallow_no_error(file):
     assert len(text.splitlines()) <= MAX_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ExceptHandler):
-            assert not all(isinstance(line, ast.Pass) for line in node.body), (
-                f"line {node.lineno} hides an error"
-            )
+            assert not all(isinstance(line, ast.Pass) for line in node.body), f"line {node.lineno} hides an error"
             assert node.type is not None, f"line {node.lineno} catches everything"
 
 

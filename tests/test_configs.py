@@ -25,9 +25,7 @@ GROUPS = {str(next(iter(one))).removeprefix("optional ") for one in DEFAULTS if 
 
 # Options of these groups are composed together, one of each at a time; every other file by itself.
 INDEPENDENT = ("callbacks", "datamodule", "logger", "metrics", "model", "trainer")
-TOGETHER = zip_longest(
-    *([file for file in FILES if file.parent.as_posix() == group] for group in INDEPENDENT)
-)
+TOGETHER = zip_longest(*([file for file in FILES if file.parent.as_posix() == group] for group in INDEPENDENT))
 CASES = [tuple(filter(None, files)) for files in TOGETHER]
 CASES += [(file,) for file in FILES if file.parent.as_posix() not in INDEPENDENT]
 
@@ -66,9 +64,7 @@ def build_once(tmp_path_factory, tiny_checkpoint):
     def build(node: DictConfig):
         text = OmegaConf.to_yaml(node, resolve=True)
         if text not in built:
-            built[text] = instantiate(
-                OmegaConf.create(text), **replaced.get(node._target_.rpartition(".")[2], {})
-            )
+            built[text] = instantiate(OmegaConf.create(text), **replaced.get(node._target_.rpartition(".")[2], {}))
         return built[text]
 
     return folder, build
@@ -97,14 +93,8 @@ def test_files_have_no_mistakes_and_all_that_they_name_can_be_built(files, build
             config.datamodule.data_dir = str(folder)
             if "predictions" in config:
                 config.predictions = "captions.csv"  # one of the two that it may score
-        problems = [
-            line
-            for line in find_problems(config)
-            if "needs the package" not in line and "Neptune" not in line
-        ]
-        built = {
-            key: build(node) for key, node in targets(config) if key.partition(".")[2] not in NEED_AN_ACCOUNT
-        }
+        problems = [line for line in find_problems(config) if "needs the package" not in line and "Neptune" not in line]
+        built = {key: build(node) for key, node in targets(config) if key.partition(".")[2] not in NEED_AN_ACCOUNT}
     assert problems == []
     assert {"datamodule", "model", "trainer"} <= set(built)
     assert built["model"].optimizer is not None

@@ -35,9 +35,7 @@ TRAINER = SimpleNamespace(is_global_zero=True)
 
 
 def scored(captions):
-    return SCORER.score(
-        list(CAPTIONS), [captions[name] for name in CAPTIONS], [list(i.captions) for i in images()]
-    )
+    return SCORER.score(list(CAPTIONS), [captions[name] for name in CAPTIONS], [list(i.captions) for i in images()])
 
 
 @pytest.fixture
@@ -104,9 +102,7 @@ def test_a_file_of_another_program_may_hold_other_columns(tmp_path):
     ]
     (tmp_path / "other.csv").write_text("\n".join(lines), encoding="utf-8")
     metrics = rescore(tmp_path / "other.csv", tmp_path, SCORER)
-    expected = SCORER.score(
-        ["a.jpg", "b.jpg"], ["a dog", "a cat"], [["a dog runs"], ["a cat sits", "the cat"]]
-    )
+    expected = SCORER.score(["a.jpg", "b.jpg"], ["a dog", "a cat"], [["a dog runs"], ["a cat sits", "the cat"]])
     assert metrics == expected.flat("test/")
 
 

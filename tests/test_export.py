@@ -214,9 +214,7 @@ def test_the_folder_goes_to_the_hub_private_by_default(run, tmp_path, hub, capsy
 
 
 def test_an_upload_that_fails_is_one_line_and_leaves_the_folder(run, tmp_path, hub):
-    with pytest.raises(
-        UserError, match=r"push_to_hub='closed/x' failed \(no connection\).* is whole"
-    ) as caught:
+    with pytest.raises(UserError, match=r"push_to_hub='closed/x' failed \(no connection\).* is whole") as caught:
         export(run, tmp_path / "out", push_to_hub="closed/x")
     assert "\n" not in str(caught.value)
     assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -13,17 +13,13 @@ from src.demo.synthetic.datamodules import write_scenes
 
 def run(root: Path, name: str) -> nbformat.NotebookNode:
     notebook = nbformat.read(root / name, as_version=4)
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root)}}
-    ).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root)}}).execute()
     return notebook
 
 
 def printed(notebook) -> str:
     return "\n".join(
-        str(out.get("data", out.get("text", "")))
-        for cell in notebook.cells
-        for out in cell.get("outputs", [])
+        str(out.get("data", out.get("text", ""))) for cell in notebook.cells for out in cell.get("outputs", [])
     )
 
 

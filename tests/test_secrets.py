@@ -21,9 +21,7 @@ def files_with(folder: Path, text: str) -> list[str]:
 def test_no_file_holds_a_key_of_the_environment(logger, tmp_path, monkeypatch):
     for name in ("COMET_API_KEY", "NEPTUNE_API_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, PLANTED)
-    monkeypatch.setattr(
-        "src.utils.task_run.check_config", lambda config: None
-    )  # the packages are missing here
+    monkeypatch.setattr("src.utils.task_run.check_config", lambda config: None)  # the packages are missing here
     with job(tmp_path, f"logger={logger}", "+model.api_key=" + PLANTED) as config, task_run(config):
         assert PLANTED not in str(plain_config(config))
     assert (tmp_path / "config_resolved.yaml").is_file()

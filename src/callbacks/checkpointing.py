@@ -25,9 +25,7 @@ class LastCheckpoint(Checkpoint):
     process ends all after the current step (`Stopped`). every_n_minutes, every_n_steps: between files, None for none.
     """
 
-    def __init__(
-        self, dirpath: str, every_n_minutes: float | None = 10.0, every_n_steps: int | None = None
-    ) -> None:
+    def __init__(self, dirpath: str, every_n_minutes: float | None = 10.0, every_n_steps: int | None = None) -> None:
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self.signal = 0

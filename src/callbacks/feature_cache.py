@@ -55,9 +55,7 @@ class FeatureCache(Callback):
         if not isinstance(pl_module, VitGpt2) or not pl_module.captioner.depth:
             return
         if data.augment:
-            log.info(
-                "datamodule.augment=true: pixels are read; callbacks.feature_cache.views=4 augments the cache"
-            )
+            log.info("datamodule.augment=true: pixels are read; callbacks.feature_cache.views=4 augments the cache")
             return
         text = f"{pl_module.backbone_fingerprint()}:{self._dtype(trainer)}:2"
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -133,9 +133,7 @@ def pack_captions(
                 row_image.append(image)
                 used = 0
             before = -len(row_image)  # prefixes of two rows are never equal
-            for place, (token, label) in enumerate(
-                zip((start_id, *caption), (*caption, eos_id), strict=True)
-            ):
+            for place, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
                 before = numbers.setdefault((before, token), len(numbers))
                 cells.append((len(row_image) - 1, used, number, place, token, label, before))
                 used += 1

@@ -77,9 +77,7 @@ class ShardedFeatures:
 
     def missing(self, added: Sequence[View]) -> list[View]:
         """Return those of the added views that no shard has."""
-        return [
-            (image, view) for image, view in added if self._keys[image.image_id, view] not in self._shard_of
-        ]
+        return [(image, view) for image, view in added if self._keys[image.image_id, view] not in self._shard_of]
 
     def used_shards(self) -> dict[Path, int]:
         """Return the shards that hold features of added images, and their sizes in bytes."""
@@ -123,11 +121,7 @@ class ShardedFeatures:
         total = sum(stat.st_size for stat in found.values())
         for path, stat in sorted(found.items(), key=lambda item: item[1].st_mtime):
             is_temporary = path.suffix == ".tmp"
-            if (
-                time.time() - stat.st_mtime > STALE_SECONDS
-                if is_temporary
-                else total > limit and path not in used
-            ):
+            if time.time() - stat.st_mtime > STALE_SECONDS if is_temporary else total > limit and path not in used:
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
                 if self._shards.pop(path, None) is not None:

@@ -58,9 +58,7 @@ class Processor:
             tokens = tokens[1:]
         if self.eos_id in tokens:
             tokens = tokens[: tokens.index(self.eos_id)]
-        text: Any = self.tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        text: Any = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return " ".join(text.split())
 
 
@@ -123,9 +121,7 @@ def make_processor(config: Any, generation: Any, tokenizer: Any, image_processor
         problems.append(f"the tokenizer knows token {largest} and the decoder has {decoder.vocab_size}")
     if ends and eos not in ends:
         name = tokenizer.eos_token
-        problems.append(
-            f"eos_token_id={eos} in the checkpoint's config and {name!r} ({ends[0]}) in its tokenizer"
-        )
+        problems.append(f"eos_token_id={eos} in the checkpoint's config and {name!r} ({ends[0]}) in its tokenizer")
     if (image.height, image.width) != expected:
         pixels = "{} x {} pixels and the encoder takes {} x {}".format(image.height, image.width, *expected)
         problems.append(f"the image processor gives {pixels}")

@@ -40,9 +40,7 @@ class LengthGroupedSampler:
         if self.equal_steps:
             while 0 < len(order) < self.world_size:
                 order += order[: self.world_size - len(order)]
-            steps = min(
-                -(-len(order) // size), len(order) // self.world_size
-            )  # 5 images on 4 processes: 1 step
+            steps = min(-(-len(order) // size), len(order) // self.world_size)  # 5 images on 4 processes: 1 step
             ends = [len(order) * step // steps for step in range(steps + 1)] if steps else []
         batches = [order[start:end] for start, end in itertools.pairwise(ends)]
         if self.shuffle:

@@ -55,9 +55,7 @@ def skip_reason(name: str, setting: bool | str) -> str | None:
     return reason
 
 
-def run(
-    name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float
-) -> MetricResult:
+def run(name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float) -> MetricResult:
     """Compute METEOR or SPICE of tokenized captions; line breaks and METEOR's separator `|||` become blanks.
 
     Raises:
@@ -69,9 +67,7 @@ def run(
         for side, own in (("candidates", [texts[0]]), ("references", texts[1])):
             task[side][key] = [" ".join(text.replace("|||", " ").split()) for text in own]
     result = _run_worker(name, json.dumps(task), timeout)
-    per_image = np.nan_to_num(
-        np.array(result["per_image"], np.float64)
-    )  # SPICE's of a caption without a scene
+    per_image = np.nan_to_num(np.array(result["per_image"], np.float64))  # SPICE's of a caption without a scene
     if name == "meteor":  # no interval: the corpus score is no mean over images
         return MetricResult({name: result["corpus"]}, {name: per_image}, {})
     return MetricResult({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})

@@ -126,9 +126,7 @@ class CaptionScorer:
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
     if not len(image_ids) == len(candidates) == len(references):
-        counts = (
-            f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references"
-        )
+        counts = f"{len(image_ids)} images, {len(candidates)} captions and {len(references)} lists of references"
         raise UserError(f"{counts}; expected the same number of each")
     if not len(image_ids):
         raise UserError("no caption to score; expected at least one image with a caption and a reference")

@@ -46,10 +46,7 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Met
     return MetricResult(
         dict(zip(BLEU, map(float, corpus), strict=True)),
         {name: np.array(values) for name, values in zip(BLEU, per_image, strict=True)},
-        {
-            name: SufficientStatistic(sums, partial(_bleu_of_counts, order=n + 1))
-            for n, name in enumerate(BLEU)
-        },
+        {name: SufficientStatistic(sums, partial(_bleu_of_counts, order=n + 1)) for n, name in enumerate(BLEU)},
     )
 
 
@@ -106,9 +103,7 @@ def text_statistics(candidates: Sequence[str]) -> MetricResult:
     """
     tokens = [candidate.split() for candidate in candidates]
     trigrams = [list(zip(caption, caption[1:], caption[2:], strict=False)) for caption in tokens]
-    repeats = np.array(
-        [(len(found) - len(set(found)), len(found)) for found in trigrams], np.float64
-    )  # (N, 2)
+    repeats = np.array([(len(found) - len(set(found)), len(found)) for found in trigrams], np.float64)  # (N, 2)
     lengths = np.array([len(caption) for caption in tokens], np.float64)
     corpus = {
         "distinct_fraction": len(set(candidates)) / len(candidates),
@@ -133,14 +128,11 @@ def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str
     wanted, found = [[text.split()] for _, text in pairs], [text.split() for text, _ in pairs]
     corpus = {"bleu_bigram": float(corpus_bleu(wanted, found, (0, 1, 0, 0), SmoothingFunction().method4))}
     sizes = np.array([len(texts) for texts in references], np.float64)  # (N,) pairs of an image
-    rouge = np.array(
-        [sum(_original_rouge(found, text) for text in texts) for found, texts in images]
-    )  # (N, 9)
+    rouge = np.array([sum(_original_rouge(found, text) for text in texts) for found, texts in images])  # (N, 9)
     corpus |= dict(zip(ORIGINAL_ROUGE, (rouge.sum(axis=0) / sizes.sum()).tolist(), strict=True))
     per_image = dict(zip(ORIGINAL_ROUGE, rouge.T, strict=True))
     statistics = {
-        key: SufficientStatistic(np.stack([values, sizes], axis=1), ratio)
-        for key, values in per_image.items()
+        key: SufficientStatistic(np.stack([values, sizes], axis=1), ratio) for key, values in per_image.items()
     }
     return MetricResult(corpus, {key: values / sizes for key, values in per_image.items()}, statistics)
 

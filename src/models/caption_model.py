@@ -48,9 +48,7 @@ class CaptionModel(nn.Module):
     ) -> None:
         super().__init__()
         if kernels not in ("auto", "reference", "cpu"):
-            raise UserError(
-                f"model.kernels={kernels!r}; expected auto, reference, cpu; set model.kernels=auto"
-            )
+            raise UserError(f"model.kernels={kernels!r}; expected auto, reference, cpu; set model.kernels=auto")
         positions = processor.max_positions
         self.max_length = min(DEFAULT_LENGTH, positions) if max_length is None else max_length
         if not isinstance(self.max_length, int) or not 2 <= self.max_length <= positions:
@@ -121,9 +119,7 @@ class CaptionModel(nn.Module):
     def _run_blocks(self, features: Tensor, which: slice) -> Tensor:
         encoder: Any = self.network.encoder
         settings: dict[str, Any] = {}
-        if hasattr(
-            encoder, "shared_position_bias"
-        ):  # BEiT's blocks take the image's size and a bias that they share
+        if hasattr(encoder, "shared_position_bias"):  # BEiT's blocks take the image's size and a bias that they share
             size, patch = (self.processor.image.height, self.processor.image.width), encoder.config.patch_size
             shared = {"interpolate_pos_encoding": False, "dim_size": features.shape[1]}
             bias = encoder.shared_position_bias

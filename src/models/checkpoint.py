@@ -107,9 +107,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """
     path, found = Path(path), f"ckpt_path={str(path)!r}"
     if not path.is_file():
-        raise UserError(
-            f"{found} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt"
-        )
+        raise UserError(f"{found} does not exist; expected a .ckpt file; set ckpt_path=<run>/checkpoints/best.ckpt")
     problem, checkpoint = "", dict[str, Any]()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -153,6 +151,4 @@ def check_finite(weights: Iterable[tuple[str, Tensor]], source: str) -> None:
             low, high = weight.detach().aminmax()  # one pass, no copy; a NaN anywhere makes both NaN
             if not (low.isfinite() and high.isfinite()):
                 what = f"{source}: its weights are not finite ({name})"
-                raise UserError(
-                    f"{what}; expected a model whose training did not diverge; use another checkpoint"
-                )
+                raise UserError(f"{what}; expected a model whose training did not diverge; use another checkpoint")

@@ -98,9 +98,7 @@ def choose_trainable(
     return chosen
 
 
-def add_lora(
-    model: Model, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()
-) -> list[nn.Module]:
+def add_lora(model: Model, settings: Mapping[str, Any] | None, new_weights: Collection[str] = ()) -> list[nn.Module]:
     """Give linear layers of encoder and decoder, cross-attention included, adapters; returns the modules that train.
 
     settings: of `peft.LoraConfig`; UserError where peft does not take them, or encoder or decoder has no such layer.
@@ -111,9 +109,7 @@ def add_lora(
 
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     targets = given.pop("target_modules", LORA_TARGETS)
-    given["target_modules"] = (
-        [targets] if isinstance(targets, str) else list(targets)
-    )  # one name would be a pattern
+    given["target_modules"] = [targets] if isinstance(targets, str) else list(targets)  # one name would be a pattern
     given["exclude_modules"] = [name.rpartition(".")[0] for name in new_weights]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     try:
@@ -126,9 +122,7 @@ def add_lora(
         for side in ("encoder", "decoder"):
             modules = dict(getattr(model, side).named_modules())
             if not any(isinstance(module, LoraLayer) for module in modules.values()):
-                names = {
-                    n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)
-                }
+                names = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
                 raise ValueError(f"no layer of the {side}'s {', '.join(sorted(names))} is among {targets}")
     except (TypeError, ValueError) as error:
         raise UserError(

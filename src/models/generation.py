@@ -25,9 +25,7 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def generation_config(
-    processor: Processor, max_length: int, num_beams: int, **settings: Any
-) -> GenerationConfig:
+def generation_config(processor: Processor, max_length: int, num_beams: int, **settings: Any) -> GenerationConfig:
     """Build the generation settings of scoring, n-best lists and export; nothing of the base's own is kept."""
     ids = {"eos_token_id": processor.eos_id, "pad_token_id": processor.pad_id}
     ids["decoder_start_token_id"] = processor.start_id
@@ -54,9 +52,7 @@ def generate_nbest(
         scores = found.sequences_scores
     else:  # the mean log-probability of the tokens up to the first EOS
         tokens = found.sequences[:, 1:]  # (B,T), without the start token
-        log_probs = (
-            torch.stack(found.scores, 1).float().log_softmax(-1).gather(-1, tokens[:, :, None])[:, :, 0]
-        )
+        log_probs = torch.stack(found.scores, 1).float().log_softmax(-1).gather(-1, tokens[:, :, None])[:, :, 0]
         ends = (tokens == processor.eos_id).long()
         counted = ends.cumsum(1) - ends == 0  # no EOS before it
         scores = (log_probs * counted).sum(1) / counted.sum(1)

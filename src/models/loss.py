@@ -16,9 +16,7 @@ from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
 from src.models.kernels.linear import linear_cross_entropy
 
 
-def packed_loss(
-    model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None
-) -> tuple[Tensor, Tensor]:
+def packed_loss(model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
     on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.

@@ -73,9 +73,7 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = " ".join(missing)
-        raise UserError(
-            f"onnx=true needs {names}, not installed; expected the extra onnx; pip install {names}"
-        )
+        raise UserError(f"onnx=true needs {names}, not installed; expected the extra onnx; pip install {names}")
 
 
 def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
@@ -142,7 +140,5 @@ def check_graphs(model: Model, processor: Processor, folder: Path, max_length: i
         count += len(scores)
     found = f"{same} of {count} tokens of {CHECKED_IMAGES} images equal torch's, logits differ by {difference:.1e}"
     if not difference <= TOLERANCE:
-        raise UserError(
-            f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model"
-        )
+        raise UserError(f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model")
     return f"{folder.name}: {found}"

@@ -52,9 +52,7 @@ def write_cross_attention_maps(
         except UnreadableImage:
             continue  # already counted and logged by the loader of the test images
         with torch.no_grad():
-            states = model.model.encoder(
-                transform(pixels)[None].to(model.device)
-            ).last_hidden_state  # (1,P,D)
+            states = model.model.encoder(transform(pixels)[None].to(model.device)).last_hidden_state  # (1,P,D)
             found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
         if found is None:
             return 0

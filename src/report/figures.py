@@ -219,9 +219,7 @@ def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
     chosen = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
     rows, count = [ranked[index] for index in chosen], len(ranked)
     ranks = zip(chosen.values(), rows, strict=True)
-    return draw_captions(
-        rows, [f"{rank} of {count}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks]
-    )
+    return draw_captions(rows, [f"{rank} of {count}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks])
 
 
 def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
@@ -238,9 +236,7 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     maps = read_attention(Path(run_dir) / "attention.json")
     rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}
     names = [name for name in ([image_id] if image_id else maps) if name in maps and name in rows]
-    entry, pixels = next(
-        ((maps[k], image) for k in names if (image := rows[k].pixels()) is not None), ({}, None)
-    )
+    entry, pixels = next(((maps[k], image) for k in names if (image := rows[k].pixels()) is not None), ({}, None))
     if pixels is None:
         known = ", ".join(list(maps)[:5]) or "none"
         raise UserError(f"image_id={image_id!r} has no attention map; expected one of {known}; choose one")
@@ -250,9 +246,7 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     for axes, word, encoded in zip(grid, entry["words"], entry["heat"], strict=True):
         heat = np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(entry["height"], entry["width"])
         axes.imshow(pixels)
-        axes.imshow(
-            heat, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear"
-        )
+        axes.imshow(heat, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear")
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
         axes.set_title(word, fontsize=10, parse_math=False)

@@ -144,9 +144,7 @@ def _card(row: Prediction, ranks: dict[str, int], metric: str | None) -> dict[st
     }  # fmt: skip
 
 
-def thumbnail(
-    pixels: np.ndarray, longest_side: int = LONGEST_SIDE, max_bytes: int = MAX_BYTES
-) -> dict[str, Any]:
+def thumbnail(pixels: np.ndarray, longest_side: int = LONGEST_SIDE, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Encode pixels uint8 (H,W,3) as a JPEG within both limits, as far as its quality allows.
 
     Returns {"uri": a data URI, "width", "height" in pixels}.
@@ -167,9 +165,7 @@ def _charts(run: RunFiles) -> list[tuple[str, Markup]]:
     """Return (title, SVG for a wide and for a narrow screen) of the curves that the run logged."""
     charts = []
     for title, name, sizes in CHARTS:
-        figures = zip(
-            (draw_curves(run.history, name, size) for size in sizes), ("wide", "narrow"), strict=True
-        )
+        figures = zip((draw_curves(run.history, name, size) for size in sizes), ("wide", "narrow"), strict=True)
         label = f"{title}, over optimizer steps"
         svgs = [inline_svg(figure, label, f"chart {width}") for figure, width in figures if figure]
         charts += [(title, Markup("\n".join(svgs)))] if svgs else []

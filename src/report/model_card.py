@@ -55,9 +55,7 @@ def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _training(
-    config: Mapping[str, Any], metrics: Mapping[str, float], about: Mapping[str, Any]
-) -> dict[str, Any]:
+def _training(config: Mapping[str, Any], metrics: Mapping[str, float], about: Mapping[str, Any]) -> dict[str, Any]:
     model, optimizer = _group(config, "model"), _group(_group(config, "model"), "optimizer")
     method = model.get("train", "last_blocks")
     blocks = f", last {model.get('num_layers_to_train', 1)} blocks" if method == "last_blocks" else ""

@@ -120,18 +120,12 @@ def read_scores(run_dir: str | Path) -> pd.DataFrame:
     """Return the scores of a run as a table, the base beside the fine-tuned model, with 95% intervals."""
     path = Path(run_dir) / "metrics.json"
     if not path.is_file():
-        raise UserError(
-            f"run_dir={str(run_dir)!r} has no metrics.json; expected a finished run; choose another"
-        )
-    rows = [
-        (row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(read_metrics(path))
-    ]
+        raise UserError(f"run_dir={str(run_dir)!r} has no metrics.json; expected a finished run; choose another")
+    rows = [(row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(read_metrics(path))]
     return pd.DataFrame(rows, columns=["score", "zero-shot", "fine-tuned"]).set_index("score")
 
 
-def print_summary(
-    folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None
-) -> None:
+def print_summary(folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None) -> None:
     """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and the paths."""
     console = console or Console()
     run = RunFiles(folder)
@@ -145,9 +139,7 @@ def print_summary(
         table.add_row(row.label, str(row.base or "-"), Text(str(row.tuned or "-"), style))
     if rows:
         console.print(table)
-    for prediction in predictions[:: max(1, len(predictions) // max(1, shown))][
-        :shown
-    ]:  # from all over the set
+    for prediction in predictions[:: max(1, len(predictions) // max(1, shown))][:shown]:  # from all over the set
         console.print(_caption_text(prediction))
     paths = {"Run folder": folder, "Report": folder / "report.html"}
     lines = [*run.notes, *(f"{name}: {path}" for name, path in paths.items() if path.exists())]
@@ -163,7 +155,5 @@ def _caption_text(row: Prediction) -> Text:
     lines = [("", row.image_id, "bold"), ("  zero-shot   ", row.zero_shot_caption, ""),
              ("  fine-tuned  ", row.caption, "green"), ("  reference   ", reference, "dim")]  # fmt: skip
     shown = [(head + visible(text), style) for head, text, style in lines if text is not None]
-    cut = [
-        Text(text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ...", style) for text, style in shown
-    ]
+    cut = [Text(text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ...", style) for text, style in shown]
     return Text("\n").join(cut)

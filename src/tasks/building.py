@@ -159,10 +159,7 @@ def _instantiate_group(group: DictConfig | None, resume_step: int | None = None)
     nodes = [node for node in (group or {}).values() if isinstance(node, DictConfig) and "_target_" in node]
     # TensorBoard hides what was logged after the step from which a run resumes
     purge = {"purge_step": resume_step} if resume_step is not None else {}
-    return [
-        instantiate(node, **(purge if node["_target_"].endswith(".TensorBoardLogger") else {}))
-        for node in nodes
-    ]
+    return [instantiate(node, **(purge if node["_target_"].endswith(".TensorBoardLogger") else {})) for node in nodes]
 
 
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:

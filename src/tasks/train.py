@@ -61,9 +61,7 @@ def train(config: DictConfig) -> dict[str, float]:
                 write_json(folder / "metrics.json", metrics)
                 _copy_best(ckpt_path, folder)
         if config.test and can_test(trainer, datamodule):
-            metrics |= evaluate(
-                model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics
-            )
+            metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
         elif config.test:
             log.info("no test images (datamodule.split_ratios, limit_test_batches): the test is skipped")
     if trainer.is_global_zero:

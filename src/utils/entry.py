@@ -193,9 +193,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{error} {error.__cause__ or ''}".split())
 
 
-def parse_command(
-    arguments: Sequence[str], defaults: Mapping[str, Any], positional: str = ""
-) -> dict[str, Any]:
+def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positional: str = "") -> dict[str, Any]:
     """Parse `key=value` arguments over `defaults`, each to its default's type; None marks a required key.
 
     positional: a key that collects files, folders and patterns, which may hold a `=`. UserError: a wrong argument.

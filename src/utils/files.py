@@ -78,9 +78,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror})"
-        raise UserError(
-            f"{reason}; expected a folder with room; free some space, or set paths.log_dir"
-        ) from error
+        raise UserError(f"{reason}; expected a folder with room; free some space, or set paths.log_dir") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -19,9 +19,7 @@ def rank() -> int:
 
 def visible(text: str, keep: str = "") -> str:
     """Escape unsafe characters, but those of `keep`, as \\x1b or \\n."""
-    return UNSAFE.sub(
-        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
-    )
+    return UNSAFE.sub(lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text)
 
 
 def pass_rank_zero(record: logging.LogRecord) -> bool:

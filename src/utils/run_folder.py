@@ -77,9 +77,7 @@ def newest_run(log_dir: str | Path, task_name: str | None = None, key: str = "ck
     patterns = [f"{task}/{runs}/checkpoints/last.ckpt" for runs in ("runs/*", "multiruns/*/*")]
     found = [file for pattern in patterns for file in folder.glob(pattern)]
     if not found:
-        raise UserError(
-            f"{key}=last: no run under {folder / task} left a checkpoint; expected one; set {key}=FILE"
-        )
+        raise UserError(f"{key}=last: no run under {folder / task} left a checkpoint; expected one; set {key}=FILE")
     return max(found, key=lambda file: file.stat().st_mtime_ns).parents[1]
 
 
@@ -103,9 +101,7 @@ def checkpoint_file(
         if file.is_file():
             return file.resolve()
     if (path / "run.json").is_file() and not (path / "config.json").is_file():
-        raise UserError(
-            f"{checkpoint} holds no checkpoints/{names[0]}; expected a run that trained; set {key}=FILE"
-        )
+        raise UserError(f"{checkpoint} holds no checkpoints/{names[0]}; expected a run that trained; set {key}=FILE")
     is_local = re.search(r"^[./~]|\.ckpt$|/.*/", checkpoint) is not None
     if not saved or (is_local and not path.exists()):
         raise UserError(

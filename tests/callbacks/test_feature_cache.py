@@ -37,14 +37,10 @@ def computed(monkeypatch):
 def run(tmp_path, tiny_checkpoint, flickr_folder):
     """Fit an epoch with a cache in tmp_path/cache: `run(views=2)` returns data and losses."""
 
-    def fit(
-        images=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, callbacks=(), **settings
-    ):
+    def fit(images=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, callbacks=(), **settings):
         module, datamodule = make(checkpoint, images, model, **(data or {}))
         cache = FeatureCache(str(tmp_path / "cache"), **settings)
-        fitted = trainer(
-            tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=2
-        )
+        fitted = trainer(tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=2)
         fitted.fit(module, datamodule)
         return datamodule, {name: float(value) for name, value in fitted.callback_metrics.items()}
 

@@ -24,10 +24,6 @@ def make(checkpoint: Path, images: Path, model: Any = None, **data: Any) -> tupl
 
 def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
     """On the CPU in fp32, one epoch, nothing on the screen and no checkpoints."""
-    quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    settings = (
-        {"max_epochs": 1, "num_sanity_val_steps": 0, "use_distributed_sampler": False} | quiet | settings
-    )
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "use_distributed_sampler": False} | quiet | settings
     return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), default_root_dir=folder, **settings)

@@ -33,9 +33,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu") -> SimpleNamespace:
     strategy = SimpleNamespace(root_device=torch.device(device))
-    return SimpleNamespace(
-        global_rank=rank, world_size=world_size, num_nodes=1, overfit_batches=0, strategy=strategy
-    )
+    return SimpleNamespace(global_rank=rank, world_size=world_size, num_nodes=1, overfit_batches=0, strategy=strategy)
 
 
 def test_setup_reads_and_splits_once(images: list[CaptionedImage]) -> None:
@@ -146,9 +144,7 @@ def test_a_file_that_breaks_after_the_check_is_replaced_or_skipped_and_listed(tm
 def test_captions_are_tokenized_once_and_cuts_are_logged_once(images, caplog, monkeypatch) -> None:
     data, tokenized = TableDataModule(images, max_caption_tokens=15), []
     original = Processor.tokenize
-    monkeypatch.setattr(
-        Processor, "tokenize", lambda self, texts: tokenized.extend(texts) or original(self, texts)
-    )
+    monkeypatch.setattr(Processor, "tokenize", lambda self, texts: tokenized.extend(texts) or original(self, texts))
     with caplog.at_level(logging.INFO):
         (data.train_dataloader(), data.train_dataloader())
     assert len(tokenized) == 2 * len(data.splits["train"])

@@ -159,9 +159,7 @@ def test_shards_of_changed_images_are_pruned_from_the_folder_in_use(folder, imag
 
 def test_foreign_files_are_never_removed(folder, images):
     mine, marked = write(folder, images), write(folder.parent / "marked", images, age=900)
-    foreign = [
-        folder.parent / "thesis" / name for name in ("results.bin", ".x.tmp", f"{'a' * 24}.safetensors")
-    ]
+    foreign = [folder.parent / "thesis" / name for name in ("results.bin", ".x.tmp", f"{'a' * 24}.safetensors")]
     foreign += [path / "notes.txt" for path in (folder.parent, marked.parent)]
     foreign += [path / "model.safetensors" for path in (folder, marked.parent)]
     for path in foreign:

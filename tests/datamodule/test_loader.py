@@ -185,9 +185,7 @@ class Recorder(pl.LightningModule):
 def fit(images: list[CaptionedImage], folder: Path, workers: int, resume: Path | None = None, **more: Any):
     module = Recorder(more.pop("fail_at", None))
     data = TableDataModule(images, num_workers=workers, split_ratios=(0.8, 0.2, 0.0))
-    keep = pl.callbacks.ModelCheckpoint(
-        folder, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True
-    )
+    keep = pl.callbacks.ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True)
     trainer = pl.Trainer(
         **{"max_epochs": 3, "accelerator": "cpu", "logger": False, "callbacks": [keep], **more},
         enable_progress_bar=False,

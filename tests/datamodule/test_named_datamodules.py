@@ -63,8 +63,6 @@ def test_medicat_settings_reach_the_reader(tmp_path: Path) -> None:
         radiology_only=True, caption_fields=["s2orc_caption"], strip_labels=False, min_words=4, num_samples=4,
     )  # fmt: skip
     assert captions(data) == [f"Fig 1. Other {number}" for number in (2, 4, 6, 8)]
-    data = MedicatDataModule(
-        tmp_path, captions_file="index.jsonl", scope_only=True, caption_fields="s2_caption"
-    )
+    data = MedicatDataModule(tmp_path, captions_file="index.jsonl", scope_only=True, caption_fields="s2_caption")
     assert captions(data)[:2] == ["Axial CT 1", "Axial CT 3"]
     assert [len(data.splits[split]) for split in ("train", "val", "test")] == [4, 1, 1]

@@ -24,9 +24,7 @@ def test_each_image_once_over_all_processes(lengths, batch_size, world_size, epo
     if not equal_steps or len(lengths) >= world_size:
         assert max(seen.values(), default=1) == 1
     if equal_steps and lengths:
-        assert sum(seen.values()) == max(
-            len(lengths), world_size
-        )  # repeated only to give each process a step
+        assert sum(seen.values()) == max(len(lengths), world_size)  # repeated only to give each process a step
         assert len({len(rank_slice) for rank_slice in slices}) == 1
         sizes = [sum(len(rank_slice[step]) for rank_slice in slices) for step in range(len(slices[0]))]
         assert max(sizes) - min(sizes) <= 1

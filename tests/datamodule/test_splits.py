@@ -41,9 +41,7 @@ def test_a_published_split_stays_the_same_over_releases() -> None:
     assert [image.image_id for image in splits["val"]] == ["1.jpg", "2.jpg", "18.jpg"]
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"ratios": (0.5, 0.3, 0.2)}, {"fold": 2}, {"fold": 0, "num_folds": 3}]
-)
+@pytest.mark.parametrize("settings", [{}, {"ratios": (0.5, 0.3, 0.2)}, {"fold": 2}, {"fold": 0, "num_folds": 3}])
 def test_one_image_more_or_less_moves_no_other(settings: dict) -> None:
     table = make_table(300)
     before = split_of(table, **settings)

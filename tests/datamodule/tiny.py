@@ -50,6 +50,4 @@ class TableDataModule(CaptionDataModule):
             return CaptionTable(list(images), [], sum(len(image.captions) for image in images))
 
         self.reads = 0
-        super().__init__(
-            read, **{"num_workers": 0, "batch_size": 4, "processor": tiny_processor(), **settings}
-        )
+        super().__init__(read, **{"num_workers": 0, "batch_size": 4, "processor": tiny_processor(), **settings})

@@ -175,9 +175,7 @@ def test_colour_side_size_and_count_can_be_seen(style):
     palette = TABLES["looks"][style]["palette"]
     red, blue = (pixels(Thing("car", colour, 0.5, 0.9, 0.3), style=style) for colour in ("red", "blue"))
     assert fraction_of(red, palette["red"]) > 0.02 > fraction_of(blue, palette["red"])
-    small, big = (
-        pixels(Thing("square", "purple", 0.25, 0.8, h), style=style, place="paper") for h in (0.2, 0.4)
-    )
+    small, big = (pixels(Thing("square", "purple", 0.25, 0.8, h), style=style, place="paper") for h in (0.2, 0.4))
     assert fraction_of(small[:, SIZE // 2 :], palette["purple"]) == 0
     assert fraction_of(big, palette["purple"]) > 2 * fraction_of(small, palette["purple"]) > 0.02
     one, two = (pixels(Thing("dog", "brown", 0.5, 0.9, 0.2, count=n), style=style) for n in (1, 2))

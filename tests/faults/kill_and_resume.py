@@ -129,9 +129,7 @@ def _leave_half_files(place: Place) -> None:
 def final(place: Place) -> dict[str, Any]:
     """Return what a training came to: checkpoints, metrics, predictions, cache."""
     run = place.runs()[-1]
-    last, best = (
-        torch.load(run / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
-    )
+    last, best = (torch.load(run / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt"))
     metrics = json.loads((run / "metrics.json").read_text())
     names = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "loops")
     return {

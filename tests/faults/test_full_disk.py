@@ -36,9 +36,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
     base = with_dropout(tiny_checkpoint, tmp_path / "base")
     whole = Run(base, flickr_folder, tmp_path / "whole", max_epochs=2)
     with small_disk(tmp_path / "disk", 20_000) as disk:
-        with pytest.raises(
-            UserError, match=r"last\.ckpt cannot be written \(.*free some space, then resume"
-        ) as caught:
+        with pytest.raises(UserError, match=r"last\.ckpt cannot be written \(.*free some space, then resume") as caught:
             Run(base, flickr_folder, disk / "cut", more=(FillDisk(disk, 6),), max_epochs=2)
         assert "\n" not in str(caught.value)
         assert torch.load(disk / "cut" / "last.ckpt", weights_only=True)["global_step"] == 6
@@ -49,9 +47,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
 
 
 @pytest.mark.slow
-def test_a_cache_that_finds_no_room_gives_way_to_pixels(
-    tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog
-):
+def test_a_cache_that_finds_no_room_gives_way_to_pixels(tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog):
     pixels = Run(tiny_checkpoint, flickr_folder, tmp_path / "pixels", max_epochs=1)
     monkeypatch.setattr("src.callbacks.feature_cache.SHARD_IMAGES", 16)
     with small_disk(tmp_path / "disk", 1000) as disk:
@@ -66,19 +62,12 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(
         monkeypatch.setattr(FeatureCache, "_features", features)
         cache = FeatureCache(str(disk / "cache"), dtype="fp32")
         run = Run(tiny_checkpoint, flickr_folder, tmp_path / "run", more=(cache,), max_epochs=1)
-        assert (
-            caplog.text.count(
-                "the feature cache cannot be written (No space left on device); pixels are read"
-            )
-            == 1
-        )
+        assert caplog.text.count("the feature cache cannot be written (No space left on device); pixels are read") == 1
         assert len(list(disk.glob("cache/*/*/*.safetensors"))) == 1
         assert (half_written(disk), leftovers(disk)) == ([], [])
         assert differences(pixels.end(), run.end()) == []
         caplog.clear()
-        Run(
-            tiny_checkpoint, flickr_folder, tmp_path / "again", more=(cache,), max_epochs=1
-        )  # seen before it begins
+        Run(tiny_checkpoint, flickr_folder, tmp_path / "again", more=(cache,), max_epochs=1)  # seen before it begins
         assert caplog.text.count("pixels are read instead") == 1
 
 
@@ -91,9 +80,7 @@ def test_metrics_and_predictions_that_find_no_room_leave_those_before(tmp_path):
         write_json(numbers, {"val/loss": 1.0})
         before = table.read_bytes()
         fill(disk)
-        with pytest.raises(
-            UserError, match=r"predictions\.csv cannot be written \(No space left on device\)"
-        ):
+        with pytest.raises(UserError, match=r"predictions\.csv cannot be written \(No space left on device\)"):
             write_predictions(table, [image], {"a.jpg": "a cat " * 2000}, scores)
         with pytest.raises(UserError, match=r"metrics\.json cannot be written \(No space left on device\)"):
             write_json(numbers, {"val/loss": 2.0})

@@ -37,9 +37,7 @@ def test_any_captions_come_back_from_a_packed_batch(rows: list[list[str]]) -> No
 
 @settings(max_examples=25, deadline=None)
 @given(CAPTIONS, st.text(max_size=20))
-def test_any_captions_come_back_from_a_predictions_file(
-    tmp_path_factory, rows: list[list[str]], caption: str
-) -> None:
+def test_any_captions_come_back_from_a_predictions_file(tmp_path_factory, rows: list[list[str]], caption: str) -> None:
     rows, caption = [[clean_caption(text) for text in row] for row in rows], clean_caption(caption)
     path = Path(tmp_path_factory.getbasetemp()) / "any_predictions.csv"
     images = images_of(rows)

@@ -72,9 +72,7 @@ def test_code_in_a_checkpoint_does_not_run(entry, plain, marker, tiny_checkpoint
 
 
 @pytest.mark.parametrize("section", ["model", "datamodule", "optimizer"])
-def test_a_checkpoint_cannot_name_what_scoring_builds(
-    section, marker, tiny_checkpoint, flickr_folder, tmp_path
-):
+def test_a_checkpoint_cannot_name_what_scoring_builds(section, marker, tiny_checkpoint, flickr_folder, tmp_path):
     save_run(tmp_path / "theirs", tiny_checkpoint)
     file = tmp_path / "theirs" / "checkpoints" / "best.ckpt"
     content = torch.load(file, weights_only=True)
@@ -98,16 +96,12 @@ def test_code_in_a_pytorch_model_bin_does_not_run(entry, marker, tiny_checkpoint
             torch.save({"encoder.x": Attack(marker)}, folder / "pytorch_model.bin")
         else:
             (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"encoder.x": Attack(marker)}))
-        with pytest.raises(
-            (UserError, InstantiationException), match="was not loaded, since that could run code"
-        ):
+        with pytest.raises((UserError, InstantiationException), match="was not loaded, since that could run code"):
             entry(folder, tiny_checkpoint, flickr_folder, tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_a_pickle_in_the_feature_cache_is_thrown_away(
-    marker, tiny_checkpoint, flickr_folder, tmp_path, caplog
-):
+def test_a_pickle_in_the_feature_cache_is_thrown_away(marker, tiny_checkpoint, flickr_folder, tmp_path, caplog):
     def run(name):
         cache = FeatureCache(str(tmp_path / "cache"), dtype="fp32")
         return Run(tiny_checkpoint, flickr_folder, tmp_path / name, more=(cache,), max_epochs=1)

@@ -90,9 +90,7 @@ def test_spice_is_the_f_score_of_all_tuples(monkeypatch):
     from pycocoevalcap.spice.spice import Spice
 
     def compute_score(self, references, candidates):
-        return 0.5, [
-            {"All": {"f": len(candidates[key][0])}, "Object": {"f": 9}} for key in sorted(references)
-        ]
+        return 0.5, [{"All": {"f": len(candidates[key][0])}, "Object": {"f": 9}} for key in sorted(references)]
 
     monkeypatch.setattr(Spice, "__init__", lambda self: None)  # its own downloads models
     monkeypatch.setattr(Spice, "compute_score", compute_score)

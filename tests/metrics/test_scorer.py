@@ -144,9 +144,7 @@ def test_all_candidates_or_references_empty(found, text):
 @settings(max_examples=25, deadline=None)
 def test_any_text_has_finite_scores(images):
     ids = [str(i) for i in range(len(images))]
-    scores = score(
-        ids, [text for text, _ in images], [own for _, own in images], bootstrap_samples=5, original=True
-    )
+    scores = score(ids, [text for text, _ in images], [own for _, own in images], bootstrap_samples=5, original=True)
     values = [*scores.corpus.values(), *(value for row in scores.per_image for value in row.values())]
     values += [bound for bounds in scores.intervals.values() for bound in bounds]
     assert all(math.isfinite(value) and value >= 0 for value in values)

@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 from src.metrics.ptb.tokenizer import ptb_tokenize
 
 # text, and the tokens that Java gave for it
-EXAMPLES = list(
-    csv.DictReader((Path(__file__).parent / "ptb_examples.csv").open(encoding="utf-8", newline=""))
-)
+EXAMPLES = list(csv.DictReader((Path(__file__).parent / "ptb_examples.csv").open(encoding="utf-8", newline="")))
 
 
 def java_tokens(captions: Sequence[str]) -> list[str]:

@@ -83,9 +83,7 @@ def test_pixels_are_those_of_the_model(processor, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize(
-    "mode", ["RGB", "L", "RGBA", "LA", "P", "P with transparency", "I;16", "F", "CMYK", "1"]
-)
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "P with transparency", "I;16", "F", "CMYK", "1"])
 def test_images_of_all_modes_are_read_as_in_training(mode, orientation, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (5, 7, 4), np.uint8)
     image = Image.fromarray(noise, "RGBA")

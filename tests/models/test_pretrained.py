@@ -59,9 +59,7 @@ def test_weights_of_another_shape_or_not_finite_are_rejected(folder):
     change_weights(folder, lambda weights: weights[other].view(-1)[7:8].fill_(float("nan")))
     assert_rejected(r"its weights are not finite \(decoder\.transformer\.wpe\.weight\)", str(folder))
     change_weights(folder, lambda weights: weights.update({name: weights[name][:-1].clone()}))
-    assert_rejected(
-        r"lacks 1 weights .*encoder\.layernorm\.bias, \.\.\.\) or has them in another shape", str(folder)
-    )
+    assert_rejected(r"lacks 1 weights .*encoder\.layernorm\.bias, \.\.\.\) or has them in another shape", str(folder))
 
 
 @pytest.mark.parametrize(

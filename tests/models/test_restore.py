@@ -65,9 +65,7 @@ def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_
 
 @pytest.mark.parametrize("name", ["num_beams", "max_length"])
 @pytest.mark.parametrize("value", [10**9, "four", 0.5, -1])
-def test_generation_settings_out_of_range_or_of_another_type_are_one_line(
-    run, tiny_checkpoint, tmp_path, name, value
-):
+def test_generation_settings_out_of_range_or_of_another_type_are_one_line(run, tiny_checkpoint, tmp_path, name, value):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
     (folder / "generation_config.json").write_text(json.dumps({name: value}))
     rejected("checkpoint=", open_captioner, folder)
@@ -123,9 +121,7 @@ def test_only_our_data_modules_are_built_from_a_checkpoint(target):
     rejected("a datamodule class of this project", rebuilt_settings, config, "x.ckpt")
 
 
-def test_a_base_that_was_moved_is_named_and_can_be_given_and_another_one_is_rejected(
-    tiny_checkpoint, tmp_path
-):
+def test_a_base_that_was_moved_is_named_and_can_be_given_and_another_one_is_rejected(tiny_checkpoint, tmp_path):
     base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
     save_run(tmp_path / "run", base)
     renamed = base.rename(tmp_path / "elsewhere")
@@ -133,9 +129,7 @@ def test_a_base_that_was_moved_is_named_and_can_be_given_and_another_one_is_reje
     found = open_captioner(tmp_path / "run", base=str(renamed))
     assert found.base == str(renamed)
     found.model.save_pretrained(renamed)  # with the trained weights
-    rejected(
-        "expected the same base weights; set checkpoint=", open_captioner, tmp_path / "run", str(renamed)
-    )
+    rejected("expected the same base weights; set checkpoint=", open_captioner, tmp_path / "run", str(renamed))
 
 
 def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp_path, monkeypatch):

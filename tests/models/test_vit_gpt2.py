@@ -79,9 +79,7 @@ def test_one_batch_can_be_overfitted(make):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(
-    make, tmp_path
-):
+def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(make, tmp_path):
     module, data = make()
     fitting, path = trainer(tmp_path), tmp_path / "a.ckpt"
     fitting.fit(module, data)

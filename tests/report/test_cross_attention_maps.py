@@ -64,9 +64,7 @@ def test_the_sample_is_bounded_the_same_each_time_and_that_of_the_random_view(mo
     assert first == set(read_attention(tmp_path / "a.json"))
 
 
-def test_unreadable_images_are_skipped_and_without_a_grid_there_is_no_file(
-    model, images, tmp_path, monkeypatch
-):
+def test_unreadable_images_are_skipped_and_without_a_grid_there_is_no_file(model, images, tmp_path, monkeypatch):
     missing = [replace(image, path="/nowhere/at/all.png") for image in images[:9]]
     captions = {image.image_id: "A dog." for image in images}
     assert write_cross_attention_maps(model, [*missing, images[9]], captions, tmp_path / "a.json") == 1

@@ -120,7 +120,5 @@ def test_attention_is_plotted_word_by_word(run):
     figure.canvas.draw()
     assert draw_attention(run).axes[0].get_title() == "a"
     for image_id in ("0000.jpg", "nowhere.jpg"):
-        with pytest.raises(
-            UserError, match=rf"image_id='{image_id}' has no attention map; expected one of \d+"
-        ):
+        with pytest.raises(UserError, match=rf"image_id='{image_id}' has no attention map; expected one of \d+"):
             draw_attention(run, image_id)

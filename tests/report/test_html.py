@@ -121,9 +121,7 @@ def test_missing_and_damaged_files_are_noted(run):
     for name in notes:
         (run / name).unlink()
     text = Page(write_report(run)).text
-    assert all(
-        note in text for note in (*notes.values(), "Captions without scores", "No predictions were found")
-    )
+    assert all(note in text for note in (*notes.values(), "Captions without scores", "No predictions were found"))
 
 
 def test_images_of_equal_names_keep_their_own_captions(run):

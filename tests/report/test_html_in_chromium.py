@@ -40,9 +40,7 @@ def press(page, view) -> None:
 
 def test_it_opens_without_errors_fetches_nothing_and_keeps_text_as_text(page):
     assert console_errors(page) == []
-    fetched = page.execute_script(
-        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    )
+    fetched = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert [name for name in fetched if not name.startswith("data:")] == []
     assert page.find_element(By.TAG_NAME, "h1").text == "CIDEr-D 0.451 → 2.512"
     assert HOSTILE in texts(page, ".caption.tuned")

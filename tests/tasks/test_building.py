@@ -37,9 +37,7 @@ def config(**groups):
 def test_a_device_that_is_missing_is_refused_in_a_line(monkeypatch, accelerator):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(
-        UserError, match=f"trainer.accelerator={accelerator}; expected such a device.*set trainer=auto"
-    ):
+    with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}; expected such a device.*set trainer=auto"):
         check_trainer(config(trainer=TRAINER | {"accelerator": accelerator}))
 
 

@@ -139,9 +139,7 @@ def test_an_exported_folder_gets_the_scores_of_its_checkpoint(finished, again, f
     trained = OmegaConf.load(finished.folder / "config_resolved.yaml").datamodule
     same = {name: trained[name] for name in ("split_ratios", "split_seed")}
     words = [f"datamodule.{name}={value}" for name, value in same.items()]
-    metrics = run_eval(
-        tmp_path / "eval", f"ckpt_path={folder}", f"datamodule.data_dir={flickr_folder}", *words
-    )
+    metrics = run_eval(tmp_path / "eval", f"ckpt_path={folder}", f"datamodule.data_dir={flickr_folder}", *words)
     assert not any(name.startswith("zero_shot/") for name in metrics)
     expected = {name: value for name, value in again[1].items() if name.startswith("test/")}
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-3)

@@ -103,18 +103,14 @@ def test_zero_shot_is_the_untouched_base(finished, tiny_checkpoint, flickr_folde
     words = ("train=false", "zero_shot=false")
     metrics = run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, *words)
     trained = {name: value for name, value in finished.metrics.items() if name.startswith("zero_shot/test/")}
-    assert trained == {
-        f"zero_shot/{name}": value for name, value in metrics.items() if name.startswith("test/")
-    }
+    assert trained == {f"zero_shot/{name}": value for name, value in metrics.items() if name.startswith("test/")}
     assert captions(tmp_path / "run") == captions(finished.folder, "zero_shot_caption")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM here")
 @pytest.mark.slow
-def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(
-    finished, tiny_checkpoint, flickr_folder, tmp_path
-):
+def test_a_stopped_run_resumes_in_its_own_folder_to_the_same_end(finished, tiny_checkpoint, flickr_folder, tmp_path):
     run = tmp_path / "logs" / "train" / "runs" / "one"
     with pytest.raises(Stopped, match=f"stopped by SIGTERM; .*ckpt_path={run}"):
         run_train(run, tiny_checkpoint, flickr_folder, *MAIN, PROBE, "+callbacks.probe.stop_in_step=5")
@@ -175,9 +171,7 @@ def test_best_ckpt_is_of_the_lowest_loss_whatever_its_name_and_the_sanity_check_
     first, second = validations(run)
     assert Probe.seen["sanity"] < first < second
     assert metrics["val/loss_best"] == pytest.approx(first)
-    best, last = (
-        torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")
-    )
+    best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert (best["epoch"], best["global_step"], last["epoch"]) == (0, 1, 1)
 
 
@@ -192,9 +186,7 @@ def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder,
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
 
 
-def test_a_validation_that_is_never_reached_is_refused_before_training(
-    tiny_checkpoint, flickr_folder, tmp_path
-):
+def test_a_validation_that_is_never_reached_is_refused_before_training(tiny_checkpoint, flickr_folder, tmp_path):
     with pytest.raises(ValueError, match=r"`val_check_interval` .* must be less than or equal"):
         run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, "trainer.val_check_interval=99")
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -239,9 +231,7 @@ def test_a_report_that_finds_no_room_does_not_cost_the_numbers(tmp_path, caplog)
 
 
 @pytest.mark.slow
-def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
-    tiny_checkpoint, flickr_folder, tmp_path
-):
+def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(tiny_checkpoint, flickr_folder, tmp_path):
     run = tmp_path / "run"
     run_train(run, tiny_checkpoint, flickr_folder, "trainer.fast_dev_run=true")  # what debug=fdr sets
     assert not list(run.rglob("*.ckpt"))
@@ -252,9 +242,7 @@ def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(
 
 
 @pytest.mark.slow
-def test_resuming_prints_no_warning_of_a_changed_folder(
-    finished, tiny_checkpoint, flickr_folder, tmp_path, recwarn
-):
+def test_resuming_prints_no_warning_of_a_changed_folder(finished, tiny_checkpoint, flickr_folder, tmp_path, recwarn):
     best = f"ckpt_path={finished.folder}/checkpoints/best.ckpt"
     run_train(tmp_path / "two", tiny_checkpoint, flickr_folder, *MAIN, best, "test=false")
     assert not [warning for warning in recwarn if "dirpath has changed" in str(warning.message)]

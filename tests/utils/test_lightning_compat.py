@@ -22,9 +22,7 @@ from src.utils.lightning_compat import CsvLogger, all_processes_end, leave_signa
 @pytest.mark.parametrize("left_alone", [True, False])
 def test_lightning_replaces_signal_handlers_unless_it_is_kept_from_it(left_alone):
     before = signal.getsignal(signal.SIGTERM)
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     if left_alone:
         leave_signals_alone(trainer)
         pickle.dumps(trainer._signal_connector.register_signal_handlers)

@@ -56,9 +56,7 @@ def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root
         "open(f'{folder}/file', 'w').close(); assert run_root('logs') == folder"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "RANK": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     logs, other = done.stdout.splitlines()
     assert logs == "logs"
     assert other.startswith(str(tmp_path / "captioner-rank-"))
@@ -107,9 +105,7 @@ def test_what_may_be_on_the_hub_is_not_refused_where_it_may_be_used(name, tmp_pa
 
 @pytest.mark.parametrize("name", ["./nothing", "~/nothing/here", "/nothing", "a/b/c", "nothing.ckpt", "last"])
 def test_a_path_to_nothing_is_refused(name, tmp_path):
-    with pytest.raises(
-        UserError, match=r"checkpoint='.*does not exist; expected|checkpoint=last: no run under"
-    ):
+    with pytest.raises(UserError, match=r"checkpoint='.*does not exist; expected|checkpoint=last: no run under"):
         checkpoint_file(name, tmp_path)
 
 
@@ -177,9 +173,7 @@ def test_other_images_or_another_split_are_refused(run):
 
 
 def test_home_is_expanded_in_every_path_of_a_config():
-    config = OmegaConf.create(
-        {"paths": {"data": "~/data", "log": "${paths.data}/logs"}, "names": ["~/a", "~b"]}
-    )
+    config = OmegaConf.create({"paths": {"data": "~/data", "log": "${paths.data}/logs"}, "names": ["~/a", "~b"]})
     expand_home(config)
     assert config.paths.log == f"{Path.home()}/data/logs"
     assert list(config.names) == [f"{Path.home()}/a", "~b"]

@@ -88,14 +88,10 @@ def test_other_ranks_write_nothing_but_their_own_traceback(tmp_path, monkeypatch
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(RuntimeError):
         run_job(tmp_path, RuntimeError("the wheel came off"))
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == [
-        "train/error_rank_2.log"
-    ]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["train/error_rank_2.log"]
 
 
-@pytest.mark.parametrize(
-    ("rank", "everywhere", "waits"), [("1", True, True), ("1", False, False), ("0", True, False)]
-)
+@pytest.mark.parametrize(("rank", "everywhere", "waits"), [("1", True, True), ("1", False, False), ("0", True, False)])
 def test_rank_0_exits_first_where_all_stop(tmp_path, monkeypatch, rank, everywhere, waits):
     slept = []
     monkeypatch.setattr("src.utils.task_run.time.sleep", slept.append)

@@ -62,9 +62,7 @@ def load_image(path: str | Path, box: Box | None = None, span: Span | None = Non
     return decode_bytes(read_bytes(path, span), str(path), box)
 
 
-def decode_bytes(
-    data: bytes | bytearray, name: str, box: Box | None = None, pixel_limit: int | None = None
-) -> Tensor:
+def decode_bytes(data: bytes | bytearray, name: str, box: Box | None = None, pixel_limit: int | None = None) -> Tensor:
     """Decode a file's bytes as `load_image` does; `name` stands in its error, None is PIXEL_LIMIT."""
     with _named_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_pixels(image, name, pixel_limit or PIXEL_LIMIT)

@@ -73,9 +73,7 @@ def read_flickr(
             skipped.append(SkippedRow(line, printable(name), error, printable(detail)))
         else:
             captions.setdefault(image, {})[caption] = None
-    images = [
-        CaptionedImage(name, path, tuple(texts), group) for (name, path, group), texts in captions.items()
-    ]
+    images = [CaptionedImage(name, path, tuple(texts), group) for (name, path, group), texts in captions.items()]
     table = CaptionTable(images, skipped, len(records))
     json_file = json_file or (file if file.suffix.lower() == ".json" else None)
     if official_split and json_file is not None:

@@ -136,6 +136,4 @@ def find_path(setting: str, given: str | Path, root: Path = Path(), is_dir: bool
         near = difflib.get_close_matches(path.name, os.listdir(path.absolute().parent), n=1)
         if near and near[0] != path.name:
             problem += f" (did you mean {str(path.with_name(near[0]))!r}?)"
-    raise UserError(
-        f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}; set datamodule.{setting}=..."
-    )
+    raise UserError(f"datamodule.{setting}={str(given)!r} {problem}; expected a {kind}; set datamodule.{setting}=...")

@@ -88,9 +88,7 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
         if path.name.lower().endswith(COMPRESSED):
             raise UserError(f"{str(path)!r} is a compressed archive; {EXPECTED}; decompress it (gunzip)")
     found: list[tuple[Path, str | None]] = []
-    for pattern, split in (
-        globs or {f"{name}/*.tar": split for name, split in SPLIT_FOLDERS.items()}
-    ).items():
+    for pattern, split in (globs or {f"{name}/*.tar": split for name, split in SPLIT_FOLDERS.items()}).items():
         paths = sorted(root.glob(pattern))
         if globs and not paths:
             raise UserError(
@@ -100,9 +98,7 @@ def _find_shards(root: Path, patterns: dict[str, str | None]) -> list[tuple[Path
         found += [(path, split) for path in paths]
     found = found or [(path, None) for path in sorted(root.glob("*.tar"))]
     if not found:
-        raise UserError(
-            f"datamodule.data_dir={str(root)!r} has no .tar file; {EXPECTED}; set datamodule.data_dir=..."
-        )
+        raise UserError(f"datamodule.data_dir={str(root)!r} has no .tar file; {EXPECTED}; set datamodule.data_dir=...")
     return found
 
 
@@ -131,8 +127,6 @@ def _read_samples(path: Path) -> dict[str, Sample]:
         reason = " ".join(str(error).split())
         raise UserError(f"shard {str(path)!r}: {reason}; {EXPECTED}; download it again") from error
     if scattered:
-        message = (
-            "%s: members of %d samples do not stand together and are lost in a stream; use tar --sort=name"
-        )
+        message = "%s: members of %d samples do not stand together and are lost in a stream; use tar --sort=name"
         log.warning(message, path.name, len(scattered))
     return samples

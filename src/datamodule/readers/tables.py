@@ -47,9 +47,7 @@ def read_records(path: Path) -> list[Record]:
     """
     records = list(_read_json(path) if path.suffix.lower() == ".json" else _read_rows(path))
     if not records:
-        raise UserError(
-            f"{str(path)!r} has no captions; expected a row for each caption; name another captions file"
-        )
+        raise UserError(f"{str(path)!r} has no captions; expected a row for each caption; name another captions file")
     return records
 
 

@@ -53,9 +53,7 @@ class SyntheticFlickrDataModule(FlickrDataModule):
         **common: Any,
     ) -> None:
         super().__init__(data_dir, **common)
-        self.write = partial(
-            write_scenes, num_images=num_images, style=style, seed=drawing_seed, size=image_size
-        )
+        self.write = partial(write_scenes, num_images=num_images, style=style, seed=drawing_seed, size=image_size)
 
     def prepare_data(self) -> None:
         """Generate the dataset unless its folder exists."""
@@ -107,9 +105,7 @@ def generate_once(data_dir: Path, write: Callable[[Path], None]) -> None:
             raise
 
 
-def write_scenes(
-    out: str | Path, num_images: int, style: str = "plain", seed: int = 0, size: int = IMAGE_SIZE
-) -> None:
+def write_scenes(out: str | Path, num_images: int, style: str = "plain", seed: int = 0, size: int = IMAGE_SIZE) -> None:
     """Draw scenes with five captions each into `out`: `Images/<style>_<i>.jpg` and `captions.txt`.
 
     Scene i depends on style, seed, size and i alone: a larger dataset begins with the smaller one.

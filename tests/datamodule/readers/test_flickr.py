@@ -159,9 +159,7 @@ def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: 
 
 def test_official_splits_are_looked_up_by_the_image_not_by_its_spelling(tmp_path: Path) -> None:
     root = folder(tmp_path, "image,caption\n./a.jpg,One\nb.jpg,Two\nc.jpg,Three\n")
-    (root / "dataset_flickr8k.json").write_text(
-        karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"})
-    )
+    (root / "dataset_flickr8k.json").write_text(karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"}))
     assert [image.split for image in read_flickr(root).images] == ["train", "val", "test"]
 
 
@@ -278,9 +276,7 @@ VALUES = st.none() | st.integers() | st.text(max_size=8) | st.sampled_from([*NAM
 
 
 @FUZZ
-@given(
-    st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5))
-)
+@given(st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5)))
 def test_any_json_gives_a_table_or_one_clear_line(tmp_path: Path, content: object) -> None:
     table_or_line(folder(tmp_path, json.dumps({"images": [content]}), "dataset_flickr8k.json"))
 

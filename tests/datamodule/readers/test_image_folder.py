@@ -57,10 +57,7 @@ def test_a_bare_name_of_two_files_names_both(images: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        *(
-            (name, "no image")
-            for name in ("gone.jpg", "nowhere/a.jpg", "a.jpg/b.jpg", "folder.jpg", "deep/e.jpg")
-        ),
+        *((name, "no image") for name in ("gone.jpg", "nowhere/a.jpg", "a.jpg/b.jpg", "folder.jpg", "deep/e.jpg")),
         ("x" * 5000 + "/a.jpg", "no image"),
         *((name, "no file name") for name in ("", "./")),
         *((name, "outside the image folder") for name in ("..", "sub/../../secret.jpg", "..\\secret.jpg")),
@@ -116,9 +113,7 @@ def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["file", "a\0b", "x" * 5000])
 def test_a_folder_that_is_a_file_or_impossible(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        UserError, match=r"^datamodule\.x=.*(is no folder|does not exist); expected a folder; set"
-    ):
+    with pytest.raises(UserError, match=r"^datamodule\.x=.*(is no folder|does not exist); expected a folder; set"):
         find_path("x", tmp_path / name, is_dir=True)
 
 

@@ -82,9 +82,7 @@ def test_settings_exclude_rows(tmp_path: Path) -> None:
         *(({"s2_caption": empty}, {}, "Three") for empty in ("", " \x00", None, 7, ["x"])),
     ],
 )
-def test_the_first_caption_field_with_text_counts(
-    tmp_path: Path, fields: dict, settings: dict, caption: str
-) -> None:
+def test_the_first_caption_field_with_text_counts(tmp_path: Path, fields: dict, settings: dict, caption: str) -> None:
     both = row(NAMES[0], "Figure 1. One  two", s2orc_caption="Three") | fields
     assert read_medicat(folder(tmp_path, both), **settings).images[0].captions == (caption,)
 
@@ -92,10 +90,7 @@ def test_the_first_caption_field_with_text_counts(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        *(
-            (line, "malformed line")
-            for line in ("{not json", "[1, 2]", "[" * 100_000, '{"fig_uri": "x.png"}')
-        ),
+        *((line, "malformed line") for line in ("{not json", "[1, 2]", "[" * 100_000, '{"fig_uri": "x.png"}')),
         ('{"pdf_hash": 1, "fig_uri": "x"}', "malformed line"),
         (row("gone_1.png"), "no image"),
         ({**row(NAMES[3]), "pdf_hash": "../x"}, "outside the image folder"),

@@ -72,15 +72,11 @@ def test_samples_without_image_or_caption_are_listed(tmp_path: Path) -> None:
 
 def test_members_that_do_not_stand_together_are_joined_and_reported(tmp_path: Path, caplog) -> None:
     members = samples(range(3))
-    scattered = {
-        name: members[name] for name in sorted(members, key=lambda name: (name.endswith("png"), name))
-    }
+    scattered = {name: members[name] for name in sorted(members, key=lambda name: (name.endswith("png"), name))}
     write_tar(tmp_path / "a.tar", scattered)
     write_tar(tmp_path / "b.tar", samples(range(3, 6)))
     assert len(read_shards(tmp_path).images) == 6
-    assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == [
-        "a.tar: members of 3 samples"
-    ]
+    assert [record.getMessage().partition(" do ")[0] for record in caplog.records] == ["a.tar: members of 3 samples"]
 
 
 def test_a_compressed_archive_is_named(tmp_path: Path) -> None:
