@@ -1,5 +1,6 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
+import argparse
 import difflib
 import glob
 import os
@@ -109,13 +110,16 @@ def message(error: BaseException) -> str:
 def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
     """Return one line for each override that does not compose, tried one after the other, groups first."""
     from hydra import compose, initialize_config_dir
-    from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from src.utils.config_check import find_problems
 
-    args = get_args_parser().parse_args(list(arguments))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for name in ("config-dir", "config-name"):  # Hydra's flags -cd and -cn
+        parser.add_argument(f"--{name}", f"-c{name[7]}")
+    args, _ = parser.parse_known_intermixed_args(list(arguments))
     good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
     parsed, problems, unread = [], [], ["\0"]
 
