@@ -63,7 +63,7 @@ class CaptionDataModule(LightningDataModule):
         super().__init__()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and split the data, once; where it is refused (UserError), `table` has the skipped rows."""
+        """Read, check and split the data, once; on a UserError, `table` has the skipped rows."""
         if self.splits:
             return
         self.table = self.reader()

@@ -123,7 +123,7 @@ def pack_captions(
     long as dropout does not differ between captions.
     """
     row_image: list[int] = []
-    cells: list[tuple[int, ...]] = []  # of each token: row, column, caption, position, input, label, prefix
+    packed: list[tuple[int, ...]] = []  # of each token: row, column, caption, position, input, label, prefix
     numbers: dict[tuple[int, int], int] = {}  # (prefix before a token, token) -> number of the prefix
     for image, captions in enumerate(images):
         row_image.append(image)
@@ -133,11 +133,11 @@ def pack_captions(
                 row_image.append(image)
                 used = 0
             before = -len(row_image)  # prefixes of two rows are never equal
-            for place, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
+            for position, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
                 before = numbers.setdefault((before, token), len(numbers))
-                cells.append((len(row_image) - 1, used, number, place, token, label, before))
+                packed.append((len(row_image) - 1, used, number, position, token, label, before))
                 used += 1
-    columns = np.array(cells, dtype=np.int64).reshape(-1, 7).T
+    columns = np.array(packed, dtype=np.int64).reshape(-1, 7).T
     row, column, number_of, position, inputs, labels, prefix = columns  # (M) each
     shape = len(row_image), -(-(int(column.max(initial=0)) + 1) // multiple) * multiple
     index = row * shape[1] + column

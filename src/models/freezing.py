@@ -17,7 +17,7 @@ from src.utils.errors import UserError
 TRAIN_MODES = ("last_blocks", "cross_attention", "lora", "full")
 CROSS_ATTENTION = ("crossattention", "ln_cross_attn", "encoder_attn", "encoder_attn_layer_norm")
 # Queries and values of ViT, DeiT, BEiT, Swin and BART; of BERT and RoBERTa; GPT-2 keeps them in one matrix, with
-# the queries of its cross-attention apart.
+# its cross-attention queries separate.
 LORA_TARGETS = ("q_proj", "v_proj", "query", "value", "q_attn", "c_attn")
 
 

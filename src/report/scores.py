@@ -72,7 +72,7 @@ class ScoreRow:
         return (self.tuned.value - self.base.value) * (-1 if self.key == "loss" else 1)
 
     @property
-    def apart(self) -> bool:
+    def is_separate(self) -> bool:
         """Whether both have an interval and the two do not overlap."""
         if not (self.tuned and self.base and self.tuned.interval and self.base.interval):
             return False

@@ -44,7 +44,7 @@ METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/
 def silence_libraries(config: DictConfig) -> None:
     """Hide warnings that mean nothing to a user; `extras.ignore_warnings=true` hides all."""
     warnings.filterwarnings("ignore", "|".join(IGNORED_WARNINGS))
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # unreadable images are refused and logged by name
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # unreadable images are skipped and logged by name
     if config.extras.ignore_warnings:
         warnings.filterwarnings("ignore")
     for name in VERBOSE_LOGGERS:

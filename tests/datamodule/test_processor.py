@@ -145,7 +145,7 @@ def test_batch_normalizes_as_single_images_do() -> None:
 
 @pytest.mark.slow
 def test_real_photographs_and_figures(shared_data: Path) -> None:
-    """All 700 photographs and 7 figures, against the processor of the published checkpoint, both ways."""
+    """All 700 Flickr8k images and 7 MedICaT figures, against the processor of the published checkpoint, both ways."""
     paths = sorted((shared_data / "flickr8k" / "Images").iterdir())
     paths += sorted((shared_data / "medicat" / "figures").iterdir())
     processor, in_pillow = ViTImageProcessor(**HALF), ViTImageProcessorPil(**HALF)

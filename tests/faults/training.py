@@ -49,7 +49,7 @@ class Place:
 
     @property
     def output(self) -> Path:
-        """What all trainings of this place said."""
+        """The output of all trainings of this folder."""
         return self.folder / "output.log"
 
     def runs(self) -> list[Path]:

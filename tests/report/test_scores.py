@@ -26,16 +26,16 @@ def printed(folder, metrics) -> str:
 def test_a_row_has_both_models_with_their_intervals():
     cider, loss = score_rows(METRICS)
     assert (cider.label, cider.tuned.interval, cider.base.text) == ("CIDEr-D", "1.800 – 2.200", "0.500")
-    assert (cider.change, cider.apart) == (1.5, True)
+    assert (cider.change, cider.is_separate) == (1.5, True)
     assert 80 < cider.percent(2.2) < 100
     assert cider.percent(-1) == 0
-    assert (loss.tuned.interval, loss.change, loss.apart) == ("", 2.0, False)  # a lower loss is a gain
-    assert not score_rows(METRICS | {"zero_shot/test/cider_d_high": 1.9})[0].apart
+    assert (loss.tuned.interval, loss.change, loss.is_separate) == ("", 2.0, False)  # a lower loss is a gain
+    assert not score_rows(METRICS | {"zero_shot/test/cider_d_high": 1.9})[0].is_separate
 
 
 def test_scores_of_one_model_and_zero():
     row = score_rows({"test/cider_d": 1.0})[0]
-    assert (row.base, row.change, row.apart) == (None, None, False)
+    assert (row.base, row.change, row.is_separate) == (None, None, False)
     assert score_rows({"test/bleu_4": 0.0})[0].percent(0.0) == 0
     assert find_score({"a": 1.0, "a_low": 0.5}, "a").interval == ""
     more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}

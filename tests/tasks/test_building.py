@@ -1,4 +1,4 @@
-"""What is refused or adapted before training: devices, strategies, callbacks, loggers, limits."""
+"""What is an error or adapted before training: devices, strategies, callbacks, loggers, limits."""
 
 import warnings
 from types import SimpleNamespace

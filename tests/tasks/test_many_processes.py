@@ -1,4 +1,4 @@
-"""One process, two, and two nodes give the same; when one process fails or is told to stop, all end."""
+"""One process, two, and two nodes give the same; when one process fails or gets a stop signal, all end."""
 
 import json
 import os

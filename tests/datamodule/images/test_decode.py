@@ -1,4 +1,4 @@
-"""Every kind of image file found in data sets: decoded to the expected pixels, or refused with its name."""
+"""Every kind of image file found in data sets: decoded to the expected pixels, or an error with its name."""
 
 import io
 import os
