@@ -1,4 +1,4 @@
-"""Special ids and what a processor checks: read from the first place that names them, an error where they contradict."""
+"""Special ids and what a processor checks: read from the first place that names them, an error on contradictions."""
 
 import copy
 from types import SimpleNamespace
