@@ -132,7 +132,7 @@ def pack_captions(
             if used and used + len(caption) + 1 > MAX_ROW_TOKENS:
                 row_image.append(image)
                 used = 0
-            before = -len(row_image)  # prefixes of two rows are never equal
+            before = -len(row_image)  # number of the empty prefix: one for each row, so that rows share none
             for position, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
                 before = numbers.setdefault((before, token), len(numbers))
                 packed.append((len(row_image) - 1, used, number, position, token, label, before))

@@ -145,7 +145,10 @@ class CaptionModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, states: Tensor) -> list[str]:
-        """Generate a caption for each of B images from encoder states (B,P,D)."""
+        """Generate a caption for each of B images from encoder states (B,P,D).
+
+        All beams of an image share the cross-attention keys and values of its states (`kernels/beam_search.py`).
+        """
         settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
         return generate_captions(self.network, self.processor, states, *settings)
 

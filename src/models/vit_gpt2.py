@@ -128,6 +128,7 @@ class VitGpt2(LightningModule):
         self._check_finite("loss", loss, f" on the images {', '.join(images)}")
         self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
         self.train_loss.update(nll, tokens)
+        # Lightning divides by the number of accumulated batches, which their tokens replace.
         return nll * self.trainer.accumulate_grad_batches / self._grow_window(mean[1])
 
     def _check_finite(self, name: str, value: Tensor, images: str = "") -> None:
@@ -214,6 +215,7 @@ class VitGpt2(LightningModule):
         return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the weights by the trained ones under hub names; Lightning adds optimizer, schedule and loops."""
         checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
         checkpoint[files.METADATA_KEY] = {
             "format": files.FORMAT,
