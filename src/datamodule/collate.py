@@ -133,9 +133,9 @@ def pack_captions(
                 row_image.append(image)
                 used = 0
             before = -len(row_image)  # number of the empty prefix: one for each row, so that rows share none
-            for position, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
+            for offset, (token, label) in enumerate(zip((start_id, *caption), (*caption, eos_id), strict=True)):
                 before = numbers.setdefault((before, token), len(numbers))
-                packed.append((len(row_image) - 1, used, number, position, token, label, before))
+                packed.append((len(row_image) - 1, used, number, offset, token, label, before))
                 used += 1
     columns = np.array(packed, dtype=np.int64).reshape(-1, 7).T
     row, column, number_of, position, inputs, labels, prefix = columns  # (M) each
