@@ -31,7 +31,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.collate import CaptionBatch
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.building import build_data, build_model, build_trainer
-from src.utils.hardware import has_native_bf16
+from src.utils.lightning_compat import has_native_bf16
 from src.utils.run_folder import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,8 +28,8 @@ from src.models.kernels.attention import use_math_attention
 from src.models.kernels.linear import tune_malloc
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
-from src.utils.hardware import choose_precision
 from src.utils.hub import silence_transformers
+from src.utils.lightning_compat import choose_precision
 from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | Image.Image | Tensor

@@ -157,7 +157,7 @@ def test_precision_is_what_the_hardware_has(monkeypatch, tiny_checkpoint, paths)
     cpu = torch.device("cpu")
     assert choose_device("cpu") == cpu
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("src.utils.hardware.has_native_bf16", lambda name, native=native: native)
+        monkeypatch.setattr("src.utils.lightning_compat.has_native_bf16", lambda name, native=native: native)
         assert choose_dtype("auto", cpu) == expected
     assert choose_dtype("bf16", cpu) == torch.bfloat16
     assert choose_dtype("32", cpu) == torch.float32

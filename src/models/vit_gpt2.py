@@ -66,6 +66,7 @@ class VitGpt2(LightningModule):
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
+        self._logged_kernels = ""
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
 
     @classmethod
@@ -98,7 +99,10 @@ class VitGpt2(LightningModule):
         return self.captioner.generate(self.captioner.encode(batch))
 
     def setup(self, stage: str) -> None:
-        log.info(self.captioner.prepare(self.trainer.strategy.root_device))
+        kernels = self.captioner.prepare(self.trainer.strategy.root_device)
+        if kernels != self._logged_kernels:  # the same in training and in both tests
+            log.info(kernels)
+        self._logged_kernels = kernels
 
     def on_fit_start(self) -> None:
         trained = sum(weight.numel() for weight in self.trained_weights().values())

@@ -21,8 +21,7 @@ from src.datamodule.processor import load_processor
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
-from src.utils.hardware import choose_precision
-from src.utils.lightning_compat import leave_signals_alone
+from src.utils.lightning_compat import choose_precision, leave_signals_alone
 from src.utils.run_folder import plain_config
 
 IGNORED_WARNINGS = (

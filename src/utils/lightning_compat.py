@@ -1,6 +1,6 @@
-"""Every workaround of Lightning's internals: why, and in which release it was seen.
+"""What Lightning lacks: an automatic precision, a csv logger that resumes, and workarounds of its internals.
 
-All of pytorch-lightning 2.6.6; tests/utils/test_lightning_compat.py shows for each when it can go.
+The workarounds are of pytorch-lightning 2.6.6; tests/utils/test_lightning_compat.py shows for each when it can go.
 """
 
 import csv
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from src.utils.files import atomic_write
+from src.utils.files import write_csv
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -23,13 +24,26 @@ GRACE_SECONDS = 3.0
 SAVE_SECONDS = 10.0
 
 
+def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
+    """Return bf16-mixed for None or `auto` where the hardware has bf16 matrix products, else 32-true; others as set."""
+    if precision is not None and precision != "auto":
+        return precision
+    return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
+
+
+def has_native_bf16(accelerator: str) -> bool:
+    """Whether the device that Lightning takes for `accelerator` has bf16 matrix products in hardware."""
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return False
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def leave_signals_alone(trainer: pl.Trainer) -> None:
     """Keep Lightning from replacing our signal handlers: its own sets a flag that no validation or test reads."""
-    trainer._signal_connector.register_signal_handlers = _do_nothing  # type: ignore[method-assign]
-
-
-def _do_nothing() -> None:
-    """A function and no lambda, so that the trainer can be pickled."""
+    trainer._signal_connector.register_signal_handlers = list  # type: ignore[assignment]  # does nothing; can be pickled
 
 
 def load_loader_position(trainer: pl.Trainer) -> None:
@@ -92,10 +106,7 @@ class CsvLogger(Logger):
         columns = sorted({name for row in self.rows for name in row})
         try:
             if self.rows:
-                with atomic_write(self.path) as file:
-                    writer = csv.DictWriter(file, columns, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(self.rows)
+                write_csv(self.path, columns, [[row.get(name, "") for name in columns] for row in self.rows])
         except OSError as error:
             log.warning("%s cannot be written now (%s); its rows are kept", self.path, error.strerror)
         self._saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""Each workaround of Lightning is still needed: without it the public behavior differs."""
+"""Precision by the hardware, a csv logger that resumes; each workaround of Lightning is still needed."""
 
 import csv
 import errno
@@ -11,11 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from src.utils import lightning_compat
 from src.utils.errors import Stopped
-from src.utils.lightning_compat import CsvLogger, all_processes_end, leave_signals_alone
+from src.utils.lightning_compat import (
+    CsvLogger,
+    all_processes_end,
+    choose_precision,
+    has_native_bf16,
+    leave_signals_alone,
+)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Lightning handles no signals there")
@@ -41,10 +48,8 @@ def test_when_this_process_fails_those_that_it_started_end_unless_all_stop(monke
     launcher = SimpleNamespace(procs=[child], kill=child.send_signal)
     error = Stopped(15, "", everywhere=True) if stopped else ValueError("the wheel came off")
     try:
-        with (
-            pytest.raises(type(error)),
-            all_processes_end(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))),
-        ):
+        trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
+        with pytest.raises(type(error)), all_processes_end(trainer):
             raise error
         assert (child.poll() if stopped else child.wait(5)) == (None if stopped else -signal.SIGKILL)
     finally:
@@ -105,10 +110,52 @@ def test_a_full_disk_keeps_the_file_and_the_rows(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(lightning_compat, "atomic_write", full)
+        disk.setattr(lightning_compat, "write_csv", full)
         logger.log_metrics({"b": 2.0}, 1)
         logger.write()
     assert logger.path.read_bytes() == before
     assert "No space left on device" in caplog.text
     logger.write()
     assert len(rows(logger)) == 2
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that simulates a machine: `machine(cuda=True, avx512_bf16=True)`."""
+
+    def build(cuda=False, cuda_bf16=False, mps=False, **flags):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: cuda_bf16)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("has", "native"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, ()),
+        ({"avx512_bf16": True}, ("cpu", "auto", "gpu")),  # Lightning takes the CPU, or reports that no GPU is there
+        ({"amx_bf16": True}, ("cpu", "auto", "gpu")),
+        ({"bf16": True}, ("cpu", "auto", "gpu")),  # ARM
+        ({"cuda": True, "cuda_bf16": True}, ("auto", "gpu")),
+        ({"cuda": True, "cuda_bf16": False, "avx512_bf16": True}, ("cpu",)),
+        ({"mps": True, "bf16": True}, ("cpu", "gpu")),
+    ],
+)
+def test_bf16_is_looked_up_for_the_device_that_is_taken(machine, has, native):
+    machine(**has)
+    assert tuple(name for name in ("cpu", "auto", "gpu") if has_native_bf16(name)) == native
+    assert has_native_bf16("mps") is False
+
+
+def test_auto_chooses_and_all_else_stays_as_set(machine, monkeypatch):
+    machine(avx512_bf16=True)
+    assert choose_precision("auto", "cpu") == choose_precision(None, "cpu") == "bf16-mixed"
+    assert choose_precision("32-true", "cpu") == "32-true"
+    machine()
+    assert choose_precision("auto", "cpu") == "32-true"
+    assert choose_precision(16, "gpu") == 16
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch
+    assert choose_precision("auto", "cpu") == "32-true"
