@@ -43,7 +43,7 @@ DEFAULTS = {
 }  # fmt: skip
 MAX_MEGABYTES, MAX_TOTAL_MEGABYTES = 20, 200  # of an uploaded file, of all on disk
 MAX_MEGAPIXELS = 50
-LONGEST_SIDE, MAX_BYTES = 960, 400_000  # of the image as it is shown
+LONGEST_SIDE = 960  # pixels of the image as it is shown
 PREFIX = "captioner-uploads-"
 ASSETS = Path(__file__).parent / "report"
 
@@ -123,7 +123,7 @@ def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
     return {
         "name": name,
         "seconds": time.perf_counter() - started,
-        "image": thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE, MAX_BYTES),
+        "image": thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE),
         "hypotheses": [
             {"caption": visible(one.caption), "nats": -one.score, "map": entry}
             for one, entry in zip(found, maps, strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 
 from src.datamodule.caption_datamodule import CaptionDataModule
@@ -17,7 +18,7 @@ from src.models.vit_gpt2 import VitGpt2
 from src.report.cross_attention_maps import write_cross_attention_maps
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
-from src.utils.files import write_csv, write_json
+from src.utils.files import write_json, write_text
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -43,27 +44,18 @@ def evaluate(
     Raises:
         UserError: no test image could be read, or predictions.csv cannot be written.
     """
-    metrics, captions = _test(model, datamodule, trainer, ckpt_path)
-    base_captions: dict[str, str] | None = None
+    loss, captions = _test(model, datamodule, trainer, ckpt_path)
+    metrics, base_captions = {"test/loss": loss}, None
     if zero_shot:
         with model.captioner.base_weights():
-            base_metrics, base_captions = _test(model, datamodule, trainer, None)
-        metrics |= {f"zero_shot/{key}": value for key, value in base_metrics.items()}
+            metrics["zero_shot/test/loss"], base_captions = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]
-    scores, base_scores = _score(scorer, images, captions), None
-    metrics |= scores.flat("test/")
-    if base_captions is not None:
-        base_scores = _score(scorer, images, base_captions)
-        metrics |= base_scores.flat("zero_shot/test/")
-    # before the larger files: the disk may be nearly full
-    write_json(folder / "metrics.json", {**(earlier or {}), **metrics})
-    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
+    metrics |= _write_scores(folder, scorer, images, captions, base_captions, {**(earlier or {}), **metrics})
     try:
-        path = folder / "attention.json"
-        write_cross_attention_maps(model, images, captions, path, most=MAX_ATTENTION_MAPS)
+        write_cross_attention_maps(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
     except OSError as error:
         log.warning("attention.json cannot be written (%s); free some space", error.strerror or error)
     return metrics
@@ -71,17 +63,32 @@ def evaluate(
 
 def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> tuple[float, dict[str, str]]:
     """Return loss and captions (by image_id) of the test images of all processes."""
     trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    return {"test/loss": float(trainer.callback_metrics["test/loss"])}, model.test_captions
+    return float(trainer.callback_metrics["test/loss"]), model.test_captions
 
 
-def _score(scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]) -> Scores:
+def _write_scores(
+    folder: Path,
+    scorer: CaptionScorer,
+    images: Sequence[CaptionedImage],
+    captions: Mapping[str, str],
+    base_captions: Mapping[str, str] | None,
+    metrics: Mapping[str, float],
+) -> dict[str, float]:
+    """Score both models and write metrics.json, with `metrics`, and predictions.csv; return the new metrics."""
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
-    ids = [image.image_id for image in images]
-    return scorer.score(ids, [captions[image_id] for image_id in ids], [image.captions for image in images])
+    ids, references = [image.image_id for image in images], [image.captions for image in images]
+    scores, base_scores = scorer.score(ids, [captions[image_id] for image_id in ids], references), None
+    found = scores.flat("test/")
+    if base_captions is not None:
+        base_scores = scorer.score(ids, [base_captions[image_id] for image_id in ids], references)
+        found |= base_scores.flat("zero_shot/test/")
+    write_json(folder / "metrics.json", {**metrics, **found})  # first: the disk may be nearly full
+    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
+    return found
 
 
 def write_predictions(
@@ -96,33 +103,25 @@ def write_predictions(
 
     A UserError where the file cannot be written; an earlier one is unchanged.
     """
-    # Of subfigures and of images in tar files, which the report cuts out by them.
-    optional = [name for name in ("box", "span") if any(getattr(image, name) for image in images)]
-    num_references = max(len(image.captions) for image in images)
-    header = ["image_id", "path", *optional, "caption", "zero_shot_caption",
-              *(f"reference_{k + 1}" for k in range(num_references)), "license",
-              *PER_IMAGE, *(f"zero_shot_{name}" for name in PER_IMAGE)]  # fmt: skip
-    rows: list[list[Any]] = []
-    for index, image in enumerate(images):
-        where = [" ".join(map(str, getattr(image, name) or ())) for name in optional]
-        base = (base_captions or {}).get(image.image_id, "")
-        padding = [""] * (num_references - len(image.captions))
-        text = [image.image_id, image.path, *where, captions[image.image_id], base, *image.captions, *padding,
-                image.license]  # fmt: skip
-        # Lone surrogates, which JSON files may hold and UTF-8 cannot, are replaced.
-        rows.append([cell.encode("utf-8", "replace").decode() for cell in text])
-        rows[-1] += [scores.per_image[index][name] for name in PER_IMAGE]
-        rows[-1] += [base_scores.per_image[index][name] if base_scores else "" for name in PER_IMAGE]
-    try:
-        write_csv(path, header, rows)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); expected room for it; free some space"
-        ) from error
+    columns: dict[str, Any] = {name: [getattr(image, name) for image in images] for name in ("image_id", "path")}
+    for name in ("box", "span"):  # of subfigures and of images in tar files, which the report cuts out by them
+        if any(getattr(image, name) for image in images):
+            columns[name] = [" ".join(map(str, getattr(image, name) or ())) for image in images]
+    columns["caption"] = [captions[image.image_id] for image in images]
+    columns["zero_shot_caption"] = [(base_captions or {}).get(image.image_id, "") for image in images]
+    for k in range(max(len(image.captions) for image in images)):
+        columns[f"reference_{k + 1}"] = [image.captions[k] if k < len(image.captions) else "" for image in images]
+    columns["license"] = [image.license for image in images]
+    columns |= {name: [row[name] for row in scores.per_image] for name in PER_IMAGE}
+    base = base_scores.per_image if base_scores else [dict.fromkeys(PER_IMAGE, "")] * len(images)
+    columns |= {f"zero_shot_{name}": [row[name] for row in base] for name in PER_IMAGE}
+    text = pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
+    # Lone surrogates, which JSON files may hold and UTF-8 cannot, are replaced.
+    write_text(path, text.encode("utf-8", "replace").decode())
 
 
 def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:
-    """Score a `predictions.csv` without a model; write its copy with the scores into `folder`.
+    """Score a `predictions.csv` without a model; write its copy with the scores, and metrics.json, into `folder`.
 
     A UserError where there is no such file, or it is not csv in UTF-8 with the columns needed.
     """
@@ -140,11 +139,6 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
         for row in rows
     ]
     captions = {row.image_id: row.caption for row in rows}
-    scores, base_scores = _score(scorer, images, captions), None
-    metrics = scores.flat("test/")
     base_captions = {row.image_id: row.zero_shot_caption or "" for row in rows}
-    if any(base_captions.values()):  # some of the base's captions may be empty
-        base_scores = _score(scorer, images, base_captions)
-        metrics |= base_scores.flat("zero_shot/test/")
-    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
-    return metrics
+    has_base = any(base_captions.values())  # some of the base's captions may be empty
+    return _write_scores(folder, scorer, images, captions, base_captions if has_base else None, {})

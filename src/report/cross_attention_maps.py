@@ -21,15 +21,9 @@ if TYPE_CHECKING:
     from src.models.attention_maps import WordAttention
     from src.models.vit_gpt2 import VitGpt2
 
-MAX_PATCHES = 64 * 64
-
 
 def write_cross_attention_maps(
-    model: "VitGpt2",
-    images: "Sequence[CaptionedImage]",
-    captions: Mapping[str, str],
-    path: Path,
-    most: int = 200,
+    model: "VitGpt2", images: "Sequence[CaptionedImage]", captions: Mapping[str, str], path: Path, most: int
 ) -> int:
     """Write the maps of `captions` (by image_id) for a random sample of at most `most` images.
 
@@ -77,25 +71,14 @@ def encode_attention(image_id: str, attention: "WordAttention") -> dict[str, Any
 
 
 def read_attention(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of attention.json by image_id, still encoded.
+    """Return the entries of attention.json by image_id, heat still encoded.
 
-    Raises:
-        ValueError: the file is not JSON, or a field of an entry is missing, of another type or size.
+    Raises ValueError, TypeError or KeyError where the file is not JSON, or a field is missing or of another size.
     """
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        return {entry["image_id"]: entry for entry in map(_checked, entries)}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a list of attention maps ({error!r})") from error
-
-
-def _checked(entry: Any) -> dict[str, Any]:
-    height, width = int(entry["height"]), int(entry["width"])
-    words, heat = [visible(str(word)) for word in entry["words"]], [str(grid) for grid in entry["heat"]]
-    region = [min(1.0, max(0.0, float(side))) for side in entry["region"]]
-    sizes = {len(base64.b64decode(grid, validate=True)) for grid in heat}
-    fits = len(words) == len(heat) and len(region) == 4
-    if not fits or not 0 < height * width <= MAX_PATCHES or not sizes <= {height * width}:
-        raise ValueError(f"the attention map of {entry['image_id']!r} does not fit its words")
-    return {"image_id": str(entry["image_id"]), "words": words, "height": height, "width": width, "region": region,
-            "heat": heat}  # fmt: skip
+    maps = {entry["image_id"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+    for image_id, entry in maps.items():
+        entry["words"] = [visible(word) for word in entry["words"]]
+        sizes = [len(base64.b64decode(grid, validate=True)) for grid in entry["heat"]]
+        if sizes != [entry["height"] * entry["width"]] * len(entry["words"]) or len(entry["region"]) != 4:
+            raise ValueError(f"the attention map of {image_id!r} does not fit its words")
+    return maps

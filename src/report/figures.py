@@ -30,7 +30,6 @@ from src.utils.files import atomic_write
 from src.utils.logging import visible
 
 TUNED, TRAIN, SOFT, LINE = "#0f766e", "#c2a878", "#5c6068", "#dfdcd5"
-THEME = {TUNED: "var(--tuned)", TRAIN: "var(--train)", SOFT: "var(--soft)", LINE: "var(--line)"}  # report.css
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
 BINS = np.linspace(0, 1, 81)
@@ -58,8 +57,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def write_losses(run_dir: Path) -> Path | None:
     """Draw losses.png into the run folder from its csv log; None where no loss was logged."""
-    figure = draw_curves(read_history(Path(run_dir) / "csv"), "loss")
-    return save_png(figure, Path(run_dir) / "losses.png") if figure else None
+    figure = draw_curves(read_history(run_dir / "csv"), "loss")
+    return save_png(figure, run_dir / "losses.png") if figure else None
 
 
 def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4)) -> Figure | None:
@@ -81,8 +80,8 @@ def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4))
         axes.plot(*zip(*val, strict=True), label="validation", linewidth=2, marker=marker, ms=4, **style)
         step, value = best(val, key=lambda point: point[1])
         axes.plot(step, value, "o", ms=11, mfc="none", **style)
-        axes.annotate(f"best {value:.3f}", (step, value), xytext=(0, 12), textcoords="offset points",
-                      ha="center", weight="bold", color=SOFT)  # fmt: skip
+        above: dict[str, Any] = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"best {value:.3f}", (step, value), weight="bold", color=SOFT, **above)
     axes.set_xlabel("optimizer step", color=SOFT)
     axes.set_ylabel(label, color=SOFT)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -97,34 +96,17 @@ def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4))
 
 def save_png(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all, the same bytes for equal drawings."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     with atomic_write(path, "wb") as file:
-        file.write(buffer.getvalue())
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     return path
 
 
-def inline_svg(figure: Figure, label: str, css_class: str) -> str:
-    """Return a figure as an SVG element for a page whose policy allows no inline styles, in the page's colours."""
-    buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # The salt makes ids unique within the page and equal for equal runs.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{label} {css_class}"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    svg = buffer.getvalue()
-    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)  # of groups: the same in every figure
-    svg = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), svg)
-    for colour, variable in THEME.items():
-        svg = svg.replace(colour, variable)
-    view_box = re.findall(r'viewBox="[^"]*"', svg)[0]
-    return f'<svg class="{css_class}" {view_box} role="img" aria-label="{label}">{svg[svg.index(">") + 1 :]}'
-
-
-def _attributes(style: str) -> str:
-    """Turn `fill: none; font: 10px x` into presentation attributes; fonts are the page's."""
-    pairs = re.findall(r"([\w-]+): *([^;]+)", style)
-    return "".join(f' {name}="{value.strip()}"' for name, value in pairs if not name.startswith("font"))
+def svg_uri(figure: Figure) -> str:
+    """Return a figure as the data URI of an SVG without a background, the same for equal drawings."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "captioner"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def draw_weights(folder: Path, stack: str) -> Figure | None:
@@ -134,10 +116,9 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
     """
     if not folder.is_dir():
         return None
-    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.backend.event_processing.event_accumulator import HISTOGRAMS, EventAccumulator
 
-    events = event_accumulator.EventAccumulator(str(folder), {event_accumulator.HISTOGRAMS: 0})
-    events.Reload()
+    events = EventAccumulator(str(folder), {HISTOGRAMS: 0}).Reload()
     tags = [tag for tag in events.Tags()["histograms"] if tag.startswith(f"weights/{stack}/")]
     # A resumed run logs a step again: the last one counts.
     logged = {tag: {event.step: event.histogram_value for event in events.Histograms(tag)} for tag in tags}
@@ -151,7 +132,7 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
     shared = next((i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1), -2)
     for axes, tag, parts in zip(grid, tags, names, strict=True):
         axes.set_title(".".join(parts[shared:]), fontsize=9)  # without what all names begin with
-        _draw_histograms(axes, list(logged[tag]), list(logged[tag].values()))
+        _draw_histograms(axes, logged[tag])
     return figure
 
 
@@ -166,10 +147,10 @@ def _grid(count: int, max_columns: int, size: tuple[float, float]) -> tuple[Figu
     return figure, grid[:count]
 
 
-def _draw_histograms(axes: Axes, epochs: list[int], histograms: list[Any]) -> None:
+def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
     """Draw one weight: a density per epoch (of TensorBoard's buckets), each shifted up."""
     cumulative = []
-    for one in histograms:
+    for one in histograms.values():
         limits = np.clip([one.min, *one.bucket_limit], one.min, one.max)
         cumulative.append((limits, np.cumsum([0.0, *one.bucket]) / max(sum(one.bucket), 1.0)))
     ends = np.array([np.interp(TAILS, fractions, limits) for limits, fractions in cumulative])
@@ -183,29 +164,27 @@ def _draw_histograms(axes: Axes, epochs: list[int], histograms: list[Any]) -> No
         bottom, colour = (last - index) * lift, EPOCH_COLOURS(index / max(1, last))
         axes.fill_between(centres, bottom, bottom + density, color=colour, zorder=index, linewidth=0)
         axes.plot(centres, bottom + density, color="white", linewidth=0.8, zorder=index)
-    shown = sorted({0, (last + 1) // 2, last})
-    axes.set_yticks([(last - index) * lift for index in shown], [str(epochs[index]) for index in shown])
+    epochs, labelled = list(histograms), sorted({0, (last + 1) // 2, last})
+    axes.set_yticks([(last - index) * lift for index in labelled], [str(epochs[index]) for index in labelled])
     axes.set_ylabel("epoch", color=SOFT)
     axes.tick_params(length=0, labelsize=8, colors=SOFT)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ()) -> Figure:
-    """Draw images with both captions and a reference below each; unreadable ones are skipped."""
-    readable = [(row, pixels) for row in predictions if (pixels := row.pixels()) is not None]
-    figure, grid = _grid(len(readable), COLUMNS, (4.2, 5))
-    for index, (axes, (row, pixels)) in enumerate(zip(grid, readable, strict=True)):
-        axes.imshow(pixels)
+    """Draw readable images with both captions and a reference below each."""
+    figure, grid = _grid(len(predictions), COLUMNS, (4.2, 5))
+    for index, (axes, row) in enumerate(zip(grid, predictions, strict=True)):
+        axes.imshow(row.pixels())  # type: ignore[arg-type]
         axes.set_axis_off()
         axes.set_title(titles[index] if titles else "", fontsize=10, color=SOFT)
-        lines = {SOFT: ("before", row.zero_shot_caption), TUNED: ("after", row.caption),
-                 "black": ("reference", next(iter(row.references), ""))}  # fmt: skip
+        captions = {"before": row.zero_shot_caption, "after": row.caption, "reference": next(iter(row.references), "")}
+        style: dict[str, Any] = {"va": "top", "fontsize": 9.5, "parse_math": False}  # captions are no formulas
         down = -0.04
-        for colour, (name, text) in lines.items():
-            if text:  # captions are no formulas, whatever dollar signs they hold
+        for (name, text), colour in zip(captions.items(), (SOFT, TUNED, "black"), strict=True):
+            if text:
                 wrapped = textwrap.fill(visible(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
-                axes.text(0, down, wrapped, transform=axes.transAxes, va="top", fontsize=9.5, color=colour,
-                          parse_math=False)  # fmt: skip
+                axes.text(0, down, wrapped, transform=axes.transAxes, color=colour, **style)
                 down -= 0.075 * (wrapped.count("\n") + 1) + 0.015
     return figure
 
@@ -217,9 +196,9 @@ def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
     if not ranked:
         return None
     chosen = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
-    rows, count = [ranked[index] for index in chosen], len(ranked)
+    rows = [ranked[index] for index in chosen]
     ranks = zip(chosen.values(), rows, strict=True)
-    return draw_captions(rows, [f"{rank} of {count}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks])
+    return draw_captions(rows, [f"{rank} of {len(ranked)}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks])
 
 
 def draw_images(run_dir: str | Path, count: int = 6) -> Figure:
@@ -235,17 +214,18 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     """
     maps = read_attention(Path(run_dir) / "attention.json")
     rows = {row.image_id: row for row in read_predictions(Path(run_dir) / "predictions.csv")}
-    names = [name for name in ([image_id] if image_id else maps) if name in maps and name in rows]
-    entry, pixels = next(((maps[k], image) for k in names if (image := rows[k].pixels()) is not None), ({}, None))
-    if pixels is None:
+    readable = (name for name in maps if image_id in (None, name) and name in rows and rows[name].pixels() is not None)
+    name = next(readable, None)
+    if name is None:
         known = ", ".join(list(maps)[:5]) or "none"
         raise UserError(f"image_id={image_id!r} has no attention map; expected one of {known}; choose one")
-    height, width = pixels.shape[:2]
+    entry, pixels = maps[name], rows[name].pixels()
+    height, width = pixels.shape[:2]  # type: ignore[union-attr]
     left, top, right, bottom = np.array(entry["region"]) * (width, height, width, height)
     figure, grid = _grid(len(entry["words"]), 6, (2.1, 2.4))
     for axes, word, encoded in zip(grid, entry["words"], entry["heat"], strict=True):
         heat = np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(entry["height"], entry["width"])
-        axes.imshow(pixels)
+        axes.imshow(pixels)  # type: ignore[arg-type]
         axes.imshow(heat, cmap="inferno", alpha=0.6, extent=(left, right, bottom, top), interpolation="bilinear")
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 
 from src.report.cross_attention_maps import read_attention
 
-Point = tuple[float, float]  # optimizer step, value
 History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
 TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
@@ -47,7 +47,7 @@ class Prediction:
 
         try:
             return load_image(self.path, self.box, self.span).permute(1, 2, 0).contiguous().numpy()
-        except (UnreadableImage, OSError, ValueError):  # a path with a NUL byte is a ValueError
+        except UnreadableImage:
             return None
 
 
@@ -99,19 +99,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_metrics(path: Path) -> dict[str, float]:
     """Return the finite numbers of metrics.json; raises ValueError where it holds no JSON object."""
-    return finite_floats({k: v for k, v in read_json_object(path).items() if isinstance(v, int | float)})
+    return finite_floats(read_json_object(path))
 
 
 def finite_floats(values: Mapping[Any, Any]) -> dict[str, float]:
     """Convert numbers, tensors and text to floats; drop what is not a finite number."""
     numbers = {}
     for name, value in values.items():
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(number):
-            numbers[name] = number
+        with suppress(TypeError, ValueError, OverflowError):
+            if math.isfinite(number := float(value)):
+                numbers[name] = number
     return numbers
 
 
@@ -146,11 +143,8 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
 
 
 def _integers(cell: str, count: int) -> Any:
-    """Return the numbers of a cell `left top right bottom` or `offset size`, None where it holds none."""
-    numbers = cell.replace(",", " ").split()
-    if len(numbers) != count or not all(number.isdigit() for number in numbers):
-        return None
-    return tuple(map(int, numbers))
+    numbers = cell.split()
+    return tuple(map(int, numbers)) if len(numbers) == count and all(map(str.isdecimal, numbers)) else None
 
 
 def read_history(folder: Path) -> History:
@@ -165,7 +159,7 @@ def read_history(folder: Path) -> History:
     return sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
 
 
-def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> list[Point]:
+def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> list[tuple[float, float]]:
     """Return (step, value) of that one of `names` which was logged most, averaged to at most `max_points`.
 
     Of equal steps (a resumed run) the last value counts.
@@ -173,12 +167,12 @@ def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> li
     series = [{row["step"]: row[name] for row in history if name in row} for name in names]
     points = list(max(series, key=len, default={}).items())
     size = math.ceil(len(points) / max_points) or 1
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [tuple(np.mean(group, axis=0).tolist()) for group in groups]  # type: ignore[misc]
+    means = [np.mean(points[start : start + size], axis=0) for start in range(0, len(points), size)]
+    return [(float(step), float(value)) for step, value in means]
 
 
-def random_order(count: int, seed: int = 0) -> list[int]:
+def random_order(count: int) -> list[int]:
     """Return a fixed random order of row numbers: attention maps and the report's random view take its start."""
     order = list(range(count))
-    random.Random(seed).shuffle(order)
+    random.Random(0).shuffle(order)
     return order

@@ -26,7 +26,6 @@ METRICS = {
     "spice": ("SPICE", "objects, attributes and relations; 0 to 1"),
     "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
-INTERVAL_ENDS = ("_low", "_high")
 SUMMARY = ("cider_d", "bleu_4", "loss")
 MAX_WIDTH = 200  # of a printed caption or reference
 
@@ -40,17 +39,14 @@ class Score:
     high: float | None = None
 
     @property
-    def text(self) -> str:
-        return format_number(self.value)
-
-    @property
     def interval(self) -> str:
+        """The interval as text, "" without one."""
         if self.low is None or self.high is None:
             return ""
         return f"{format_number(self.low)} \u2013 {format_number(self.high)}"
 
     def __str__(self) -> str:
-        return f"{self.text} ({self.interval})" if self.interval else self.text
+        return f"{format_number(self.value)} ({self.interval})" if self.interval else format_number(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,56 +60,35 @@ class ScoreRow:
     base: Score | None
     scale: float
 
-    @property
-    def change(self) -> float | None:
-        """How much better fine-tuned is than the base: above 0 is better, also for a loss."""
-        if self.tuned is None or self.base is None:
-            return None
-        return (self.tuned.value - self.base.value) * (-1 if self.key == "loss" else 1)
-
-    @property
-    def is_separate(self) -> bool:
-        """Whether both have an interval and the two do not overlap."""
-        if not (self.tuned and self.base and self.tuned.interval and self.base.interval):
-            return False
-        return self.tuned.low > self.base.high or self.tuned.high < self.base.low  # type: ignore[operator]
-
-    def percent(self, value: float) -> float:
-        """Where a value lies on the bar, in percent of its length."""
-        return round(min(100.0, max(0.0, 100 * value / self.scale)), 2)
-
 
 def format_number(value: float) -> str:
     """Format with three decimals below ten, fewer above: 0.213, 2.314, 11.2, 1204."""
     return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
+def _score(metrics: Mapping[str, float], key: str) -> Score | None:
+    return Score(metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high")) if key in metrics else None
+
+
 def score_rows(metrics: Mapping[str, float]) -> list[ScoreRow]:
     """Return the known metrics that either model has, in the order of METRICS."""
     rows = []
     for key, (label, hint) in METRICS.items():
-        tuned, base = (find_score(metrics, f"{prefix}test/{key}") for prefix in ("", "zero_shot/"))
+        tuned, base = _score(metrics, f"test/{key}"), _score(metrics, f"zero_shot/test/{key}")
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
-            rows.append(ScoreRow(key, label, hint, tuned, base, 1.08 * max(ends) if max(ends) > 0 else 1.0))
+            rows.append(ScoreRow(key, label, hint, tuned, base, 1.08 * max(ends) or 1.0))
     return rows
 
 
-def find_score(metrics: Mapping[str, float], key: str) -> Score | None:
-    """Return a metric with its interval, None where it was not computed."""
-    return Score(metrics[key], *(metrics.get(key + end) for end in INTERVAL_ENDS)) if key in metrics else None
-
-
-def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, Score | None]]:
     """Return (name, fine-tuned, base) of the other metrics: lengths, distinct captions..."""
-    keys = {key.removeprefix("zero_shot/") for key in metrics}
-    rows = []
-    for name in sorted(key.removeprefix("test/") for key in keys if key.startswith("test/")):
-        if name not in METRICS and "/" not in name and not name.endswith(INTERVAL_ENDS):
-            pair = (find_score(metrics, f"{prefix}test/{name}") for prefix in ("", "zero_shot/"))
-            tuned, base = (score.text if score else "\u2013" for score in pair)
-            rows.append((name.replace("_", " "), tuned, base))
-    return rows
+    tested = {key.removeprefix("zero_shot/") for key in metrics if key.startswith(("test/", "zero_shot/test/"))}
+    names = sorted(
+        {key.removeprefix("test/") for key in tested if not key.endswith(("_low", "_high"))} - METRICS.keys()
+    )
+    pairs = [(_score(metrics, f"test/{name}"), _score(metrics, f"zero_shot/test/{name}")) for name in names]
+    return [(name.replace("_", " "), *pair) for name, pair in zip(names, pairs, strict=True)]
 
 
 def read_scores(run_dir: str | Path) -> pd.DataFrame:
@@ -125,35 +100,38 @@ def read_scores(run_dir: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["score", "zero-shot", "fine-tuned"]).set_index("score")
 
 
-def print_summary(folder: Path, metrics: Mapping[str, float], shown: int = 4, console: Console | None = None) -> None:
-    """Print the scores, base beside fine-tuned, `shown` captions of `predictions.csv`, and the paths."""
+def print_summary(folder: Path, metrics: Mapping[str, float], console: Console | None = None) -> None:
+    """Print the scores, base beside fine-tuned, four captions of `predictions.csv`, and the paths."""
     console = console or Console()
     run = RunFiles(folder)
     predictions = run.read("predictions.csv", read_predictions) or []
-    rows = [row for row in score_rows(metrics) if row.key in SUMMARY]
     table = Table("", box=box.SIMPLE_HEAD, title=f"{len(predictions) or ''} test images".strip())
     for column in ("zero-shot", "fine-tuned"):
         table.add_column(column, justify="right")
-    for row in rows:
-        style = "bold green" if row.change is not None and row.change > 0 else "bold"
-        table.add_row(row.label, str(row.base or "-"), Text(str(row.tuned or "-"), style))
-    if rows:
+    for row in score_rows(metrics):
+        if row.key in SUMMARY:
+            table.add_row(row.label, str(row.base or "-"), Text(str(row.tuned or "-"), "bold"))
+    if table.rows:
         console.print(table)
-    for prediction in predictions[:: max(1, len(predictions) // max(1, shown))][:shown]:  # from all over the set
+    for prediction in predictions[:: len(predictions) // 4 or 1][:4]:  # from all over the set
         console.print(_caption_text(prediction))
-    paths = {"Run folder": folder, "Report": folder / "report.html"}
-    lines = [*run.notes, *(f"{name}: {path}" for name, path in paths.items() if path.exists())]
-    if (folder / "tensorboard").is_dir():
-        lines.append(f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}")
-    for line in lines:
+    paths = {"Run folder:": "", "Report:": "report.html", "TensorBoard: tensorboard --logdir": "tensorboard"}
+    existing = [f"{what} {folder / name}" for what, name in paths.items() if (folder / name).exists()]
+    for line in (*run.notes, *existing):
         console.print(Text(visible(line)), soft_wrap=True)
 
 
 def _caption_text(row: Prediction) -> Text:
     """Return an image's captions and first reference, each cut to a length to read; brackets are no markup."""
     reference = next(iter(row.references), None)
-    lines = [("", row.image_id, "bold"), ("  zero-shot   ", row.zero_shot_caption, ""),
-             ("  fine-tuned  ", row.caption, "green"), ("  reference   ", reference, "dim")]  # fmt: skip
-    shown = [(head + visible(text), style) for head, text, style in lines if text is not None]
-    cut = [Text(text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]} ...", style) for text, style in shown]
-    return Text("\n").join(cut)
+    lines = (
+        ("zero-shot", row.zero_shot_caption, ""),
+        ("fine-tuned", row.caption, "green"),
+        ("reference", reference, "dim"),
+    )
+    text = Text(visible(row.image_id), "bold")
+    for name, line, style in lines:
+        if line is not None:
+            cut = line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..."
+            text.append(f"\n  {name:<12}{visible(cut)}", style or "not bold")
+    return text

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from src.report.scores import find_score, format_number, other_scores, print_summary, read_scores, score_rows
+from src.report.scores import format_number, other_scores, print_summary, read_scores, score_rows
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -25,21 +25,20 @@ def printed(folder, metrics) -> str:
 
 def test_a_row_has_both_models_with_their_intervals():
     cider, loss = score_rows(METRICS)
-    assert (cider.label, cider.tuned.interval, cider.base.text) == ("CIDEr-D", "1.800 – 2.200", "0.500")
-    assert (cider.change, cider.is_separate) == (1.5, True)
-    assert 80 < cider.percent(2.2) < 100
-    assert cider.percent(-1) == 0
-    assert (loss.tuned.interval, loss.change, loss.is_separate) == ("", 2.0, False)  # a lower loss is a gain
-    assert not score_rows(METRICS | {"zero_shot/test/cider_d_high": 1.9})[0].is_separate
+    assert (cider.label, str(cider.tuned), cider.base.value) == ("CIDEr-D", "2.000 (1.800 – 2.200)", 0.5)
+    assert 2.2 < cider.scale < 2.5
+    assert (str(loss.tuned), str(loss.base)) == ("1.000", "3.000")
 
 
 def test_scores_of_one_model_and_zero():
     row = score_rows({"test/cider_d": 1.0})[0]
-    assert (row.base, row.change, row.is_separate) == (None, None, False)
-    assert score_rows({"test/bleu_4": 0.0})[0].percent(0.0) == 0
-    assert find_score({"a": 1.0, "a_low": 0.5}, "a").interval == ""
+    assert row.base is None
+    assert score_rows({"test/bleu_4": 0.0})[0].scale == 1
+    assert score_rows({"test/bleu_4": 1.0, "test/bleu_4_low": 0.5})[0].tuned.interval == ""
     more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}
-    assert other_scores(more) == [("distinct", "–", "0.100"), ("mean length", "9.250", "–")]
+    distinct, length = other_scores(more)
+    assert (distinct[0], distinct[1], str(distinct[2])) == ("distinct", None, "0.100")
+    assert (length[0], length[1].value, length[2]) == ("mean length", 9.25, None)
     numbers = (0.2134, 2.3, 11.23, 1204.4, -0.5)
     assert [format_number(value) for value in numbers] == ["0.213", "2.300", "11.2", "1204", "-0.500"]
 
