@@ -4,7 +4,6 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -118,6 +117,8 @@ def test_optimizer_and_scheduler_are_partials_and_checkpoints_keep_the_lowest_lo
 def test_the_search_can_be_built_and_is_kept_in_a_file(tmp_path, experiment):
     """Hydra makes the sweeper before any job is set up, so that `${hydra:...}` has no value."""
     overrides = ["hparams_search=vit_gpt2_optuna", f"paths.log_dir={tmp_path}/logs"]
+    import optuna
+
     config = composed(*overrides, *([f"experiment={experiment}"] if experiment else []), full=True)
     sweeper = config.hydra.sweeper
     assert sweeper.study_name == f"vit_gpt2_{experiment}"

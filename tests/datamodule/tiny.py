@@ -1,5 +1,6 @@
 """Small stand-ins for tests: a byte tokenizer, an image transform, images and a data module of them."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def transform(size: int = 8) -> ImageTransform:
     return ImageTransform((size, size), None, 2, 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
+@cache
 def tiny_processor(size: int = 8, max_positions: int = 64) -> Processor:
     """GPT-2's scheme without merges: a token for each byte, and one that starts, ends and pads."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -25,105 +25,90 @@ from typing import Any
 
 import torch
 
+from src.callbacks.feature_cache import FeatureCache
 from src.report.run_files import read_history
-from tests.faults.phases import PHASES, VARIABLE, look
 from tests.faults.tiny import same
 from tests.faults.training import SETTINGS, Place, Process, import_all, make_world
 from tests.faults.whole_files import half_written, leftovers
 
-WATCH = (
-    "+callbacks.phases._target_=tests.faults.phases.Phases",
-    "callbacks.feature_cache._target_=tests.faults.phases.WatchedCache",
-    "callbacks.last_checkpoint.every_n_steps=1",
-)
-AIMS = (
-    "start",
-    "load",
-    "step",
-    "step",
-    "checkpoint",
-    "checkpoint",
-    "validation",
-    "validation",
-    "test",
-    "report",
-)
-MOST_LOST = 6  # numbers that are logged in one step
+VARIABLE = "FAULTS_PHASE"  # "<phase> <n> <pipe>": the n-th time that the phase begins, a byte is written to the pipe
+WATCH = ("callbacks.feature_cache._target_=tests.faults.kill_and_resume.Phases",
+         "callbacks.last_checkpoint.every_n_steps=1")  # fmt: skip
+AIMS = ("setup", "setup", "step", "step", "checkpoint", "checkpoint", "validation", "validation", "test", "report")
+LOGGED_PER_STEP = 6
 
 
-class Trials:
-    """One uninterrupted training, and as many killed ones as asked for."""
+class Phases(FeatureCache):
+    """The feature cache, which tells the process that started the run when a phase begins."""
 
-    def __init__(self, folder: Path, seed: int, kills: int) -> None:
-        self.folder, self.kills, self.rng = folder, kills, random.Random(seed)
-        self.settings = [*SETTINGS, *WATCH, *make_world(folder)]
-        self.faults: list[str] = []
-        self.killed: Counter[str] = Counter()
-        self.whole = Place(folder / "whole")
-        self._run_until(self.whole, None)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.begun: Counter[str] = Counter()
 
-    def run(self, number: int) -> list[str]:
-        """Kill and resume one training; return in what it is not equal."""
-        place, killed = Place(self.folder / str(number)), 0
-        for aim in [*self._plan(), None]:
-            phase = self._run_until(place, aim)
-            self.faults += half_written(place.folder)
-            if phase is None:
-                break
-            if not killed:
-                _leave_half_files(place)
-            self.killed[phase] += 1
-            killed += 1
-        self.faults += [name for name in leftovers(place.folder) if not name.startswith(".stale")]
-        one, two = final(self.whole), final(place)
-        unlike = [name for name in one if not same(one[name], two.get(name))]
-        curves = [_curves(each.runs()[-1]) for each in (self.whole, place)]
-        lost = len(curves[0].keys() - curves[1].keys())
-        if lost > killed * MOST_LOST or not curves[1].items() <= curves[0].items():
-            unlike.append("curves")
-        return unlike
+    def begin(self, phase: str) -> None:
+        self.begun[phase] += 1
+        aim, times, pipe = os.environ[VARIABLE].split()
+        if (phase, self.begun[phase]) == (aim, int(times)):
+            os.write(int(pipe), b".")
 
-    def _plan(self) -> list[str]:
-        """Return phases to kill in, one after another: often the cache first, what comes late at the end."""
-        aims = self.rng.sample(AIMS, self.rng.randint(min(2, self.kills), self.kills))
-        early = ["cache"] * self.rng.choice((0, 1, 1, 2))
-        return (early + sorted(aims, key=lambda aim: PHASES.index(aim) >= PHASES.index("test")))[: self.kills]
+    def setup(self, *arguments: Any, **settings: Any) -> None:
+        self.begin("setup")
+        super().setup(*arguments, **settings)
 
-    def _run_until(self, place: Place, aim: str | None) -> str | None:
-        """Start or resume, and kill soon after a phase began: the phase it was in, None when it ended."""
-        file = place.folder / "phase"
-        place.folder.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"\0")
-        more = ["ckpt_path=last"] if place.has_checkpoint() else []
-        process = Process(place, [*self.settings, *more], {VARIABLE: str(file)})
-        times = self.rng.randint(1, 4) if aim in ("step", "checkpoint") else 1
-        if aim is not None and _reaches(process, file, aim, times):
-            time.sleep(self.rng.uniform(0, 0.05))
-            phase = look(file)
-            if process.kill() < 0:
-                return phase
-        if status := process.wait():
-            raise RuntimeError(f"a training failed with {status}: {place.output.read_text()[-3000:]}")
-        return None
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.begin("step")
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        self.begin("checkpoint")
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.begin("validation")
+
+    def on_test_start(self, *_: Any) -> None:
+        self.begin("test")
+
+    def on_test_end(self, *_: Any) -> None:
+        self.begin("report")
 
 
-def _reaches(process: Process, file: Path, aim: str, times: int) -> bool:
-    """Wait until a phase begins for the `times`-th time; False when the process ends before."""
-    seen = ""
-    while process.status() is None:
-        if (now := look(file)) != seen:
-            seen = now
-            times -= now == aim
-            if not times:
-                return True
-        time.sleep(0.001)
-    return False
+def run_until(place: Place, settings: list[str], aim: str, rng: random.Random) -> bool:
+    """Start or resume a training and kill it soon after a phase began; return False when it ended before."""
+    more = ["ckpt_path=last"] if place.has_checkpoint() else []
+    times = rng.randint(1, 4) if aim in ("step", "checkpoint") else 1
+    begun, pipe = os.pipe()
+    process = Process(place, [*settings, *more], {VARIABLE: f"{aim} {times} {pipe}"})
+    os.close(pipe)
+    if os.read(begun, 1):
+        time.sleep(rng.uniform(0, 0.2 if aim == "setup" else 0.05))
+        process.kill()
+    os.close(begun)
+    if (status := process.wait()) > 0:
+        raise RuntimeError(f"a training failed with {status}: {place.output.read_text()[-3000:]}")
+    return status < 0
 
 
-def _leave_half_files(place: Place) -> None:
-    """Half a checkpoint and half a shard under temporary names, as systems without nameless files keep them."""
-    for folder in [*place.folder.glob("logs/train/runs/*/checkpoints"), *place.folder.glob("cache/*/*")]:
-        (folder / ".stale.ckpt.0000.tmp").write_bytes(b"PK\x03\x04 half a file")
+def kill_and_resume(place: Place, settings: list[str], most: int, rng: random.Random) -> tuple[list[str], list[str]]:
+    """Kill and resume one training until it ends; return the phases that it was killed in and the faults of files."""
+    aims = rng.sample(AIMS, rng.randint(min(2, most), most))
+    killed, faults = [], []
+    for aim in [*sorted(aims, key=("setup", "report", "test").__contains__), "never"]:
+        if not run_until(place, settings, aim, rng):
+            break
+        killed.append(aim)
+        faults += half_written(place.folder)
+        for folder in [*place.folder.glob("logs/train/runs/*/checkpoints"), *place.folder.glob("cache/*/*")]:
+            # as systems without nameless files keep them
+            (folder / ".stale.ckpt.0000.tmp").write_bytes(b"PK\x03\x04 half a file")
+    return killed, faults + [name for name in leftovers(place.folder) if not name.startswith(".stale")]
+
+
+def unlike(one: Place, other: Place, kills: int) -> list[str]:
+    """Return in what two trainings do not agree, the second of which was killed and resumed."""
+    expected, found = final(one), final(other)
+    names = [name for name in expected if not same(expected[name], found.get(name))]
+    whole, cut = curves(one.runs()[-1]), curves(other.runs()[-1])
+    lost = len(whole.keys() - cut.keys())
+    return names + ["curves"] * (lost > kills * LOGGED_PER_STEP or not cut.items() <= whole.items())
 
 
 def final(place: Place) -> dict[str, Any]:
@@ -142,31 +127,31 @@ def final(place: Place) -> dict[str, Any]:
     }
 
 
-def _curves(run: Path) -> dict[str, float]:
-    return {
-        f"{name} {row['step']:.0f}": value
-        for row in read_history(run / "csv")
-        for name, value in row.items()
-        if name != "step"
-    }
+def curves(run: Path) -> dict[tuple[str, float], float]:
+    """Return what a run logged by name and step."""
+    return {(name, row["step"]): value for row in read_history(run / "csv") for name, value in row.items()}
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=25)
-    parser.add_argument("--kills", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    for name, default in {"runs": 25, "kills": 4, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
     import_all()
-    folder = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
-    trials = Trials(folder, options.seed, options.kills)
-    equal = 0
+    folder, rng = Path(tempfile.mkdtemp(prefix="kill_and_resume_")), random.Random(options.seed)
+    settings, whole = [*SETTINGS, *WATCH, *make_world(folder)], Place(folder / "whole")
+    run_until(whole, settings, "never", rng)
+    equal, kills, half = 0, Counter[str](), list[str]()
     for number in range(1, options.runs + 1):
-        unlike = trials.run(number)
-        equal += not unlike
-        print(f"run {number}: {', '.join(unlike) or 'equal'}", flush=True)
-    good = equal == options.runs and not trials.faults
-    result = {"runs": options.runs, "equal": equal, "kills": trials.killed, "half_written": trials.faults}
+        place = Place(folder / str(number))
+        killed, faults = kill_and_resume(place, settings, options.kills, rng)
+        names = unlike(whole, place, len(killed))
+        equal += not names
+        kills.update(killed)
+        half += faults
+        print(f"run {number}: {', '.join(names) or 'equal'}", flush=True)
+    good = equal == options.runs and not half
+    result = {"runs": options.runs, "equal": equal, "kills": kills, "half_written": half}
     print(json.dumps(result | ({} if good else {"folder": str(folder)})))
     if good:
         shutil.rmtree(folder)
@@ -174,4 +159,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -36,20 +36,17 @@ def make_world(folder: Path) -> list[str]:
 
 @dataclass
 class Place:
-    """Where a training keeps its files. `folder` holds the logs, the feature cache and what it says."""
+    """Where a training keeps its files: `folder` holds the logs, the feature cache and all output."""
 
     folder: Path
 
     def settings(self) -> list[str]:
         """The settings that name the place."""
-        return [
-            f"paths.log_dir={self.folder / 'logs'}",
-            f"callbacks.feature_cache.cache_dir={self.folder / 'cache'}",
-        ]
+        folder = self.folder
+        return [f"paths.log_dir={folder / 'logs'}", f"callbacks.feature_cache.cache_dir={folder / 'cache'}"]
 
     @property
     def output(self) -> Path:
-        """The output of all trainings of this folder."""
         return self.folder / "output.log"
 
     def runs(self) -> list[Path]:
@@ -57,7 +54,6 @@ class Place:
         return sorted((self.folder / "logs" / "train" / "runs").glob("*"))
 
     def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
         return any((run / "checkpoints" / "last.ckpt").is_file() for run in self.runs())
 
 
@@ -88,10 +84,9 @@ class Process:
 
     def wait(self) -> int:
         """The exit status, once there is one."""
-        while self.status() is None:
+        while (status := self.status()) is None:
             time.sleep(0.005)
-        assert self._status is not None
-        return self._status
+        return status
 
     def kill(self) -> int:
         """End it as a power cut would; the exit status."""

@@ -11,12 +11,9 @@ import torch
 def half_written(folder: Path) -> list[str]:
     """Names and faults of the checkpoints, caches, JSON and CSV files under `folder` that are not whole."""
     faults = []
-    for path in sorted(folder.rglob("*")):
-        reader = READERS.get(path.suffix)
-        if reader is None or not path.is_file():
-            continue
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            reader(path)
+            _read(path)
         except Exception as error:  # whatever a reader says of half a file
             faults.append(f"{path}: {type(error).__name__}: {error}")
     return faults
@@ -27,23 +24,15 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.tmp"))
 
 
-def _checkpoint(path: Path) -> None:
-    torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-
-
-def _cache(path: Path) -> None:
-    assert hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest() == path.stem
-
-
-def _json(path: Path) -> None:
-    json.loads(path.read_text(encoding="utf-8"))
-
-
-def _table(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.endswith("\n"), "its last line is cut"
-    header, *rows = csv.reader(text.splitlines())
-    assert all(len(row) == len(header) for row in rows), "a row has other columns than the header"
-
-
-READERS = {".ckpt": _checkpoint, ".safetensors": _cache, ".json": _json, ".csv": _table}
+def _read(path: Path) -> None:
+    if path.suffix == ".ckpt":
+        torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    elif path.suffix == ".safetensors":
+        assert hashlib.blake2b(path.read_bytes(), digest_size=12).hexdigest() == path.stem
+    elif path.suffix == ".json":
+        json.loads(path.read_text(encoding="utf-8"))
+    elif path.suffix == ".csv":
+        text = path.read_text(encoding="utf-8")
+        assert text.endswith("\n"), "its last line is cut"
+        header, *rows = csv.reader(text.splitlines())
+        assert all(len(row) == len(header) for row in rows), "a row has other columns than the header"
