@@ -13,14 +13,15 @@ UNREADABLE = "unreadable image"
 class CaptionedImage:
     """One image, or one box of an image, with its captions."""
 
-    image_id: str  # unique: the path within the image folder, a subfigure adds "#<n>"; tar: "{shard}/{key}"
-    path: str  # absolute path of the image file, or of the tar that holds it
+    image_id: str  # unique: the path within the image folder, tar or parquet file; a subfigure adds "#<n>"
+    path: str  # absolute path of the image file, or of the tar or parquet file that holds it
     captions: tuple[str, ...]  # at least one; whitespace collapsed, without duplicates
     group: str  # images of one group stay in one split (Flickr: the image, MedICaT: the paper)
     box: tuple[int, int, int, int] | None = None  # (left, top, right, bottom) in pixels, of a cropped image
     license: str = ""  # as the data states it, "" if it states none
     split: str | None = None  # "train", "val" or "test" where the data has an official split
-    span: tuple[int, int] | None = None  # (offset, size) in bytes within the tar; None for an ordinary file
+    # (offset, size) in bytes of a tar's member, (column, row) of a parquet file; None for an ordinary file
+    span: tuple[int, int] | tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

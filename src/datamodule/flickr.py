@@ -3,29 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.readers.flickr import read_flickr
-from src.datamodule.readers.kaggle import download_flickr
+from src.datamodule.folder import FolderDataModule
+from src.datamodule.kaggle import download_flickr
 
 
-class FlickrDataModule(CaptionDataModule):
-    """Arguments of `read_flickr`, `download` (see `download_flickr`), and `common` ones of `CaptionDataModule`."""
+class FlickrDataModule(FolderDataModule):
+    """A folder that `download` (see `download_flickr`) fills where it is empty; else as FolderDataModule."""
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        captions_file: str | Path | None = None,
-        images_dir: str | Path | None = None,
-        karpathy_json: str | Path | None = None,
-        official_split: bool = True,
-        download: bool | str = False,
-        **common: Any,
-    ) -> None:
-        def read() -> CaptionTable:
+    def __init__(self, data_dir: str | Path, *, download: bool | str = False, **settings: Any) -> None:
+        super().__init__(data_dir, **settings)
+        read = self.reader
+
+        def download_and_read() -> CaptionTable:
             if download:
                 download_flickr(data_dir, download)
-            return read_flickr(data_dir, captions_file, images_dir, karpathy_json, official_split)
+            return read()
 
-        super().__init__(read, **common)
-        self.data_dir = Path(data_dir).expanduser()
+        self.reader = download_and_read

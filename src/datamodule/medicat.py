@@ -22,13 +22,14 @@ class MedicatDataModule(CaptionDataModule):
         radiology_only: bool = False,
         scope_only: bool = False,
         caption_fields: Sequence[str] = CAPTION_FIELDS,
+        references: bool = False,
         strip_labels: bool = True,
         min_words: int = 1,
         **common: Any,
     ) -> None:
         reader = partial(
             read_medicat, data_dir, captions_file, images_dir, subcaptions_file, subfigures_only,
-            radiology_only, scope_only, caption_fields, strip_labels, min_words,
+            radiology_only, scope_only, caption_fields, references, strip_labels, min_words,
         )  # fmt: skip
         super().__init__(reader, **common)
         self.data_dir = Path(data_dir).expanduser()

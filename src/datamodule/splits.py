@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
 from src.utils.errors import UserError
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -50,6 +53,13 @@ def split_table(
             split_of = {group: names.get(rank % num_folds, "train") for rank, group in enumerate(ranked)}
     elif any(image.split for image in table.images) and max(ratios) < 1:
         split_of = {image.group: image.split for image in table.images if image.split}
+        start = 0.0
+        for name, ratio in (("test", ratios[2]), ("val", ratios[1])):
+            if name in required and name not in split_of.values():
+                log.info("the official split has no %s images; %g of its train images are taken", name, ratio)
+                moved = [group for group, split in split_of.items() if split == "train"]
+                split_of |= {group: name for group in moved if start <= hashes[group] < start + ratio}
+                start += ratio
     else:
         val_end = ratios[1] + ratios[2] if ratios[0] else 1.0
         split_of = {

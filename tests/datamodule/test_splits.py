@@ -115,8 +115,12 @@ def test_official_split_wins_over_ratios_and_folds_over_both() -> None:
     assert sizes(table, ratios=(0, 0, 1)) == (0, 0, 6)  # a whole folder as test split
 
 
-def test_official_split_without_a_test_split_needs_that_ratio_at_zero() -> None:
-    table = with_splits("train", "train", "val")
+def test_a_split_that_the_official_one_lacks_is_taken_from_its_train_images() -> None:
+    table = with_splits(*["train"] * 100, *["test"] * 20)
+    found = split_of(table)
+    assert all(found[f"{number}.jpg"] == "test" for number in range(100, 120))
+    assert list(found.values()).count("test") == 20
+    assert 4 <= list(found.values()).count("val") <= 18
+    assert sizes(with_splits("train", "train", "val"), ratios=(0.9, 0.1, 0)) == (2, 1, 0)
     with pytest.raises(UserError, match="the test split is empty"):
-        split_table(table)
-    assert sizes(table, ratios=(0.9, 0.1, 0)) == (2, 1, 0)
+        split_table(with_splits("train", "val"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.datamodule.flickr import read_flickr
 from src.datamodule.images.decode import load_image
+from src.datamodule.readers.folder import read_folder
 from src.demo.synthetic.datamodules import (
     UNFINISHED,
     SyntheticFlickrDataModule,
@@ -112,7 +112,7 @@ def test_too_few_or_too_small_images_are_rejected(tmp_path, write, wrong):
 
 def test_scenes_have_the_layout_and_punctuation_of_flickr8k(tmp_path):
     write_scenes(tmp_path, 12, "night", seed=3, size=48)
-    table = read_flickr(tmp_path)
+    table = read_folder(tmp_path)
     assert (len(table.images), table.num_pairs, table.skipped) == (12, 60, [])
     assert all(Image.open(image.path).size == (48, 48) for image in table.images)
     with (tmp_path / "captions.txt").open(newline="") as file:

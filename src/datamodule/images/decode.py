@@ -7,9 +7,13 @@ import contextlib
 import io
 import os
 import stat
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +47,9 @@ FORMATS = (
 EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM image"
 
 Box = tuple[int, int, int, int]
-Span = tuple[int, int]
+Span = (
+    tuple[int, int] | tuple[str, int]
+)  # (offset, size) in bytes of a tar's member, or (column, row) of a parquet file
 
 
 class UnreadableImage(UserError):
@@ -56,7 +62,7 @@ class UnreadableImage(UserError):
 def load_image(path: str | Path, box: Box | None = None, span: Span | None = None) -> Tensor:
     """Read an image: uint8 (3,H,W), RGB, rotated as its EXIF says, transparency over white, first frame.
 
-    box: (left, top, right, bottom) in pixels, to crop to. span: (offset, size) in bytes of an image in a tar.
+    box: (left, top, right, bottom) in pixels, to crop to. span: where an image in a tar or parquet file stands.
     UnreadableImage: missing, empty, not an image, damaged, over the pixel limit, or box outside of it.
     """
     return decode_bytes(read_bytes(path, span), str(path), box)
@@ -116,12 +122,8 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
     def problem(key: tuple[str, Span | None]) -> str | None:
         path, span = key
         try:
-            with _named_errors(path):
-                offset, size = _locate(path, span)
-                with open(path, "rb") as file:
-                    member = ContainerIO.ContainerIO(file, offset, size)
-                    with Image.open(member, formats=FORMATS) as image:
-                        _check_pixels(image, path, PIXEL_LIMIT)
+            with _named_errors(path), _open(path, span) as file, Image.open(file, formats=FORMATS) as image:
+                _check_pixels(image, path, PIXEL_LIMIT)
         except UnreadableImage as error:
             return str(error)
         return None
@@ -132,9 +134,49 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str
     return {image.image_id: reason for image in images if (reason := found[image.path, image.span])}
 
 
+@contextlib.contextmanager
+def _open(path: str, span: Span | None) -> Iterator[Any]:
+    """Open an image file, or one in a tar or parquet file, without reading it whole where that is possible."""
+    if span and isinstance(span[0], str):
+        yield io.BytesIO(_read_cell(path, *span))
+    else:
+        offset, size = _locate(path, span)
+        with open(path, "rb") as file:
+            yield ContainerIO.ContainerIO(file, offset, size)
+
+
+@lru_cache(maxsize=256)
+def _row_starts(path: str, modified: int) -> list[int]:
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    return [0, *accumulate(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))]
+
+
+@lru_cache(maxsize=4)
+def _read_row_group(path: str, modified: int, column: str, number: int) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).read_row_group(number, columns=[column]).column(0)
+
+
+def _read_cell(path: str, column: str, row: int) -> bytes:
+    """Read the bytes of an image in a parquet file; its row group, which is read whole, is kept for a while."""
+    modified = os.stat(path).st_mtime_ns
+    starts = _row_starts(path, modified)
+    number = bisect_right(starts, row) - 1
+    value = _read_row_group(path, modified, column, number)[row - starts[number]].as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not content:
+        raise UnreadableImage(f"{path}: row {row} has no image; expected {EXPECTED}; remove the row")
+    return bytes(content)
+
+
 def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
-    """Read a file, or `span` = (offset, size) of it; UnreadableImage where that gives no whole image file."""
+    """Read an image file, or `span` of a file; UnreadableImage where that gives no whole image file."""
     with _named_errors(str(path)):
+        if span and isinstance(span[0], str):
+            return bytearray(_read_cell(str(path), *span))
         offset, size = _locate(path, span)
         data = bytearray(size)
         with open(path, "rb", buffering=0) as file:  # few calls: threads release Python's lock at each
@@ -143,7 +185,7 @@ def read_bytes(path: str | Path, span: Span | None = None) -> bytearray:
         return data
 
 
-def _locate(path: str | Path, span: Span | None) -> Span:
+def _locate(path: str | Path, span: Any) -> tuple[int, int]:
     """Return offset and size in bytes of an image in its file."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):

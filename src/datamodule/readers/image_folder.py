@@ -2,9 +2,10 @@
 
 import difflib
 import os
+import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,14 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"),
+    *(".avif", ".heic", ".heif"),
+)
+IMAGE_FOLDERS = (
+    *("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images/flickr30k_images"),
+    *("flickr30k_images", "flickr30k-images", "figures", "Figures", "imgs", "photos"),
+)
 ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
 
 
@@ -30,18 +38,16 @@ class ImageNotFound(Exception):
 class ImageFolder:
     """Look up images by name in one listing of a folder and its subfolders; images are not opened.
 
-    Links are followed wherever they lead, since they are the user's own; names that leave the folder by "..", or
-    absolute ones, are refused, since captions files come from elsewhere.
+    The folder is `given`, else the first of IMAGE_FOLDERS in `data_dir`, else `data_dir` itself. Links are followed
+    wherever they lead, since they are the user's own, and so are absolute names of image files; names that leave the
+    folder by ".." are refused. UserError where the folder cannot be listed.
     """
 
-    def __init__(self, data_dir: Path, given: str | Path | None, names: Sequence[str]) -> None:
-        folder = find_first("images_dir", given, data_dir, names, is_dir=True)
-        if folder is None:
-            raise UserError(
-                f"datamodule.data_dir={str(data_dir)!r} has no image folder; "
-                f"expected {' or '.join(names[:2])} in it; set datamodule.images_dir=..."
-            )
+    def __init__(self, data_dir: Path, given: str | Path | None = None) -> None:
+        self.data_dir = os.path.realpath(data_dir)
+        folder = find_first("images_dir", given, data_dir, IMAGE_FOLDERS, is_dir=True) or data_dir
         self.root, self._own_name = os.path.realpath(folder), folder.name.lower()
+        self._prefix = "" if folder == data_dir else f"{os.path.relpath(folder, data_dir).replace(os.sep, '/')}/"
         self._paths: dict[str, str] = {}  # image id -> absolute path, links resolved
         self._group_of: dict[str, str] = {}  # target outside the folder -> id of the first link to it
         self._matched_nearly = False
@@ -51,6 +57,10 @@ class ImageFolder:
             raise UserError(
                 f"{self.root!r} cannot be listed ({error}); expected the image folder; check its permissions"
             ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the ids of all files, images or not, in order of their names."""
+        return iter(sorted(self._paths))
 
     def _list(self, prefix: str, parents: tuple[str, ...]) -> None:
         """Add the files of a subfolder; a link to one of its `parents` would be listed for ever."""
@@ -64,39 +74,59 @@ class ImageFolder:
                     if folder not in parents:
                         self._list(f"{prefix}{entry.name}/", (*parents, folder))
 
-    def find(self, name: str) -> tuple[str, str, str]:
+    def has(self, name: str, base: str = "") -> bool:
+        """Return whether `find` would find an image."""
+        with suppress(ImageNotFound):
+            return bool(self._match(name, base))
+        return False
+
+    def find(self, name: str, base: str = "") -> tuple[str, str, str]:
         """Return image id (path within the folder), absolute path and group (links to one target share it).
 
-        Without a file of the exact name, these are tried: "\\" for "/", another case, no extension, the folder's own
-        name in front, a bare name of a file in a subfolder. ImageNotFound where none or several match.
+        `base`: folder of the captions file within `data_dir`, "" or "sub/". Without a file of the exact name in `base`
+        or the image folder, these are tried: "\\" for "/", another case, no extension, the folder's own name in front,
+        a bare name of a file in a subfolder. ImageNotFound where none or several match.
         """
-        image_id = name if name in self._paths and name.isprintable() else self._match(name)
-        path, inside = self._paths[image_id], f"{self.root.rstrip(os.sep)}{os.sep}"
+        image_id = self._match(name, base)
+        if image_id != name and not self._matched_nearly and posixpath.normpath(base + name) != self._prefix + image_id:
+            log.warning("some image names match a file nearly; the first: %r for %r", image_id, name)
+            self._matched_nearly = True
+        path, inside = self._paths.get(image_id, image_id), f"{self.root.rstrip(os.sep)}{os.sep}"
         if path.startswith(inside):
             return image_id, path, path.removeprefix(inside).replace(os.sep, "/")
         return image_id, path, self._group_of.setdefault(path, image_id)
 
-    def _match(self, name: str) -> str:
-        parts = re.split(r"[\\/]", name)
-        wanted = "/".join(part for part in parts if part not in ("", "."))
+    def _match(self, name: str, base: str = "") -> str:
         if UNPRINTABLE.search(name):
             raise ImageNotFound("unprintable file name", name)
-        if ABSOLUTE.match(name) or ".." in parts:
+        if not base and name in self._paths:
+            return name
+        path = name.replace("\\", "/")
+        if ABSOLUTE.match(name):
+            inside, is_image = f"{self.root}{os.sep}", name.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(name)
+            if not is_image:
+                raise ImageNotFound("outside the image folder", name)
+            return name.removeprefix(inside).replace(os.sep, "/") if name.startswith(inside) else name
+        within = posixpath.normpath(base + path)
+        wanted = [within.removeprefix(self._prefix)] if within.startswith(self._prefix) else []
+        wanted.append(posixpath.normpath(path))
+        if not path.strip("./"):
+            raise ImageNotFound("outside the image folder" if ".." in path else "no file name", name)
+        if all(name.startswith("../") for name in wanted):
             raise ImageNotFound("outside the image folder", name)
-        if not wanted:
-            raise ImageNotFound("no file name", name)
-        if wanted in self._paths:
-            return wanted
-        key = _fold(wanted)
+        for image_id in wanted:
+            if image_id in self._paths:
+                return image_id
+        key = _fold(wanted[-1])
         short = key.removeprefix(f"{self._own_name}/")
-        ids = next((self._near_ids[k] for k in (key, short, f"//{short}") if k in self._near_ids), [])
+        keys = (*map(_fold, wanted), short, f"//{short}")
+        ids = next((self._near_ids[key] for key in keys if key in self._near_ids), [])
+        if base and len(ids) > 1:
+            ids = [found for found in ids if f"{self._prefix}{found}".startswith(base)] or ids
         if not ids:
             raise ImageNotFound("no image", name)
         if len({self._paths[image_id] for image_id in ids}) > 1:
             raise ImageNotFound("ambiguous image name", f"{name}: {' or '.join(sorted(ids)[:2])}")
-        if not self._matched_nearly:
-            log.warning("some image names match a file nearly; the first: %r for %r", name, ids[0])
-            self._matched_nearly = True
         return ids[0]
 
     @cached_property

@@ -1,20 +1,21 @@
 """Read MedICaT: the release's jsonl, its folder of figures and its subfigures become a CaptionTable."""
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
-from src.datamodule.readers.encodings import clean_caption, printable, read_lines
+from src.datamodule.readers.columns import SPLITS, read_texts
+from src.datamodule.readers.encodings import clean_caption, printable
 from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_first, find_path
+from src.datamodule.readers.json_files import read_json
 from src.utils.errors import UserError
 
 RELEASE = "s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
+SPLIT_FILE = "subcaption_split_keys.json"
 CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
 # A number, then a mark or a capital: "Figure 1.", "Fig 3.", "FIGURE 2:", "Fig. S1a -", "Figure 4 Axial CT".
 # "Figure 1 shows a cyst" is a sentence and stays.
@@ -43,13 +44,14 @@ def read_medicat(
     radiology_only: bool = False,
     scope_only: bool = False,
     caption_fields: Sequence[str] = CAPTION_FIELDS,
+    references: bool = False,
     strip_labels: bool = True,
     min_words: int = 1,
 ) -> CaptionTable:
     """Read a MedICaT folder: one image per figure (or subfigure) in file order, one group per paper (`pdf_hash`).
 
-    The arguments are the keys of configs/datamodule/medicat.yaml. UserError where a folder or file is missing or
-    unreadable, or no row has the release's fields.
+    The arguments are the keys of configs/datamodule/medicat.yaml. With subcaptions, SPLIT_FILE beside them is the
+    official split. UserError where a folder or file is missing or unreadable, or no row has the release's fields.
     """
     root = find_path("data_dir", data_dir, is_dir=True)
     names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
@@ -59,19 +61,20 @@ def read_medicat(
             f"datamodule.data_dir={str(root)!r} has {len(names)} jsonl files ({names}); "
             "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
         )
-    folder = ImageFolder(root, images_dir, ("figures", "Figures"))
-    table = CaptionTable([], [], 0, Counter())
+    folder, table = ImageFolder(root, images_dir), CaptionTable([], [], 0, Counter())
     subfigures: dict[str, list[Subfigure]] = {}
+    split_of: dict[str, str] = {}
     if subcaptions_file is not None:
-        subfigures = read_subfigures(find_path("subcaptions_file", subcaptions_file, root), table)
+        file = find_path("subcaptions_file", subcaptions_file, root)
+        subfigures, split_of = read_subfigures(file, table), _read_split(file.with_name(SPLIT_FILE))
     required = [name for name, on in (("radiology", radiology_only), ("scope", scope_only)) if on]
     fields = [caption_fields] if isinstance(caption_fields, str) else list(caption_fields)
     seen, line = set[str](), 0
     for line, row in _read_rows(index, table):
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
         reasons = [f"not {name}" for name in required if row.get(name) is not True]
-        if subfigures_only and figure not in subfigures:
-            reasons.append("no subfigures")
+        reasons += ["no subfigures"] if subfigures_only and figure not in subfigures else []
+        reasons += ["not in the official split"] if split_of and figure not in split_of else []
         if reasons:
             table.excluded[reasons[0]] += 1
             continue
@@ -85,6 +88,8 @@ def read_medicat(
         seen.add(image_id)
         texts = [clean_caption(row[name]) for name in fields if isinstance(row.get(name), str)]
         whole = Subfigure(None, next(filter(None, texts), ""), "")
+        more = read_texts(row, ["s2orc_references"]) if references and figure not in subfigures else []
+        extra = [text for one in more if isinstance(one, str) and (text := clean_caption(one))]
         for number, (box, text, letter) in enumerate(subfigures.get(figure, [whole]), 1):
             name = image_id if box is None else f"{image_id}#{number}"
             caption = strip_label(text, letter) if strip_labels else text
@@ -93,8 +98,9 @@ def read_medicat(
             elif len(caption.split(" ")) < min_words:
                 table.excluded[f"under {min_words} words"] += 1
             else:
-                image = CaptionedImage(name, path, (caption,), row["pdf_hash"], box, _license(row))
-                table.images.append(image)
+                captions = tuple(dict.fromkeys([caption, *extra]))
+                paper, license_name, split = row["pdf_hash"], _license(row), split_of.get(figure)
+                table.images.append(CaptionedImage(name, path, captions, paper, box, license_name, split))
     if not line:
         raise UserError(
             f"{str(index)!r} has no line with pdf_hash and fig_uri; expected the release's jsonl ({RELEASE}); "
@@ -105,18 +111,23 @@ def read_medicat(
 
 def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield number and fields of each line with pdf_hash and fig_uri; count all, list the others as malformed."""
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip("\x00 \t"):
-            continue
+    for number, row, _ in read_json(path):
         table.rows_read += 1
-        row = None
-        with suppress(ValueError, RecursionError):
-            row = json.loads(line)
-        names = [row.get("pdf_hash"), row.get("fig_uri")] if isinstance(row, dict) else [None]
-        if all(isinstance(name, str) and name for name in names):
-            yield number, row  # type: ignore[misc]
+        if all(isinstance(row.get(name), str) and row[name] for name in ("pdf_hash", "fig_uri")):
+            yield number, row
         else:
-            _skip(table, number, "", "malformed line", f"{path.name}: {line}")
+            _skip(table, number, "", "malformed line", f"{path.name}: {row.get('', row)}")
+
+
+def _read_split(path: Path) -> dict[str, str]:
+    """The split of each figure, by "{pdf_hash}_{fig_uri}"; {} where there is no such file."""
+    if not path.is_file():
+        return {}
+    fields = {str(record.fields.get("image")): record.fields.get("caption") for record in read_json(path)}
+    keys = {
+        key: SPLITS[name] for name in fields if name in SPLITS for key in fields[name] or () if isinstance(key, str)
+    }
+    return keys or {key: SPLITS[name] for key, name in fields.items() if isinstance(name, str) and name in SPLITS}
 
 
 def _skip(table: CaptionTable, line: int, figure: str, reason: str, detail: str) -> None:

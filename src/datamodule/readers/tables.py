@@ -1,122 +1,145 @@
-"""Read the records of a captions file: image name and caption, whatever the format.
+"""Read tables of image names and captions as records: csv, tsv and the like, and parquet.
 
-No csv module: captions have commas without quotes, and quotes that never close, which must swallow no other row.
+Lines are parsed one by one: captions have commas without quotes, and quotes that never close must swallow no other row.
 """
 
-import json
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from src.datamodule.readers.encodings import read_lines
 from src.utils.errors import UserError
 
-QUOTED = r'"(?:[^"]|"")*"'
-CSV_ROW = re.compile(rf'\A(?P<name>{QUOTED}|[^",]*),(?P<caption>\s*{QUOTED}\s*|(?!").*)\Z', re.DOTALL)
-# One known row of results.csv lacks its second "|".
-PIPE_ROW = re.compile(r"\A(?P<name>[^|]*)\|(?:\s*\d+\s*\||\s*\d+\s+(?=[^\s|][^|]*\Z))(?P<caption>.*)\Z")
-TOKEN_ROW = re.compile(r"\A(?P<name>[^\t]+)#\d+ *\t(?P<caption>.*)\Z")
-FORMATS = {  # delimiter -> first line, row
-    # Kaggle's captions.txt: `image,caption`, csv quoting
-    ",": (re.compile(r'\s*"?image"?\s*,\s*"?caption"?\s*', re.IGNORECASE), CSV_ROW),
-    # results.csv: `image_name| comment_number| comment`, no quoting
-    "|": (re.compile(r"\s*image_name\s*\|\s*comment_number\s*\|\s*comment\s*", re.IGNORECASE), PIPE_ROW),
-    # Flickr8k.token.txt, results_20130124.token: `name.jpg#0<TAB>caption`, no header, no quoting
-    "\t": (TOKEN_ROW, TOKEN_ROW),
-}
-CSV_ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
+TOKEN_ROW = re.compile(r"([^\t]+)#\d+ *\t(.*)")  # Flickr8k.token.txt: name.jpg#0<TAB>caption
+ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
 MAX_CAPTION_LINES = 20
-KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 class Record(NamedTuple):
-    """One image-caption pair as the file has it, unchecked."""
+    """One row of a file, unchecked: fields by column name."""
 
-    line: int  # in the file, from 1; in json the position of the image in its list
-    name: str
-    caption: str
-    error: str = ""  # why it is no pair
-    split: str | None = None
+    line: int  # from 1; in json and parquet the position of the row
+    fields: dict[str, Any]
+    error: str = ""  # why it is no row; fields[""] then has its text
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read all records of a captions file; the format follows from its first line, json from the extension.
+class Embedded(NamedTuple):
+    """An image whose bytes stand in a parquet file."""
 
-    UserError where the file cannot be read, has no row, or has none of the four formats.
+    column: str
+    row: int  # within the file, from 0
+    name: str  # as the file has it, "" if it has none
+
+
+def read_delimited(path: Path, is_image: Callable[[str], bool]) -> list[Record]:
+    """Read delimited lines; the first names the columns, which are "image" and "caption" where it begins with an image.
+
+    The delimiter is the first of tab, "|", ";" and "," in the first line. UserError where the file cannot be read.
     """
-    records = list(_read_json(path) if path.suffix.lower() == ".json" else _read_rows(path))
-    if not records:
-        raise UserError(f"{str(path)!r} has no captions; expected a row for each caption; name another captions file")
+    lines = dict(enumerate(read_lines(path), 1))
+    start = next((number for number, line in lines.items() if line.strip("\x00 \t")), None)
+    if start is None:
+        return []
+    head = lines[start]
+    if TOKEN_ROW.fullmatch(head):
+        rows = ((number, line, TOKEN_ROW.fullmatch(line)) for number, line in lines.items())
+        return [
+            Record(
+                number, {"image": found[1].strip(), "caption": found[2]} if found else {"": line}, _error(line, found)
+            )
+            for number, line, found in rows
+            if line.strip("\x00 \t")
+        ]
+    delimiter = next((mark for mark in "\t|;," if mark in head), ",")
+    columns = [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter, skipinitialspace=True))]
+    if len(columns) < 2:
+        raise UserError(
+            f"{str(path)!r} begins with {head[:60]!r}; expected a first line that names the columns, such as "
+            "'image,caption', or rows like 'name.jpg#0<TAB>caption'; correct it or set datamodule.captions_file=..."
+        )
+    if is_image(columns[0]):
+        columns, start = ["image", "caption"], start - 1
+    if delimiter == ",":
+        _join_quoted(lines, len(columns))
+    records = []
+    for number, line in lines.items():
+        if number > start and line.strip("\x00 \t"):
+            cells = _split(line, delimiter, len(columns))
+            fields = dict(zip(columns, cells, strict=True)) if cells else {"": line}
+            records.append(Record(number, fields, _error(line, cells)))
     return records
 
 
-def _read_rows(path: Path) -> Iterator[Record]:
-    lines = dict(enumerate(read_lines(path), 1))
-    first = next((number for number, line in lines.items() if line.strip("\x00 \t")), 0)
-    head = lines.get(first, "")
-    delimiter = next((mark for mark, (pattern, _) in FORMATS.items() if pattern.fullmatch(head)), None)
-    if delimiter is None:
-        raise UserError(
-            f"{str(path)!r} begins with {head[:60]!r}; expected 'image,caption', 'image_name| comment_number| "
-            "comment' or rows like 'name.jpg#0<TAB>caption'; correct it or set datamodule.captions_file=..."
-        )
-    if delimiter == ",":
-        _join_quoted(lines)
-    unquote = _unquote if delimiter == "," else str.strip
-    for number, line in lines.items():
-        if number < first + (delimiter != "\t") or not line.strip("\x00 \t"):
-            continue
-        found, error = FORMATS[delimiter][1].match(line.lstrip()), ""
-        name, _, caption = line.partition(delimiter)
-        if found:
-            name, caption = found["name"], found["caption"]
-        else:
-            error = "unclosed quote" if delimiter == "," and line.count('"') % 2 else "malformed line"
-        yield Record(number, unquote(name), unquote(caption), error)
+def _error(line: str, found: Any) -> str:
+    return "" if found else "unclosed quote" if line.count('"') % 2 else "malformed line"
 
 
-def _join_quoted(lines: dict[int, str]) -> None:
+def _split(line: str, delimiter: str, count: int) -> list[str] | None:
+    """Return the cells of a line; surplus delimiters belong to the last one; None where it is malformed."""
+    line = line.strip("\x00 ") if delimiter != "\t" else line
+    plain = line.split(delimiter, count - 1)
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error:
+        cells = []
+    if len(cells) == count:
+        return cells
+    if delimiter == "|" and len(plain) == count - 1 and (number := re.match(r"\s*(\d+)\s+(?=\S)", plain[-1])):
+        return [*plain[:-1], number[1], plain[-1][number.end() :]]  # a known row of results.csv lacks its second "|"
+    quoted = delimiter == "," and (plain[-1].lstrip()[:1] == '"' or '"' in "".join(plain[:-1]))
+    return plain if len(plain) == count and not quoted else None
+
+
+def _join_quoted(lines: dict[int, str], count: int) -> None:
     """Join the lines of a quoted caption, in place; one that does not close before the next row stays as it is."""
     for start in [number for number, line in lines.items() if line.count('"') % 2]:
-        text = lines.get(start, "").lstrip()
+        text = lines.get(start, "")
         ends = range(start + 1, start + MAX_CAPTION_LINES)
-        for end in ends if start in lines and not CSV_ROW.match(text) else ():
-            if end not in lines or CSV_ROW_START.match(lines[end].lstrip()):
+        for end in ends if start in lines and _split(text, ",", count) is None else ():
+            if end not in lines or ROW_START.match(lines[end].lstrip()):
                 break
             text = f"{text}\n{lines[end]}"
-            if '"' in lines[end] and CSV_ROW.match(text):
+            if '"' in lines[end] and _split(text, ",", count):
                 lines[start] = text
                 for number in range(start + 1, end + 1):
                     del lines[number]
                 break
 
 
-def _unquote(cell: str) -> str:
-    cell = cell.strip()
-    return cell[1:-1].replace('""', '"') if re.fullmatch(QUOTED, cell) else cell
-
-
-def _read_json(path: Path) -> Iterator[Record]:
-    """Read Karpathy's json: `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`."""
-    content, problem = None, "has no list 'images'"
+def read_parquet(path: Path) -> list[Record]:
+    """Read a parquet file but for the bytes of its images, which become `Embedded`. UserError where it is damaged."""
     try:
-        content = json.loads("\n".join(read_lines(path)))
-    except (ValueError, RecursionError) as error:
-        problem = f"is no json ({error})"
-    images = content.get("images") if isinstance(content, dict) else None
-    if isinstance(content, dict) and "annotations" in content:
-        images, problem = None, "is a COCO captions file, which is not read yet"
-    if not isinstance(images, list):
-        raise UserError(
-            f"{str(path)!r} {problem}; expected Karpathy's dataset_flickr8k.json or dataset_flickr30k.json, or rows "
-            "'image,caption'; set datamodule.captions_file=..."
-        )
-    for number, image in enumerate(images, 1):
-        fields = image if isinstance(image, dict) else {}
-        name, sentences = fields.get("filename"), fields.get("sentences")
-        split = KARPATHY_SPLITS.get(str(fields.get("split")), "")
-        fault = "" if isinstance(name, str) and isinstance(sentences, list) and split else "malformed line"
-        for sentence in sentences if isinstance(sentences, list) and sentences else [None]:
-            text = sentence.get("raw") if isinstance(sentence, dict) else None
-            yield Record(number, str(name), text if isinstance(text, str) else "", fault, split)
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        images = [field.name for field in schema if _holds_bytes(field.type)]
+        paths = [f"{name}.path" for name in images if pa.types.is_struct(schema.field(name).type)]
+        rows = file.read(columns=[*(name for name in schema.names if name not in images), *paths]).to_pylist()
+        absent = {name for name in images if _is_absent(file, f"{name}.bytes")}
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{str(path)!r} cannot be read ({reason}); expected a parquet file; write it again") from error
+    for number, row in enumerate(rows):
+        for name in images:
+            file_name = (row.get(name) or {}).get("path") or ""
+            short = re.split(r"[\\/]", file_name)[-1]
+            row[name] = file_name if name in absent else Embedded(name, number, short)
+    return [Record(number, row) for number, row in enumerate(rows, 1)]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and kind.get_field_index("path") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_absent(file: pq.ParquetFile, column: str) -> bool:
+    """Whether a column holds nulls alone, as its statistics say."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    chunks = [group.column(k) for group in groups for k in range(group.num_columns)]
+    found = [chunk for chunk in chunks if chunk.path_in_schema == column]
+    return bool(found) and all(c.statistics is not None and c.statistics.null_count == c.num_values for c in found)

@@ -13,7 +13,7 @@ from src.utils.errors import UserError
 
 
 def image_folder(root: Path) -> ImageFolder:
-    return ImageFolder(root.parent, root.name, ())
+    return ImageFolder(root.parent, root.name)
 
 
 @pytest.fixture

@@ -109,6 +109,27 @@ def test_dirty_rows_touch_no_other_row(tmp_path: Path, line: Any, reason: str) -
         table.check(0.01)
 
 
+def test_references_are_further_captions(tmp_path: Path) -> None:
+    root = folder(tmp_path, row(NAMES[0], s2orc_references=["See the  lesion", "", None]), row(NAMES[1]))
+    assert read_medicat(root).images[0].captions == ("Axial CT of the chest.",)
+    found = captions(read_medicat(root, references=True))
+    assert found == {NAMES[0]: ("Axial CT of the chest.", "See the lesion"), NAMES[1]: ("Axial CT of the chest.",)}
+
+
+@pytest.mark.parametrize("by_split", [True, False])
+def test_the_official_split_of_subcaptions(tmp_path: Path, by_split: bool) -> None:
+    root = folder(tmp_path, *map(row, NAMES))
+    (root / "subcaptions_public.jsonl").write_text(json.dumps({"pdf_hash": "z", "fig_uri": "1", "answer": "ignore"}))
+    splits = {"train": [NAMES[0]], "dev": [NAMES[2]], "test": [NAMES[3]]}
+    of_keys = {name: split for split, names in splits.items() for name in names}
+    (root / "subcaption_split_keys.json").write_text(json.dumps(splits if by_split else of_keys))
+    table = read_medicat(root, subcaptions_file="subcaptions_public.jsonl")
+    assert [(image.image_id, image.split) for image in table.images] == [
+        (NAMES[0], "train"), (NAMES[2], "val"), (NAMES[3], "test"),
+    ]  # fmt: skip
+    assert table.excluded["not in the official split"] == 1
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     root = folder(tmp_path)
@@ -133,9 +154,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 0 jsonl files"):
         read_medicat(tmp_path)
     (tmp_path / "x.jsonl").write_text(json.dumps(row(NAMES[0])))
-    with pytest.raises(UserError, match="has no image folder"):
-        read_medicat(tmp_path)
-    (tmp_path / "figures").mkdir()
+    assert skipped(read_medicat(tmp_path)) == [(1, NAMES[0], "no image")]
     with pytest.raises(UserError, match="subcaptions_file='y' does not exist"):
         read_medicat(tmp_path, subcaptions_file="y")
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.readers.flickr import read_flickr
-from src.datamodule.readers.tables import Record, read_records
+from src.datamodule.readers.folder import read_folder
+from src.datamodule.readers.tables import Record, read_delimited
 from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
@@ -37,7 +37,7 @@ def skipped(table: CaptionTable) -> list[tuple[int, str, str]]:
 
 def test_kaggle_layout_groups_captions_by_image(tmp_path: Path) -> None:
     root = folder(tmp_path, 'image,caption\nb.jpg, A dog .\na.jpg,"One , two ""x"" ."\nb.jpg,Also a dog .\n')
-    table = read_flickr(root)
+    table = read_folder(root)
     assert captions(table) == {"b.jpg": ("A dog .", "Also a dog ."), "a.jpg": ('One , two "x" .',)}
     first = table.images[0]
     assert (first.path, first.group, first.split) == (str(root / "Images" / "b.jpg"), "b.jpg", None)
@@ -46,14 +46,14 @@ def test_kaggle_layout_groups_captions_by_image(tmp_path: Path) -> None:
 
 def test_pipe_layout_with_the_row_that_lacks_its_delimiter(tmp_path: Path) -> None:
     text = "image_name| comment_number| comment\na.jpg| 0| A | B .\nb.jpg| 4   A dog runs .\nc.jpg| A cat\n"
-    table = read_flickr(folder(tmp_path, text, "results.csv"))
+    table = read_folder(folder(tmp_path, text, "results.csv"))
     assert captions(table) == {"a.jpg": ("A | B .",), "b.jpg": ("A dog runs .",)}
     assert skipped(table) == [(4, "c.jpg", "malformed line")]
 
 
 def test_token_layout(tmp_path: Path) -> None:
     text = 'a.jpg#0\tA dog , "big" .\na.jpg#1\tA dog .\nb.jpg.1#0\tNo such image .\nb.jpg A cat\n'
-    table = read_flickr(folder(tmp_path, text, "Flickr8k_text/Flickr8k.token.txt", "Flicker8k_Dataset"))
+    table = read_folder(folder(tmp_path, text, "Flickr8k_text/Flickr8k.token.txt", "Flicker8k_Dataset"))
     assert captions(table) == {"a.jpg": ('A dog , "big" .', "A dog .")}
     assert skipped(table) == [(3, "b.jpg.1", "no image"), (4, "b.jpg A cat", "malformed line")]
 
@@ -68,7 +68,7 @@ def karpathy(splits: dict[str, str]) -> str:
 
 def test_karpathy_json_alone(tmp_path: Path) -> None:
     text = karpathy({"a.jpg": "train", "b.jpg": "restval", "c.jpg": "val", "d.jpg": "test"})
-    table = read_flickr(folder(tmp_path, text, "dataset_flickr8k.json"))
+    table = read_folder(folder(tmp_path, text, "dataset_flickr8k.json"))
     assert captions(table)["c.jpg"] == ("Caption of c.jpg",)
     splits = {split: [image.image_id for image in images] for split, images in split_table(table).items()}
     assert splits == {"train": ["a.jpg", "b.jpg"], "val": ["c.jpg"], "test": ["d.jpg"]}
@@ -77,12 +77,12 @@ def test_karpathy_json_alone(tmp_path: Path) -> None:
 def test_karpathy_split_beside_a_captions_file(tmp_path: Path) -> None:
     root = folder(tmp_path, "image,caption\n" + "".join(f"{name},Hello\n" for name in NAMES))
     (root / "split.json").write_text(karpathy({"a.jpg": "train", "b.jpg": "val", "c.jpg": "test"}))
-    table = read_flickr(root, karpathy_json="split.json")
+    table = read_folder(root, karpathy_json="split.json")
     splits = {image.image_id: image.split for image in table.images}
     assert splits == {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test"}
     assert table.excluded == {"not in split.json": 1}
     assert table.skipped == []
-    without = read_flickr(root, karpathy_json="split.json", official_split=False)
+    without = read_folder(root, karpathy_json="split.json", official_split=False)
     assert [image.split for image in without.images] == [None] * 4
 
 
@@ -90,7 +90,7 @@ def test_karpathy_json_of_another_data_set(tmp_path: Path) -> None:
     root = folder(tmp_path, "image,caption\na.jpg,Hello\n")
     (root / "dataset_flickr30k.json").write_text(karpathy({"x.jpg": "train"}))
     with pytest.raises(UserError, match=r"names none of the 1 images.*official_split=false"):
-        read_flickr(root)
+        read_folder(root)
 
 
 def test_karpathy_images_that_are_malformed_are_listed(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_karpathy_images_that_are_malformed_are_listed(tmp_path: Path) -> None:
         "no image",
         {"filename": None, "split": "val", "sentences": [{"raw": "x"}]},
     ]
-    table = read_flickr(folder(tmp_path, json.dumps({"images": images}), "dataset_flickr8k.json"))
+    table = read_folder(folder(tmp_path, json.dumps({"images": images}), "dataset_flickr8k.json"))
     assert captions(table) == {"a.jpg": ("Good",)}
     empty, malformed = "empty caption", "malformed line"
     assert [(line, reason) for line, _, reason in skipped(table)] == [
@@ -112,8 +112,8 @@ def test_karpathy_images_that_are_malformed_are_listed(tmp_path: Path) -> None:
 
 def test_files_and_folders_named_by_hand(tmp_path: Path) -> None:
     root = folder(tmp_path / "data", "image,caption\na.jpg,Hello\n", "mine.txt", "mine")
-    assert len(read_flickr(root, "mine.txt", "mine").images) == 1
-    assert len(read_flickr(root, root / "mine.txt", root / "mine").images) == 1
+    assert len(read_folder(root, "mine.txt", "mine").images) == 1
+    assert len(read_folder(root, root / "mine.txt", root / "mine").images) == 1
 
 
 # The 3rd line of a file, the caption that it gives to c.jpg, why it is skipped.
@@ -138,7 +138,7 @@ DIRTY_ROWS = [
 
 @pytest.mark.parametrize(("line", "caption", "reason"), DIRTY_ROWS)
 def test_dirty_rows_touch_no_other_row(tmp_path: Path, line: str, caption: str, reason: str) -> None:
-    table = read_flickr(folder(tmp_path, f"image,caption\na.jpg,First .\n{line}\nb.jpg,Last .\n"))
+    table = read_folder(folder(tmp_path, f"image,caption\na.jpg,First .\n{line}\nb.jpg,Last .\n"))
     expected = {"a.jpg": ("First .",), "b.jpg": ("Last .",)} | ({"c.jpg": (caption,)} if caption else {})
     assert captions(table) == expected
     assert [(row.line, row.reason) for row in table.skipped] == ([(3, reason)] if reason else [])
@@ -147,12 +147,12 @@ def test_dirty_rows_touch_no_other_row(tmp_path: Path, line: str, caption: str, 
 
 @pytest.mark.parametrize("text", ["\n \nimage,caption\n\na.jpg,One\n   \n", '"Image", "Caption"\na.jpg,One'])
 def test_headers_and_blank_lines_are_no_rows(tmp_path: Path, text: str) -> None:
-    table = read_flickr(folder(tmp_path, text))
+    table = read_folder(folder(tmp_path, text))
     assert (table.rows_read, captions(table), skipped(table)) == (1, {"a.jpg": ("One",)}, [])
 
 
 def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: Path) -> None:
-    table = read_flickr(folder(tmp_path, "image,caption\na.jpg,A dog .\nb.jpg,A dog .\n./a.jpg, A  dog .\n"))
+    table = read_folder(folder(tmp_path, "image,caption\na.jpg,A dog .\nb.jpg,A dog .\n./a.jpg, A  dog .\n"))
     assert skipped(table) == [(4, "./a.jpg", "duplicate pair")]
     assert len(table.images) == 2
 
@@ -160,19 +160,23 @@ def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: 
 def test_official_splits_are_looked_up_by_the_image_not_by_its_spelling(tmp_path: Path) -> None:
     root = folder(tmp_path, "image,caption\n./a.jpg,One\nb.jpg,Two\nc.jpg,Three\n")
     (root / "dataset_flickr8k.json").write_text(karpathy({"a.jpg": "train", "Images/b.jpg": "val", "C.JPG": "test"}))
-    assert [image.split for image in read_flickr(root).images] == ["train", "val", "test"]
+    assert [image.split for image in read_folder(root).images] == ["train", "val", "test"]
 
 
-def test_a_folder_without_captions_or_images(tmp_path: Path) -> None:
+def test_a_folder_without_captions(tmp_path: Path) -> None:
     (tmp_path / "notes.md").touch()
     with pytest.raises(UserError, match=r"no captions file \(it holds notes\.md\)"):
-        read_flickr(tmp_path)
-    (tmp_path / "captions_val2017.json").write_text('{"annotations": []}')
-    with pytest.raises(UserError, match=r"captions_val2017\.json' is a COCO captions file"):
-        read_flickr(tmp_path)
+        read_folder(tmp_path)
     (tmp_path / "captions.txt").write_text("image,caption\na.jpg,One\n")
-    with pytest.raises(UserError, match="has no image folder"):
-        read_flickr(tmp_path)
+    assert skipped(read_folder(tmp_path)) == [(2, "a.jpg", "no image")]
+
+
+def test_unknown_headings_are_listed(tmp_path: Path) -> None:
+    root = folder(tmp_path, "nr,what\n17,x\n18,y\n", "my.csv")
+    with pytest.raises(UserError, match=r"my\.csv' has the columns \['nr', 'what'\].*image_column"):
+        read_folder(root)
+    with pytest.raises(UserError, match=r"my\.csv' has the columns \['nr', 'what'\], but none is 'photo'"):
+        read_folder(root, image_column="photo")
 
 
 @pytest.mark.parametrize(
@@ -189,24 +193,32 @@ def test_a_folder_without_captions_or_images(tmp_path: Path) -> None:
 )
 def test_named_files_that_do_not_exist(tmp_path: Path, settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_flickr(folder(tmp_path, "image,caption\na.jpg,One\n"), **settings)
+        read_folder(folder(tmp_path, "image,caption\na.jpg,One\n"), **settings)
 
 
-# Formats, by the records of a file.
+# Lines of a file, as records.
 
 
 def records(tmp_path: Path, content: str | bytes, name: str = "captions.txt") -> list[Record]:
     file = tmp_path / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_records(file)
+    return read_delimited(file, lambda name: name == "a.jpg")
 
 
 def test_records_have_their_lines(tmp_path: Path) -> None:
     found = records(tmp_path, 'image,caption\n\na.jpg,"One\ntwo"\nb.jpg,"Three\nc.jpg,Four\n')
     assert found == [
-        Record(3, "a.jpg", "One\ntwo"),
-        Record(5, "b.jpg", '"Three', "unclosed quote"),
-        Record(6, "c.jpg", "Four"),
+        Record(3, {"image": "a.jpg", "caption": "One\ntwo"}),
+        Record(5, {"": 'b.jpg,"Three'}, "unclosed quote"),
+        Record(6, {"image": "c.jpg", "caption": "Four"}),
+    ]
+
+
+def test_lines_without_a_header_begin_with_an_image(tmp_path: Path) -> None:
+    found = records(tmp_path, "a.jpg,One, two\nb.jpg,Three\n")
+    assert [record.fields for record in found] == [
+        {"image": "a.jpg", "caption": "One, two"},
+        {"image": "b.jpg", "caption": "Three"},
     ]
 
 
@@ -218,29 +230,28 @@ def test_many_unclosed_quotes_take_no_longer_than_their_lines(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"captions\.txt' begins with ''; expected 'image,caption'"),
-        (b" \r\n\x00\n", "begins with ''"),
+        (b"", "has no captions"),
+        (b" \r\n\x00\n", "has no captions"),
         (b"image,caption\n", "has no captions"),
-        (b"image;caption\na.jpg;A dog\n", "begins with 'image;caption'"),
-        (b"a.jpg,A dog\n", "begins with 'a.jpg,A dog'"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "begins with '.*PNG'"),
         (b"{", r"captions\.json' is no json"),
         (b"[" * 100_000, "is no json"),
-        (b"[]", "has no list 'images'"),
-        (b'{"images": 1}', "has no list 'images'"),
-        (b'{"images": [{"id": 1}], "annotations": []}', "is a COCO captions file"),
+        (b"[]", "has no images"),
+        (b'{"images": 1}', "has no images"),
+        (b'{"images": [{"id": 1}], "annotations": []}', "no image with a caption|malformed"),
     ],
 )
 def test_files_that_are_no_captions_file(tmp_path: Path, content: bytes, message: str) -> None:
+    name = "captions.json" if content[:1] in (b"{", b"[") else "captions.txt"
     with pytest.raises(UserError, match=message) as caught:
-        records(tmp_path, content, "captions.json" if content[:1] in (b"{", b"[") else "captions.txt")
+        read_folder(folder(tmp_path, content, name), captions_file=name).check()
     assert "\n" not in str(caught.value)
 
 
 def table_or_line(root: Path, file: str | None = None) -> CaptionTable | None:
     """The table, or None where the reader ended in its one clear line."""
     try:
-        return read_flickr(root, file)
+        return read_folder(root, file)
     except UserError as error:
         message = str(error)
     assert "\n" not in message
@@ -282,7 +293,7 @@ def test_any_json_gives_a_table_or_one_clear_line(tmp_path: Path, content: objec
 
 
 def test_real_sample(shared_data: Path) -> None:
-    table = read_flickr(shared_data / "flickr8k")
+    table = read_folder(shared_data / "flickr8k")
     assert (len(table.images), table.num_pairs, table.skipped) == (700, 3500, [])
     splits = split_table(table)
     assert [len(splits[split]) for split in ("train", "val", "test")] == [560, 71, 69]
@@ -293,4 +304,5 @@ def test_real_captions_agree_with_the_csv_module(shared_data: Path) -> None:
     file = shared_data / "flickr8k" / "captions_all.txt"
     with open(file, newline="", encoding="utf-8") as lines:
         expected = [tuple(row) for row in csv.reader(lines)][1:]
-    assert [(row.name, row.caption) for row in read_records(file)] == expected
+    found = read_delimited(file, lambda name: False)
+    assert [(row.fields["image"], row.fields["caption"]) for row in found] == expected

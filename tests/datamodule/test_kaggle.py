@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodule.readers.flickr import read_flickr
-from src.datamodule.readers.kaggle import download_flickr
+from src.datamodule.kaggle import download_flickr
+from src.datamodule.readers.folder import read_folder
 from src.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_a_download_is_read_like_any_folder_and_made_once(client, tmp_path: Path
     for _ in range(2):
         download_flickr(tmp_path / "data" / "Flickr30k")
     assert handles == ["adityajn105/flickr30k"]
-    assert len(read_flickr(tmp_path / "data" / "Flickr30k").images) == 3
+    assert len(read_folder(tmp_path / "data" / "Flickr30k").images) == 3
     names = {path.name for path in (tmp_path / "data" / "Flickr30k").iterdir()}
     assert names - {".download.lock"} == {"Images", "captions.txt"}
 
@@ -70,7 +70,7 @@ def test_a_failed_download_is_one_line_and_resumes_unless_damaged(
     assert (root / ".download" / "1.archive").exists() == resumes
     client(unpack)
     download_flickr(root, "flickr8k")
-    assert len(read_flickr(root).images) == 3
+    assert len(read_folder(root).images) == 3
     assert not (root / ".download").exists()
 
 
