@@ -23,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,22 +51,25 @@ ASSETS = Path(__file__).parent / "report"
 def main(arguments: Sequence[str]) -> int:
     """Serve the page until Ctrl-C and return the exit status; UserErrors name mistakes in the command."""
     settings = parse_command(arguments, DEFAULTS)
-    if not 0 <= settings["port"] <= 65535:
-        raise UserError(f"port={settings['port']}; expected 0 to 65535; set port=7860")
     if importlib.util.find_spec("gradio") is None:
         raise UserError("gradio is not installed; expected the extra app; poetry install --extras app")
-    from src.captioner import open_from_settings
+    from src.captioner import Captioner
 
-    captioner = open_from_settings(settings)
+    host, port = settings.pop("host"), settings.pop("port")
+    captioner = Captioner.from_checkpoint(**settings)
+    kinds = " + ".join(part.config.model_type for part in (captioner.model.encoder, captioner.model.decoder))
+    precision = str(captioner.dtype).removeprefix("torch.")
+    name = Path(settings["checkpoint"]).name  # without the machine's folders
+    about = f"{name} · {kinds} · {captioner.num_beams} beams · {captioner.device}, {precision}"
     with scratch_folder(Path(os.path.realpath(tempfile.gettempdir())), PREFIX, mode=0o700) as folder:
-        page = build_page(captioner, settings, folder)
-        launch(page, settings, folder)
+        page = build_page(captioner, about, folder)
+        launch(page, host, port, folder)
         page.block_thread()
     print("stopped", file=sys.stderr)
     return 130
 
 
-def build_page(captioner: "Captioner", settings: Mapping[str, Any], folder: Path) -> "Blocks":
+def build_page(captioner: "Captioner", about: str, folder: Path) -> "Blocks":
     """Return the page: an image to upload into `folder`, its captions and attention maps."""
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}  # read by the import
     import gradio as gr
@@ -75,31 +78,19 @@ def build_page(captioner: "Captioner", settings: Mapping[str, Any], folder: Path
         return (None, respond(captioner, Path(path))) if path else (gr.skip(), gr.skip())
 
     limits = f"At most {MAX_MEGABYTES} MB and {MAX_MEGAPIXELS} megapixels, deleted within two minutes."
-    scripts = ("cross_attention_maps.js", "page.js")
+    scripts = "\n".join((ASSETS / name).read_text("utf-8") for name in ("cross_attention_maps.js", "page.js"))
+    empty = '<div class="result" aria-live="polite"></div>'
     with gr.Blocks(title="Captioner", analytics_enabled=False, delete_cache=(60, 60)) as page:
-        gr.HTML(f"<h1>Captioner</h1><p>{html.escape(describe(captioner, settings))}</p>", elem_id="about")
+        gr.HTML(f"<h1>Captioner</h1><p>{html.escape(about)}</p>", elem_id="about")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 upload = gr.File(label="Image", file_types=["image"], height=200, elem_id="upload")
                 gr.HTML(f"<p>{limits}</p>", elem_id="limits")
             with gr.Column(scale=3, min_width=280):
-                result = gr.HTML(
-                    html_template='<div class="result" aria-live="polite"></div>', apply_default_css=False,
-                    js_on_load="\n".join((ASSETS / name).read_text(encoding="utf-8") for name in scripts),
-                    elem_id="result",
-                )  # fmt: skip
-        upload.upload(caption, upload, [upload, result], api_name="caption", concurrency_limit=1,
-                      show_progress_on=[result])  # fmt: skip
+                result = gr.HTML(html_template=empty, js_on_load=scripts, apply_default_css=False, elem_id="result")
+        outputs, queue = [upload, result], {"api_name": "caption", "concurrency_limit": 1}
+        upload.upload(caption, upload, outputs, show_progress_on=[result], **queue)
     return page.queue(max_size=16)  # images; one is captioned at a time
-
-
-def describe(captioner: "Captioner", settings: Mapping[str, Any]) -> str:
-    """Return the captioner in a line, without the machine's folders."""
-    source = Path(settings["checkpoint"])
-    name = source.name if source.exists() else str(source)
-    kinds = " + ".join(part.config.model_type for part in (captioner.model.encoder, captioner.model.decoder))
-    precision = str(captioner.dtype).removeprefix("torch.")
-    return f"{name} · {kinds} · {captioner.num_beams} beams · {captioner.device}, {precision}"
 
 
 def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
@@ -114,41 +105,36 @@ def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
 
     name, started = visible(path.name), time.perf_counter()
     try:
-        pixels = decode_bytes(path.read_bytes(), name, None, MAX_MEGAPIXELS * 1_000_000)  # uint8 (3,H,W)
+        pixels = decode_bytes(path.read_bytes(), name, pixel_limit=MAX_MEGAPIXELS * 1_000_000)  # uint8 (3,H,W)
     except UnreadableImage as error:
         return {"error": str(error)}
     found = captioner.nbest(pixels)
     attention: list[Any] = captioner.attention(pixels, [one.caption for one in found]) or [None] * len(found)
-    maps = [words and encode_attention(name, words) for words in attention]
-    return {
-        "name": name,
-        "seconds": time.perf_counter() - started,
-        "image": thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE),
-        "hypotheses": [
-            {"caption": visible(one.caption), "nats": -one.score, "map": entry}
-            for one, entry in zip(found, maps, strict=True)
-        ],
-    }
+    hypotheses = [
+        {"caption": visible(one.caption), "nats": -one.score, "map": words and encode_attention(name, words)}
+        for one, words in zip(found, attention, strict=True)
+    ]
+    image = thumbnail(pixels.permute(1, 2, 0).contiguous().numpy(), LONGEST_SIDE)
+    return {"name": name, "seconds": time.perf_counter() - started, "image": image, "hypotheses": hypotheses}
 
 
-def launch(page: "Blocks", settings: Mapping[str, Any], folder: Path) -> str:
+def launch(page: "Blocks", host: str, port: int, folder: Path) -> str:
     """Start Gradio's server in a thread; return its address. A UserError where it cannot be listened at."""
     import gradio as gr
     from starlette.middleware import Middleware
 
-    host, port = settings["host"], settings["port"]
     limit = Middleware(UploadLimit, folder=folder, max_total=MAX_TOTAL_MEGABYTES * 2**20)
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace"]}  # nothing is fetched
     try:
         _, url, _ = page.launch(
             server_name=host, server_port=port or None, prevent_thread_lock=True, quiet=True, share=False,
             max_file_size=MAX_MEGABYTES * 2**20, footer_links=[],
             app_kwargs={"middleware": [limit], "openapi_url": None},
-            theme=gr.themes.Base(primary_hue="teal", neutral_hue="stone", font=["system-ui", "sans-serif"],
-                                 font_mono=["ui-monospace"]),
+            theme=gr.themes.Base(primary_hue="teal", neutral_hue="stone", **fonts),
             css_paths=[ASSETS / "cross_attention_maps.css", ASSETS / "page.css"],
             run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
         )  # fmt: skip
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UserError(
             f"host={host!r} port={port} cannot be used ({' '.join(str(error).split())}); expected an address of this "
             "machine and a free port; set port=<another>, or port=0 for any"

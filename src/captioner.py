@@ -8,10 +8,9 @@ B images, P patches, D width, H and W an image's height and width, h and w those
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -25,7 +24,6 @@ from src.models.attention_maps import WordAttention, visible_crop, word_attentio
 from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest
 from src.models.kernels.attention import use_math_attention
-from src.models.kernels.linear import tune_malloc
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
 from src.utils.hub import silence_transformers
@@ -73,17 +71,17 @@ class Captioner:
     def from_checkpoint(
         cls,
         checkpoint: str | Path,
-        base: str | None = None,
-        max_length: int | None = None,
-        num_beams: int | None = None,
+        base: str = "",
+        max_length: int = 0,
+        num_beams: int = 0,
         device: str = "auto",
         precision: str = "auto",
         log_dir: str | Path = "",
     ) -> "Captioner":
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length, num_beams: None or 0 takes those
-        of the run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
+        base: where a run's base weights are now, if they were moved. max_length, num_beams: 0 takes those of the
+        run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
 
         Raises:
             UserError: nothing there, damaged, another kind of model, or a setting out of range.
@@ -103,56 +101,49 @@ class Captioner:
         """
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
             images = [images]
-        captions = list(self.stream(images, batch_size))
-        for found in captions:
+        captions = []
+        for found in self.stream(images, batch_size):
             if isinstance(found, UnreadableImage):
                 raise found
-        return captions  # type: ignore[return-value]
+            captions.append(found)
+        return captions
 
-    def stream(
-        self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE, num_workers: int | None = None
-    ) -> Iterator[str | UnreadableImage]:
+    def stream(self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> Iterator[str | UnreadableImage]:
         """Yield for each image, in order, its caption or why it cannot be read; images are loaded in threads.
 
-        num_workers: threads; None takes one per core, 0 none. Raises UserError as `caption` does.
+        Raises UserError as `caption` does.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH_SIZE}")
         remaining = iter(images)
-        groups = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
-        for loaded in read_ahead(self._load_batch, groups, choose_workers(num_workers, pixels=True)):
+        batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+        for loaded in read_ahead(self._load_batch, batches, choose_workers(None, pixels=True)):
             readable = [pixels for pixels in loaded if isinstance(pixels, Tensor)]
             captions = iter(self._generate(self.processor.image.normalize(readable)) if readable else ())
             yield from (next(captions) if isinstance(one, Tensor) else one for one in loaded)
 
     def nbest(self, image: ImageLike) -> list[Hypothesis]:
         """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s."""
-        states = self.encode(self.processor.image(self.load(image))[None].to(self.device))  # (1,P,D)
-        with self.autocast(), silence_transformers():
+        states = self.encode(self.processor.image(self.load(image))[None])  # (1,P,D)
+        with self._autocast(), silence_transformers():
             return generate_nbest(self.model, self.processor, states, self.max_length, self.num_beams)[0]
 
-    def attention(self, image: ImageLike, captions: str | Sequence[str]) -> list[WordAttention] | None:
+    def attention(self, image: ImageLike, captions: Sequence[str]) -> list[WordAttention] | None:
         """Return the cross-attention maps of each word of the captions, the image's own or any others.
 
         None where the encoder's states are no square grid of patches, or the decoder gives no attention.
         """
-        captions = [captions] if isinstance(captions, str) else captions
         pixels, transform = self.load(image), self.processor.image
-        states = self.encode(transform(pixels)[None].to(self.device)).float()  # (1,P,D)
-        repeated = states.repeat(len(captions), 1, 1)  # (B,P,D)
-        found = word_attention(self.model, self.processor, repeated, captions) if captions else []
+        states = self.encode(transform(pixels)[None]).float().repeat(len(captions), 1, 1)  # (B,P,D)
+        found = word_attention(self.model, self.processor, states, captions) if captions else []
         region = visible_crop(transform, *pixels.shape[1:])
         return None if found is None else [replace(words, region=region) for words in found]
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Return encoder states (B,P,D) of pixels f32 (B,3,h,w), both on the captioner's device."""
-        with self.autocast():
-            return self.model.encoder(pixels).last_hidden_state
-
-    def autocast(self) -> torch.autocast:
-        """Return the autocast context of the captioner's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        """Return encoder states (B,P,D), on the captioner's device, of pixels f32 (B,3,h,w)."""
+        with self._autocast():
+            return self.model.encoder(pixels.to(self.device)).last_hidden_state
 
     def load(self, image: ImageLike) -> Tensor:
         """Return pixels uint8 (3,H,W) of an image; raises UnreadableImage and UserError as `caption` does."""
@@ -183,17 +174,12 @@ class Captioner:
 
     def _generate(self, pixels: Tensor) -> list[str]:
         """Return captions of pixels f32 (B,3,h,w)."""
-        states = self.encode(pixels.to(self.device))
-        with self.autocast(), silence_transformers():
+        states = self.encode(pixels)
+        with self._autocast(), silence_transformers():
             return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
 
-
-def open_from_settings(settings: Mapping[str, Any]) -> Captioner:
-    """Build the captioner of a command's settings, where 0 and "" mean as the checkpoint was evaluated."""
-    names = ("checkpoint", "base", "max_length", "num_beams", "device", "precision", "log_dir")
-    captioner = Captioner.from_checkpoint(**{name: settings[name] for name in names})
-    tune_malloc()
-    return captioner
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
 def choose_device(device: str) -> torch.device:

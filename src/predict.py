@@ -3,8 +3,7 @@
 PATH            an image, a folder (searched with its subfolders) or a pattern in quotes
 checkpoint=     a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
 log_dir=        where `last` looks for the newest run; the project's logs/ when not given
-out=            a .csv or .jsonl file, written whole or not at all; standard output when not given
-format=         csv or jsonl; by the name of `out` when not given, else csv
+out=            a .csv or .jsonl file, written whole or not at all; csv on standard output when not given
 batch_size=16   images captioned at once
 num_beams=0     beams of the search, 1 is greedy; 0: as the checkpoint was evaluated
 max_length=0    tokens of a caption, start token included; 0: as the checkpoint was evaluated
@@ -42,31 +41,43 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "out": "", "format": "", "batch_size": 16, "num_beams": 0,
-    "max_length": 0, "device": "auto", "precision": "auto", "base": "",
+    "checkpoint": None, "log_dir": "", "out": "", "batch_size": 16, "num_beams": 0, "max_length": 0, "device": "auto",
+    "precision": "auto", "base": "",
 }  # fmt: skip
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Caption the images of the arguments and return the exit status; UserErrors name mistakes."""
+    settings = parse_command(arguments, DEFAULTS, positional="paths")
+    paths, out, batch_size = (settings.pop(name) for name in ("paths", "out", "batch_size"))
+    if out and (Path(out).suffix not in (".csv", ".jsonl") or Path(out).is_dir()):
+        raise UserError(f"out={out!r}; expected a .csv or .jsonl file; set out=captions.csv")
+    images = find_images(paths)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
+    from src.captioner import Captioner
+    from src.models.kernels.linear import tune_malloc
+
+    tune_malloc()
+    return predict(Captioner.from_checkpoint(**settings), images, out, batch_size)
+
+
 def find_images(paths: Sequence[str]) -> dict[str, str]:
-    """Find the image files of files, folders and patterns: {path: image_id}.
+    """Find the image files of files, folders and patterns: {absolute path: image_id}.
 
     paths: files of any name; folders, searched with their subfolders, links included, for image suffixes,
     hidden names excluded; patterns with `*`, `?`, `[...]` or `**`. Each file counts once, sorted by name.
     A UserError where a path names nothing, or no image was found.
     """
     found: dict[str, str] = {}
-    seen: set[str] = set()
     for path in paths:
         is_folder = os.path.isdir(path)
         for file in _walk(path) if is_folder else _matches(path):
-            if (absolute := os.path.abspath(file)) not in seen:  # two links to one file are two images
-                seen.add(absolute)
-                is_only = is_folder and len(paths) == 1
-                found[file] = Path(file).relative_to(path).as_posix() if is_only else file
+            image_id = Path(file).relative_to(path).as_posix() if is_folder and len(paths) == 1 else file
+            found.setdefault(os.path.abspath(file), image_id)  # two links to one file are two images
     if not found:
-        raise UserError(
-            f"{' '.join(paths) or 'no PATH'}: no image there; expected files, folders or patterns; name one"
-        )
+        expected = "expected files, folders or patterns; name one"
+        raise UserError(f"{' '.join(paths) or 'no PATH'}: no image there; {expected}")
     return found
 
 
@@ -92,34 +103,25 @@ def _matches(path: str) -> list[str]:
     return matched
 
 
-def write_row(file: IO[str], form: str, row: dict[str, str], is_first: bool) -> None:
-    """Write a row, the first with a header; on a terminal, captions too are escaped."""
-    row = {name: visible(text) if name == "image_id" or file.isatty() else text for name, text in row.items()}
-    if form == "jsonl":
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    else:
-        csv.writer(file, lineterminator="\n").writerows([*([row.keys()] if is_first else []), row.values()])
-
-
-def predict(captioner: "Captioner", images: dict[str, str], out: str, form: str, batch_size: int = 16) -> int:
+def predict(captioner: "Captioner", images: dict[str, str], out: str, batch_size: int) -> int:
     """Write image_id and caption of each image ({path: image_id}) to `out`, "" for standard output, in order.
 
     A file appears when all is done. Images without a caption are named on standard error. Returns the exit status;
     a UserError where the file cannot be written, or no image was captioned.
     """
     num_unreadable = num_empty = num_rows = 0
-    bar = tqdm(images.items(), unit=" images", leave=False, disable=None)  # only on a terminal
+    bar = tqdm(images.values(), unit=" images", leave=False, disable=None)  # only on a terminal
     try:
         with atomic_write(out) if out else nullcontext(sys.stdout) as file:
-            for (path, image_id), caption in zip(bar, captioner.stream(images, batch_size), strict=True):
+            for image_id, caption in zip(bar, captioner.stream(images, batch_size), strict=True):
                 if not isinstance(caption, str):
                     num_unreadable += 1
                     bar.write(f"skipped: {caption}", file=sys.stderr)
                     continue
                 if not caption.strip():
                     num_empty += 1
-                    bar.write(f"empty caption: {visible(path)}", file=sys.stderr)
-                write_row(file, form, {"image_id": image_id, "caption": caption}, is_first=not num_rows)
+                    bar.write(f"empty caption: {visible(image_id)}", file=sys.stderr)
+                write_row(file, image_id, caption, is_json=out.endswith(".jsonl"), is_first=not num_rows)
                 num_rows += 1
             if num_rows == num_empty:
                 raise UserError(
@@ -129,31 +131,20 @@ def predict(captioner: "Captioner", images: dict[str, str], out: str, form: str,
     except OSError as error:
         if not out:  # the reader of the pipe is gone
             raise
-        raise UserError(
-            f"out={out!r} cannot be written ({error.strerror}); expected a folder with room; set out=<another file>"
-        ) from error
-    counts = {
-        "captioned": num_rows - num_empty,
-        "could not be read": num_unreadable,
-        "empty captions": num_empty,
-    }
+        reason = f"out={out!r} cannot be written ({error.strerror})"
+        raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
+    counts = {"captioned": num_rows - num_empty, "could not be read": num_unreadable, "empty captions": num_empty}
     print("; ".join(f"{count} {name}" for name, count in counts.items() if count), file=sys.stderr)
     return 2 if num_unreadable or num_empty else 0
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Caption the images of the arguments and return the exit status; UserErrors name mistakes."""
-    settings = parse_command(arguments, DEFAULTS, positional="paths")
-    out, form = settings["out"], settings["format"]
-    form = form or (Path(out).suffix.lower().removeprefix(".") if out else "csv")
-    if form not in ("csv", "jsonl") or (out and Path(out).is_dir()):
-        raise UserError(f"format={form!r} out={out!r}; expected a .csv or .jsonl file; set out=captions.csv")
-    images = find_images(settings["paths"])
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", newline="")
-    from src.captioner import open_from_settings
-
-    return predict(open_from_settings(settings), images, out, form, settings["batch_size"])
+def write_row(file: IO[str], image_id: str, caption: str, is_json: bool, is_first: bool) -> None:
+    """Write a row, the first of a csv with a header; on a terminal, captions too are escaped."""
+    row = {"image_id": visible(image_id), "caption": visible(caption) if file.isatty() else caption}
+    if is_json:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    else:
+        csv.writer(file, lineterminator="\n").writerows([*([row.keys()] if is_first else []), row.values()])
 
 
 if __name__ == "__main__":

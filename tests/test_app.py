@@ -19,14 +19,14 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from src.app import DEFAULTS, LONGEST_SIDE, UploadLimit, build_page, launch, main, respond
+from src.app import LONGEST_SIDE, UploadLimit, build_page, launch, main, respond
 from src.captioner import Captioner
 from src.models.attention_maps import WordAttention
 from src.models.generation import Hypothesis
 from src.utils.errors import UserError
 from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
 
-SETTINGS = DEFAULTS | {"checkpoint": "<b>mine</b>", "port": 0}
+HOST = "127.0.0.1"
 HOSTILE = "<script>window.hacked=1</script> <img src=x onerror=window.hacked=2> {{value}} ${1+1}"
 CAPTIONS = ("a dog on the beach", HOSTILE, "two dogs")
 FROM_GRADIO = ('"Method not implemented."', "/gradio_api/upload", "Response")  # messages of its own script
@@ -57,8 +57,8 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")  # restored after the tests
-        page = build_page(FakeCaptioner(), SETTINGS, folder)
-        yield launch(page, SETTINGS, folder), folder
+        page = build_page(FakeCaptioner(), "<b>mine</b>", folder)
+        yield launch(page, HOST, 0, folder), folder
         page.close(verbose=False)
 
 
@@ -72,7 +72,6 @@ def image(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["port=70000"], "port=70000; expected 0 to 65535"),
         (["checkpoint=/no/where.ckpt"], "checkpoint='/no/where.ckpt' does not exist"),
         (["share=true"], "'share=true' is no argument"),
     ],
@@ -84,11 +83,11 @@ def test_mistakes_are_named(arguments, message):
 
 def test_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    page = build_page(FakeCaptioner(), SETTINGS, tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
-            launch(page, SETTINGS | {"port": port}, tmp_path)
+    page = build_page(FakeCaptioner(), "", tmp_path)
+    with socket.create_server((HOST, 0)) as other:
+        for port in (other.getsockname()[1], 70_000):
+            with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
+                launch(page, HOST, port, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"gradio is not installed.*poetry install --extras app"):
         main(["checkpoint=x"])
@@ -159,16 +158,18 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
 
 def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_path, capsys):
     def visit(page):
-        assert b"Captioner" in httpx.get(page.local_url, timeout=60, trust_env=False).content
+        content = httpx.get(page.local_url, timeout=60, trust_env=False).text
+        assert "run \u00b7 vit + gpt2 \u00b7 3 beams" in content
+        assert "anna" not in content
         (folder,) = tmp_path.glob("captioner-uploads-*")
         assert folder.stat().st_mode & 0o077 == 0
         page.close(verbose=False)
 
     monkeypatch.setattr("gradio.Blocks.block_thread", visit)
-    monkeypatch.setattr("src.captioner.open_from_settings", lambda settings: FakeCaptioner())
+    monkeypatch.setattr(Captioner, "from_checkpoint", lambda **_: FakeCaptioner())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored after the test
-    assert main(["checkpoint=x", "port=0"]) == 130
+    assert main(["checkpoint=/home/anna/run", "port=0"]) == 130
     assert not list(tmp_path.glob("captioner-uploads-*"))
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
@@ -193,7 +194,7 @@ def test_an_upload_shows_captions_and_attention_maps_in_a_browser(browser, serve
     upload(browser, served[0], image, PHONE)
     wait(browser, ".result .card")
     assert sideways_scroll(browser) == 0
-    assert "<b>mine</b> · vit + gpt2 · 3 beams" in browser.find_element(By.ID, "about").text
+    assert "<b>mine</b>" in browser.find_element(By.ID, "about").text
     assert texts(browser, ".result .word") == CAPTIONS[0].split()
     assert texts(browser, ".hypothesis .text") == list(CAPTIONS)
     word = browser.find_elements(By.CSS_SELECTOR, ".result .word")[1]

@@ -1,6 +1,7 @@
 """The three-line API: the captions are evaluation's, whatever form the images come in."""
 
 import copy
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,16 +63,16 @@ def test_attention_has_a_map_for_each_word_of_any_caption(captioner, paths):
     assert [" ".join(words.words) for words in found] == captions
     assert [tuple(words.heat.shape) for words in found] == [(3, 4, 4), (4, 4, 4)]
     assert found[0].region == (0, 0, 1, 1)
-    alone = captioner.attention(load_image(paths[0]), captions[1])
+    alone = captioner.attention(load_image(paths[0]), captions[1:])
     assert torch.allclose(alone[0].heat, found[1].heat, atol=1e-5)
-    assert not torch.allclose(captioner.attention(paths[1], captions[1])[0].heat, found[1].heat, atol=1e-3)
+    assert not torch.allclose(captioner.attention(paths[1], captions[1:])[0].heat, found[1].heat, atol=1e-3)
     assert captioner.attention(paths[0], []) == []
 
 
 def test_attention_has_the_visible_crop(captioner, paths):
     cropping = replace(captioner.processor.image, resize=(40, 40), crop=(32, 32))
     cropped = Captioner(captioner.model, replace(captioner.processor, image=cropping), precision="32")
-    assert cropped.attention(paths[0], "a")[0].region == pytest.approx((0.1, 0.1, 0.9, 0.9))
+    assert cropped.attention(paths[0], ["a"])[0].region == pytest.approx((0.1, 0.1, 0.9, 0.9))
 
 
 def test_a_pil_image_is_read_as_a_file_is(captioner, tmp_path):
@@ -120,9 +121,7 @@ def test_stream_continues_behind_an_unreadable_image_and_caption_raises(captione
 
 
 def test_stream_takes_images_when_it_needs_them(captioner, paths):
-    remaining = iter(paths)
-    next(captioner.stream(remaining, batch_size=2, num_workers=0))
-    assert len(list(remaining)) == 5
+    assert next(captioner.stream(itertools.repeat(paths[0]), batch_size=2)) == captioner.caption(paths[0])[0]
 
 
 @pytest.mark.parametrize(
