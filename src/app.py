@@ -88,8 +88,8 @@ def build_page(captioner: "Captioner", about: str, folder: Path) -> "Blocks":
                 gr.HTML(f"<p>{limits}</p>", elem_id="limits")
             with gr.Column(scale=3, min_width=280):
                 result = gr.HTML(html_template=empty, js_on_load=scripts, apply_default_css=False, elem_id="result")
-        outputs, queue = [upload, result], {"api_name": "caption", "concurrency_limit": 1}
-        upload.upload(caption, upload, outputs, show_progress_on=[result], **queue)
+        shown = [upload, result]
+        upload.upload(caption, upload, shown, api_name="caption", concurrency_limit=1, show_progress_on=[result])
     return page.queue(max_size=16)  # images; one is captioned at a time
 
 

@@ -4,8 +4,7 @@ checkpoint=      a run folder (its best), a .ckpt, `last`, a saved folder or a h
 out=             the folder to create: weights, tokenizer, image processor, generation config, model card
 dtype=float32    of the written weights: float32, float16, bfloat16 (ONNX graphs are always float32)
 onnx=false       also write out/onnx and check it against torch token by token (the extra `onnx`)
-push_to_hub=     also upload the folder to this id of the hub; log in first with `hf auth login`
-private=true     make that repository private
+push_to_hub=     also upload the folder to this id of the hub, privately; log in first with `hf auth login`
 base=            where the base weights are now, when they were moved since training
 log_dir=         where `last` looks for the newest run; the project's logs/ when not given
 
@@ -28,10 +27,16 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULTS = {
-    "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "private": True, "base": "",
-    "log_dir": "",
+    "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "base": "", "log_dir": "",
 }  # fmt: skip
 PREFIX = ".captioner-export-"  # of the folder that an export is writing
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse `key=value` arguments and export; UserErrors as `export`."""
+    folder = export(**parse_command(arguments, DEFAULTS))
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
 
 
 def export(
@@ -40,8 +45,8 @@ def export(
     dtype: str = "float32",
     onnx: bool = False,
     push_to_hub: str = "",
-    private: bool = True,
     base: str = "",
+    log_dir: str = "",
 ) -> Path:
     """Write the captioner in `save_pretrained`'s layout, with a model card; the folder appears when it is whole.
 
@@ -58,12 +63,14 @@ def export(
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}; set dtype=float32")
     from safetensors import SafetensorError
 
-    from src.models.onnx_export import check_packages, write_onnx
     from src.models.restore import open_captioner
 
     if onnx:
-        check_packages()
-    found = open_captioner(checkpoint, base or None)
+        try:
+            from src.models.onnx_export import write_onnx
+        except ImportError as error:
+            raise UserError(f"onnx=true: {error}; expected the extra onnx; poetry install --extras onnx") from error
+    found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
     try:
         with scratch_folder(out.parent, PREFIX) as scratch:
             folder = scratch / "captioner"
@@ -75,13 +82,10 @@ def export(
                 out.rmdir()  # it is empty
             folder.rename(out)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"out={str(out)!r} cannot be written ({reason}); expected room for it; "
-            "free some space or set out=<another folder>"
-        ) from error
+        reason = f"out={str(out)!r} cannot be written ({getattr(error, 'strerror', None) or error})"
+        raise UserError(f"{reason}; expected room for it; free some space or set out=<another folder>") from error
     if push_to_hub:
-        upload(out, push_to_hub, private)
+        upload(out, push_to_hub)
     return out
 
 
@@ -95,7 +99,8 @@ def _write_saved(found: "Restored", folder: Path, dtype: str) -> None:
     from src.report.model_card import model_card
     from src.utils.hub import silence_transformers
 
-    card = model_card(found, dtype)
+    card = folder / "README.md"
+    card.write_text(model_card(found, dtype), encoding="utf-8")
     found.model.generation_config = generation_config(found.processor, found.max_length, found.num_beams)
     found.model.to(getattr(torch, dtype))
     check_finite(found.model.named_parameters(), f"dtype={dtype}")
@@ -104,9 +109,8 @@ def _write_saved(found: "Restored", folder: Path, dtype: str) -> None:
     found.processor.tokenizer.save_pretrained(folder)
     _make_tokenizer_portable(folder)
     load_image_processor(found.base).save_pretrained(folder)
-    (folder / "README.md").write_text(card, encoding="utf-8")
     for file in folder.glob("*.safetensors"):  # written for their owner alone
-        file.chmod((folder / "README.md").stat().st_mode)
+        file.chmod(card.stat().st_mode)
 
 
 def _make_tokenizer_portable(folder: Path) -> None:
@@ -123,30 +127,20 @@ def _make_tokenizer_portable(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def upload(folder: Path, repo: str, private: bool = True) -> None:
-    """Upload the folder to a repository of the hub, which is created; a UserError where that fails."""
+def upload(folder: Path, repo: str) -> None:
+    """Upload the folder to a private repository of the hub, which is created; a UserError where that fails."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     try:
         api = HfApi()
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a captioner")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+    except Exception as error:  # of the hub, of its client or of the connection
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"push_to_hub={repo!r} failed ({reason}); expected a connection and the right to write there; "
             f"{folder} is whole: run `hf auth login`, then `hf upload {repo} {folder}`"
         ) from error
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Parse `key=value` arguments and export; UserErrors as `export`."""
-    settings = parse_command(arguments, DEFAULTS)
-    file = checkpoint_file(settings["checkpoint"], settings.pop("log_dir"))
-    folder = export(**{**settings, "checkpoint": str(file or settings["checkpoint"])})
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rich.text import Text
 from src.report.run_files import RunFiles, read_json_object, read_metrics
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
+from src.utils.files import write_text
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -29,6 +29,16 @@ DEFAULTS = {
     "dir": "logs", "sort": "test/cider_d", "columns": "val/loss_best,test/loss,test/bleu_4,test/cider_d", "out": "",
 }  # fmt: skip
 LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table, and write it where `out` is set."""
+    settings = parse_command(arguments, DEFAULTS)
+    columns, metric = settings["columns"].split(","), settings["sort"].removeprefix("-")
+    runs = sort_runs(read_runs(Path(settings["dir"])), settings["sort"])
+    print_table(runs, columns if metric in columns else [metric, *columns])
+    if settings["out"]:
+        write_text(Path(settings["out"]), runs.assign(overrides=runs["overrides"].str.join(" ")).to_csv(index=False))
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -41,17 +51,13 @@ def read_runs(folder: Path) -> pd.DataFrame:
             log.warning("%s skipped: %s", file.parent, *(run.notes or ["metrics.json holds no numbers"]))
             continue
         status = str((run.read("run.json", read_json_object) or {}).get("status", ""))
-        overrides = run.read(".hydra/overrides.yaml", _read_overrides) or []
+        lines = (run.read(".hydra/overrides.yaml", Path.read_text) or "").splitlines()
+        overrides = [line[2:] for line in lines if line.startswith("- ")]  # Hydra writes a YAML list of strings
         name = file.parent.relative_to(folder).as_posix()
         rows.append({"run": name, "status": status, "overrides": overrides, **dict(sorted(metrics.items()))})
     if not rows:
         raise UserError(f"dir={folder} holds no metrics.json; expected finished runs; run train.py first")
     return pd.DataFrame(rows)
-
-
-def _read_overrides(file: Path) -> list[str]:
-    """Return the overrides as Hydra writes them: a YAML list of strings."""
-    return [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
 
 
 def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -77,27 +83,13 @@ def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:
     for column in columns:
         table.add_column(column.replace("/", "/\n"), justify="right", no_wrap=True)
     shared = set.intersection(*map(set, runs["overrides"])) if len(runs) > 1 else set()
-    for run in runs.to_dict("records"):
+    for run in runs.reindex(columns=["run", "status", "overrides", *columns]).to_dict("records"):
         name = Text(Path(run["run"]).relative_to(folder).as_posix())
         if run["status"] not in ("finished", ""):
             name.append(f" ({run['status']})", style="red")
-        own = [override for override in run["overrides"] if override not in shared]
-        name.append("".join(f"\n  {override}" for override in own), style="dim")
-        values = [run.get(column, float("nan")) for column in columns]
-        table.add_row(name, *("-" if pd.isna(value) else f"{value:.4g}" for value in values))
+        name.append("".join(f"\n  {override}" for override in run["overrides"] if override not in shared), style="dim")
+        table.add_row(name, *("-" if pd.isna(run[column]) else f"{run[column]:.4g}" for column in columns))
     Console().print(table)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the table, and write it where `out` is set."""
-    settings = parse_command(arguments, DEFAULTS)
-    columns = [name for name in settings["columns"].split(",") if name]
-    metric = settings["sort"].removeprefix("-")
-    runs = sort_runs(read_runs(Path(settings["dir"])), settings["sort"])
-    print_table(runs, columns if metric in columns else [metric, *columns])
-    if settings["out"]:
-        with atomic_write(settings["out"]) as file:
-            runs.assign(overrides=runs["overrides"].str.join(" ")).to_csv(file, index=False)
 
 
 if __name__ == "__main__":

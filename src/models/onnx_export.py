@@ -7,7 +7,6 @@ present.N.* f32 (B,H,T+1,d), `past` of the next step. Generation begins with the
 B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vocabulary, h x w pixels.
 """
 
-import importlib.util
 import shutil
 import warnings
 from functools import partial
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxscript  # noqa: F401 -- torch's exporter needs it
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import Processor
+from src.models import onnx_caption
 from src.models.checkpoint import find_os_error
 from src.models.generation import generation_config
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 from src.utils.errors import UserError
 
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-3  # of logits; a wrong mask or position differs by far more
 CHECKED_IMAGES = 8
 
@@ -48,32 +48,25 @@ class EncoderGraph(nn.Module):
         return _flatten_cache(cache.cross_attention_cache)
 
 
-class DecoderGraph(EncoderGraph):
+class DecoderGraph(nn.Module):
     """Map the newest token and the cache to the logits of the next token."""
 
-    def forward(  # type: ignore[override]
-        self, input_ids: Tensor, cross: list[Tensor], past: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.decoder = model.decoder
+
+    def forward(self, input_ids: Tensor, cross: list[Tensor], past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         caches = [DynamicCache(list(zip(flat[::2], flat[1::2], strict=True))) for flat in (past, cross)]
         cache = EncoderDecoderCache(*caches)
         cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
         # Only their shape is used: keys and values of the patches are in the cache.
         states = cross[0].new_zeros(1, 1, 1).expand(input_ids.shape[0], cross[0].shape[2], 1)
-        settings = {"encoder_hidden_states": states, "past_key_values": cache, "use_cache": True}
-        logits = self.model.decoder(input_ids, **settings).logits
-        return logits[:, -1], _flatten_cache(cache.self_attention_cache)
+        output = self.decoder(input_ids, encoder_hidden_states=states, past_key_values=cache, use_cache=True)
+        return output.logits[:, -1], _flatten_cache(cache.self_attention_cache)
 
 
 def _flatten_cache(cache: Any) -> list[Tensor]:
     return [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-
-
-def check_packages() -> None:
-    """Raise UserError where a package that writes or runs ONNX is not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        names = " ".join(missing)
-        raise UserError(f"onnx=true needs {names}, not installed; expected the extra onnx; pip install {names}")
 
 
 def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
@@ -95,7 +88,7 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
             f"onnx=true: {kinds} cannot be exported to ONNX ({reason}); expected ViT and GPT-2 or the like; "
             "set onnx=false"
         ) from error
-    shutil.copyfile(Path(__file__).with_name("onnx_caption.py"), folder / "caption.py")
+    shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
     return check_graphs(model, processor, folder, max_length)
 
 
@@ -106,25 +99,23 @@ def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
     cross = encoder(pixels)
     past = [patches.new_zeros(*patches.shape[:2], 3, patches.shape[3]) for patches in cross]
     ids = torch.zeros(len(pixels), 1, dtype=torch.long)
-    names = {
-        kind: [f"{kind}.{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
-        for kind in ("cross", "past", "present")
-    }
+    suffixes = [f"{block}.{name}" for block in range(len(cross) // 2) for name in ("key", "value")]
+    cross_names, past_names, present_names = (
+        [f"{kind}.{suffix}" for suffix in suffixes] for kind in ("cross", "past", "present")
+    )
     export(
-        encoder, (pixels,), folder / "encoder.onnx", input_names=["pixel_values"], output_names=names["cross"],
+        encoder, (pixels,), folder / "encoder.onnx", input_names=["pixel_values"], output_names=cross_names,
         dynamic_shapes={"pixel_values": batch},
     )  # fmt: skip
     export(
-        decoder, (ids, cross, past), folder / "decoder.onnx",
-        input_names=["input_ids", *names["cross"], *names["past"]], output_names=["logits", *names["present"]],
+        decoder, (ids, cross, past), folder / "decoder.onnx", input_names=["input_ids", *cross_names, *past_names],
+        output_names=["logits", *present_names],
         dynamic_shapes={"input_ids": batch, "cross": [batch] * len(cross), "past": [{0: free, 2: free}] * len(past)},
     )  # fmt: skip
 
 
 def check_graphs(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
     """Caption random images with `caption.py`; UserError where its logits are not torch's. Returns one line."""
-    from src.models import onnx_caption
-
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (CHECKED_IMAGES, 3, 6, 8), dtype=torch.uint8, generator=generator)
     graphs = onnx_caption.load_graphs(folder)
