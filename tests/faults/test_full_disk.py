@@ -21,7 +21,7 @@ from tests.tasks.running import run_train
 
 
 class FillDisk(pl.Callback):
-    """Fills a disk in the middle of the training."""
+    """Fills a disk in an optimizer step."""
 
     def __init__(self, folder, step):
         self.folder, self.step = folder, step
@@ -51,12 +51,12 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(tiny_checkpoint, flickr_
     pixels = Run(tiny_checkpoint, flickr_folder, tmp_path / "pixels", max_epochs=1)
     monkeypatch.setattr("src.callbacks.feature_cache.SHARD_IMAGES", 16)
     with small_disk(tmp_path / "disk", 1000) as disk:
-        write, shards = FeatureCache._features, []
+        compute, shards = FeatureCache._features, []
 
         def features(*arguments):
             if len(shards) == 1:
                 fill(disk)
-            shards.append(write(*arguments))
+            shards.append(compute(*arguments))
             return shards[-1]
 
         monkeypatch.setattr(FeatureCache, "_features", features)
@@ -66,53 +66,38 @@ def test_a_cache_that_finds_no_room_gives_way_to_pixels(tiny_checkpoint, flickr_
         assert len(list(disk.glob("cache/*/*/*.safetensors"))) == 1
         assert (half_written(disk), leftovers(disk)) == ([], [])
         assert differences(pixels.end(), run.end()) == []
-        caplog.clear()
-        Run(tiny_checkpoint, flickr_folder, tmp_path / "again", more=(cache,), max_epochs=1)  # seen before it begins
-        assert caplog.text.count("pixels are read instead") == 1
 
 
-def test_metrics_and_predictions_that_find_no_room_leave_those_before(tmp_path):
+def test_metrics_predictions_and_curves_that_find_no_room_leave_those_before(tmp_path, caplog):
     image = CaptionedImage("a.jpg", "/a.jpg", ("a dog",), "a.jpg")
     scores = Scores({}, {}, [{"bleu_4": 0.5, "rouge_l": 0.5, "cider_d": 0.5}])
     with small_disk(tmp_path / "disk", 200) as disk:
-        table, numbers = disk / "predictions.csv", disk / "metrics.json"
+        table, numbers, logger = disk / "predictions.csv", disk / "metrics.json", CsvLogger(str(disk / "csv"))
         write_predictions(table, [image], {"a.jpg": "a dog"}, scores)
         write_json(numbers, {"val/loss": 1.0})
-        before = table.read_bytes()
-        fill(disk)
+        logger.log_metrics({"a": 0.0}, 0)
+        logger.write()
+        before, filler = table.read_bytes(), fill(disk)
         with pytest.raises(UserError, match=r"predictions\.csv cannot be written \(No space left on device\)"):
             write_predictions(table, [image], {"a.jpg": "a cat " * 2000}, scores)
         with pytest.raises(UserError, match=r"metrics\.json cannot be written \(No space left on device\)"):
             write_json(numbers, {"val/loss": 2.0})
-        assert (table.read_bytes(), json.loads(numbers.read_text())) == (before, {"val/loss": 1.0})
-        assert leftovers(disk) == []
-
-
-def test_curves_that_find_no_room_wait_for_it(tmp_path, caplog):
-    with small_disk(tmp_path / "disk", 200) as disk:
-        logger = CsvLogger(str(disk / "csv"))
-        logger.log_metrics({"a": 0.0}, 0)
-        logger.write()
-        filler = fill(disk)
         for step in range(1, 1000):
             logger.log_metrics({"a": 0.5}, step)
         logger.write()
         assert "its rows are kept" in caplog.text
-        assert half_written(disk) == []
+        assert (table.read_bytes(), json.loads(numbers.read_text())) == (before, {"val/loss": 1.0})
+        assert half_written(disk) == leftovers(disk) == []
         filler.unlink()
         logger.write()
         with (disk / "csv" / "metrics.csv").open() as file:
             assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1000))
 
 
-@pytest.mark.parametrize("kilobytes", [100, 1300])
 @pytest.mark.slow
-def test_a_run_on_a_full_disk_ends_in_a_line_and_leaves_no_half_file(
-    kilobytes, tiny_checkpoint, flickr_folder, tmp_path, capsys
-):
-    with small_disk(tmp_path / "disk", kilobytes) as disk:
-        folder = disk / "logs" / "train" / "runs" / "one"
+def test_a_run_on_a_full_disk_ends_in_a_line_and_leaves_no_half_file(tiny_checkpoint, flickr_folder, tmp_path):
+    with small_disk(tmp_path / "disk", 1300) as disk:
         with pytest.raises(UserError, match=r"disk is full|cannot be written") as caught:
-            run_train(folder, tiny_checkpoint, flickr_folder, "zero_shot=false")
+            run_train(disk / "logs/train/runs/one", tiny_checkpoint, flickr_folder, "zero_shot=false")
         assert "\n" not in str(caught.value)
         assert half_written(disk) == []

@@ -15,20 +15,16 @@ from src.models.checkpoint import AtomicCheckpointIO
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 
-DROPOUT = {
-    "encoder": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "decoder": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-}
+DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 def with_dropout(checkpoint: Path, folder: Path) -> Path:
     """A copy of a captioner folder whose dropout is 0.2 everywhere."""
     shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    for half, names in DROPOUT.items():
-        config[half] |= dict.fromkeys(names, 0.2)
-    file.write_text(json.dumps(config))
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config["encoder"], config["decoder"]):
+        part |= {name: 0.2 for name in DROPOUT if name in part}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -59,28 +55,22 @@ class History(pl.Callback):
     def __init__(self) -> None:
         self.values: dict[tuple[int, int, str], float] = {}
 
-    def _log(self, trainer: pl.Trainer, **values: float) -> None:
-        for name, value in values.items():
-            self.values[trainer.current_epoch, trainer.global_step, name] = float(value)
-
-    def _log_metrics(self, trainer: pl.Trainer, *names: str) -> None:
-        self._log(
-            trainer,
-            **{name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics},
-        )
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._log_metrics(trainer, "train/loss_step")
-
-    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._log_metrics(trainer, "val/loss", "val/loss_best")
+    def _log(self, trainer: pl.Trainer, *names: str) -> None:
+        metrics = {**trainer.callback_metrics, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        at = (trainer.current_epoch, trainer.global_step)
+        self.values |= {(*at, name): float(metrics[name]) for name in names if name in metrics}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
-        self._log(trainer, lr=trainer.optimizers[0].param_groups[0]["lr"])
+        self._log(trainer, "lr")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._log(trainer, "train/loss_step")
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self._log(trainer, "val/loss", "val/loss_best")
 
     def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self._log_metrics(trainer, "train/loss")
-        self.on_train_epoch_start(trainer)
+        self._log(trainer, "train/loss", "lr")
 
 
 class Run:
