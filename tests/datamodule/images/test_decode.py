@@ -1,6 +1,5 @@
 """Every kind of image file found in data sets: decoded to the expected pixels, or an error with its name."""
 
-import io
 import os
 import runpy
 import struct
@@ -40,23 +39,20 @@ def png(width: int, height: int, bits: int = 8, pixels: bytes = bytes(10)) -> by
     return content
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp", "gif"])
-def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path: Path, suffix: str) -> None:
-    image = noise() if suffix not in ("webp", "gif") else Image.new("RGB", (40, 30), RED)
-    image.save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    found = load_image(tmp_path / f"a.{suffix}")
-    assert found.dtype == torch.uint8
-    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(image))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"c" * 60_000}])
-def test_jpeg_gives_pillows_pixels(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
-    path = tmp_path / "a.jpg"
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [(suffix, "RGB", {}) for suffix in ("png", "bmp", "tiff", "ppm", "gif")]
+    + [("webp", "RGB", {"lossless": True}), ("jpg", "RGB", {}), ("jpg", "L", {}), ("jpg", "RGB", {"progressive": True}),
+       ("jpg", "RGB", {"comment": b"c" * 60_000})],
+)  # fmt: skip
+def test_each_format_gives_pillows_pixels(tmp_path: Path, suffix: str, mode: str, options: dict[str, object]) -> None:
+    path = tmp_path / f"a.{suffix}"
     noise().convert(mode).save(path, **options)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(load_image(path).permute(1, 2, 0).numpy(), expected)
+    found = load_image(path)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
 
 
 def solid(mode: str, value: object) -> Image.Image:
@@ -113,30 +109,24 @@ def test_content_decides_the_format_and_the_first_frame_is_taken(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize(
-    ("orientation", "side"),
-    enumerate(["left", "right", "right", "left", "top", "top", "bottom", "bottom"], 1),
-)
-def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, side: str, suffix: str) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path, suffix: str) -> None:
     """The red half is on the left as saved; EXIF says where the camera was turned."""
     image = Image.new("RGB", (40, 24), (0, 0, 0))
     image.paste(RED, (0, 0, 20, 24))
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    image.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix != "png" else {}))
-    red = load_image(tmp_path / f"a.{suffix}")[0].float()
-    assert red.shape == ((24, 40) if side in ("left", "right") else (40, 24))
-    edges = {"left": red[:, :8], "right": red[:, -8:], "top": red[:8], "bottom": red[-8:]}
-    assert [name for name, edge in edges.items() if edge.mean() > 200] == [side]
+    for orientation, side in enumerate(["left", "right", "right", "left", "top", "top", "bottom", "bottom"], 1):
+        exif[0x0112] = orientation
+        image.save(tmp_path / f"a.{suffix}", exif=exif)
+        red = load_image(tmp_path / f"a.{suffix}")[0].float()
+        assert red.shape == ((24, 40) if side in ("left", "right") else (40, 24))
+        edges = {"left": red[:, :8], "right": red[:, -8:], "top": red[:8], "bottom": red[-8:]}
+        assert [name for name, edge in edges.items() if edge.mean() > 200] == [side]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 2)])
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int], suffix: str) -> None:
-    Image.new("RGB", size, WHITE).save(tmp_path / f"a.{suffix}")
-    found = load_image(tmp_path / f"a.{suffix}")
-    assert found.shape == (3, size[1], size[0])
-    assert found.eq(255).all()
+def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, WHITE).save(tmp_path / "a.jpg")
+    assert load_image(tmp_path / "a.jpg").shape == (3, size[1], size[0])
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -148,31 +138,24 @@ def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, siz
         read(tmp_path / "bomb.png")
 
 
-@pytest.mark.parametrize("limit", ["PIXEL_LIMIT", "BYTE_LIMIT"])
-def test_limits_of_pixels_and_bytes_hold(tmp_path: Path, monkeypatch, limit: str) -> None:
-    monkeypatch.setattr(decode, limit, 1000)
+def test_limits_of_pixels_and_bytes_hold(tmp_path: Path, monkeypatch) -> None:
     noise().save(tmp_path / "big.bmp")
+    with pytest.raises(UnreadableImage, match="a: 40 x 30 pixels; expected at most 1,199"):
+        decode.decode_bytes((tmp_path / "big.bmp").read_bytes(), "a", pixel_limit=1199)
+    monkeypatch.setattr(decode, "BYTE_LIMIT", 1000)
     with pytest.raises(UnreadableImage, match=r"big\.bmp: .*expected .* 1,000"):
         load_image(tmp_path / "big.bmp")
 
 
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_the_callers_own_pixel_limit_holds(form: str) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (20, 10)).save(buffer, form)
-    assert decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=200).shape == (3, 10, 20)
-    with pytest.raises(UnreadableImage, match="a: 20 x 10 pixels; expected at most 199"):
-        decode.decode_bytes(buffer.getvalue(), "a", pixel_limit=199)
-
-
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp"])
-@pytest.mark.parametrize("fraction", [0.3, 0.7, 0.95])
-def test_truncated_file_is_refused(tmp_path: Path, suffix: str, fraction: float) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"cut.{suffix}"
     noise(200, 150).save(path)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
-    with pytest.raises(UnreadableImage, match=f"cut.{suffix}: "):
-        load_image(path)
+    whole = path.read_bytes()
+    for fraction in (0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(len(whole) * fraction)])
+        with pytest.raises(UnreadableImage, match=f"cut.{suffix}: "):
+            load_image(path)
 
 
 @pytest.mark.parametrize(
@@ -210,16 +193,6 @@ def test_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(UnreadableImage, match="not a file"):
         load_image(tmp_path / "pipe.jpg")
-
-
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> None:
-    def refuse(*_: object, **settings: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    noise().save(tmp_path / "a.png")
-    monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(UnreadableImage, match=r"a\.png: .*Permission denied"):
-        load_image(tmp_path / "a.png")
 
 
 def test_box_crops(tmp_path: Path) -> None:
