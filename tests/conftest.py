@@ -62,12 +62,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     )
     torch.manual_seed(0)
     encoder = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=8,
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
     )
     decoder = GPT2Config(
         vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0,

@@ -48,14 +48,7 @@ def test_an_item_holds_pixels_tokens_and_references(tmp_path: Path) -> None:
     assert item.pixels[:, 4, 4].tolist() == [2, 100, 200]
     assert [PROCESSOR.decode(ids) for ids in item.captions] == list(images[2].captions) == item.references
     tokens, num_cut = tokenize_captions(images, PROCESSOR, 6)
-    assert {PROCESSOR.decode(ids) for row in tokens for ids in row} == {
-        "0 of i",
-        "1 of i",
-        "very 0",
-        "very 1",
-        "very v",
-    }
-    assert num_cut == 6
+    assert ([PROCESSOR.decode(ids) for ids in tokens[0]], num_cut) == (["0 of i", "1 of i"], 6)
 
 
 def test_captions_are_sampled_per_epoch_and_never_in_validation(tmp_path: Path) -> None:

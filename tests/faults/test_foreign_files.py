@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src import app, export, predict
+from src import export, predict
 from src.utils.errors import UserError
 from src.utils.files import scratch_folder
 from tests.tasks.running import run_eval, run_train
@@ -57,7 +57,7 @@ def test_the_page_removes_no_folder_without_its_marker(foreign):
     mine.mkdir()
     (mine / "photo.jpg").write_bytes(b"photo")
     before = content(foreign)
-    with scratch_folder(foreign, app.PREFIX) as folder:
+    with scratch_folder(foreign, "captioner-uploads-") as folder:
         (folder / "upload.jpg").write_bytes(b"upload")
     assert not folder.exists()
     assert (mine / "photo.jpg").read_bytes() == b"photo"
