@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -38,11 +39,9 @@ class Captioner:
     """Caption images with a model in eval mode.
 
     max_length: tokens of a caption, start token included. num_beams: beams of the search, 1 is greedy.
-    device: auto (CUDA, else Apple's GPU, else the CPU) or one of torch's names.
+    device: auto (the machine's accelerator, else the CPU) or one of torch's names.
     precision: auto (bf16 where the hardware multiplies it natively, as in training and evaluation), bf16, 32.
-
-    Raises:
-        UserError: a setting out of range, or weights that are not finite.
+    UserError: a setting out of range, or weights that are not finite.
     """
 
     def __init__(
@@ -55,10 +54,8 @@ class Captioner:
         precision: str = "auto",
     ) -> None:
         if not 2 <= max_length <= processor.max_positions or num_beams < 1:
-            raise UserError(
-                f"max_length={max_length} num_beams={num_beams}; expected 2 to {processor.max_positions} tokens, which "
-                "the decoder has, and 1 or more beams; set max_length=32 num_beams=4"
-            )
+            expected = f"expected 2 to {processor.max_positions} tokens, which the decoder has, and 1 or more beams"
+            raise UserError(f"max_length={max_length} num_beams={num_beams}; {expected}; set both")
         check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
@@ -69,35 +66,26 @@ class Captioner:
 
     @classmethod
     def from_checkpoint(
-        cls,
-        checkpoint: str | Path,
-        base: str = "",
-        max_length: int = 0,
-        num_beams: int = 0,
-        device: str = "auto",
-        precision: str = "auto",
-        log_dir: str | Path = "",
+        cls, checkpoint: str | Path, base: str = "", log_dir: str | Path = "", **settings: Any
     ) -> "Captioner":
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
-        base: where a run's base weights are now, if they were moved. max_length, num_beams: 0 takes those of the
-        run's evaluation or of the saved generation config. log_dir: where `last` looks for the newest run.
-
-        Raises:
-            UserError: nothing there, damaged, another kind of model, or a setting out of range.
+        base: where a run's base weights are now, if they were moved. log_dir: where `last` looks for the newest run.
+        settings: as of `Captioner`; max_length and num_beams are the evaluation's when they are 0 or not given.
+        UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
         found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
-        length, beams = max_length or found.max_length, num_beams or found.num_beams
-        return cls(found.model, found.processor, length, beams, device, precision)
+        evaluated = {"max_length": found.max_length, "num_beams": found.num_beams}
+        return cls(
+            found.model, found.processor, **evaluated | {name: value for name, value in settings.items() if value}
+        )
 
     def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
         """Return one caption per image, in order; a single image gives a list of one.
 
         images: paths, PIL images or uint8 tensors (3,H,W), RGB, of any sizes; or one tensor (B,3,H,W).
-
-        Raises:
-            UnreadableImage: an image is missing or damaged; `stream` continues instead.
-            UserError: a tensor of another type or shape, or batch_size below 1.
+        UnreadableImage: an image is missing or damaged; `stream` continues instead.
+        UserError: a tensor of another type or shape, or batch_size below 1.
         """
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
             images = [images]
@@ -157,10 +145,8 @@ class Captioner:
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
             return image.cpu()
         shape = f" of {image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else ""
-        raise UserError(
-            f"an image is a {type(image).__name__}{shape}; expected a path, a PIL image or a uint8 tensor "
-            "(3,H,W), RGB; convert it"
-        )
+        expected = "expected a path, a PIL image or a uint8 tensor (3,H,W), RGB; convert it"
+        raise UserError(f"an image is a {type(image).__name__}{shape}; {expected}")
 
     def _load_batch(self, images: Sequence[ImageLike]) -> list[Tensor | UnreadableImage]:
         """Return uint8 (3,h,w), resized and cropped, or the error of each image."""
@@ -183,10 +169,9 @@ class Captioner:
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `auto` to CUDA, else Apple's GPU, else the CPU; raises UserError where torch cannot use it."""
+    """Resolve `auto` to the machine's accelerator, else the CPU; raises UserError where torch cannot use it."""
     if device == "auto":
-        apple = "mps" if torch.backends.mps.is_available() else "cpu"
-        device = "cuda" if torch.cuda.is_available() else apple
+        device = str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

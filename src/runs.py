@@ -9,14 +9,12 @@ out=                     also write all metrics of all runs to this csv file
 import difflib
 import sys
 from collections.abc import Sequence
-from os.path import commonpath
 from pathlib import Path
 
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from src.report.run_files import RunFiles, read_json_object, read_metrics
 from src.utils.entry import parse_command, run_command
@@ -75,21 +73,16 @@ def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Print one row per run: name, how it ended unless finished, the overrides that differ, metrics."""
-    folder = commonpath([Path(run).parent for run in runs["run"]])
-    title = f"{len(runs)} runs" + (f" in {folder}" if folder else "")
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("run", overflow="fold")
+    """Print one row per run: name, how it ended, the overrides in which the runs differ, metrics."""
+    shared = set.intersection(*map(set, runs["overrides"])) if len(runs) > 1 else set()
+    table = Table("run", "status", "overrides", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column.replace("/", "/\n"), justify="right", no_wrap=True)
-    shared = set.intersection(*map(set, runs["overrides"])) if len(runs) > 1 else set()
     for run in runs.reindex(columns=["run", "status", "overrides", *columns]).to_dict("records"):
-        name = Text(Path(run["run"]).relative_to(folder).as_posix())
-        if run["status"] not in ("finished", ""):
-            name.append(f" ({run['status']})", style="red")
-        name.append("".join(f"\n  {override}" for override in run["overrides"] if override not in shared), style="dim")
-        table.add_row(name, *("-" if pd.isna(run[column]) else f"{run[column]:.4g}" for column in columns))
-    Console().print(table)
+        own = "\n".join(override for override in run["overrides"] if override not in shared)
+        values = ("-" if pd.isna(run[column]) else f"{run[column]:.4g}" for column in columns)
+        table.add_row(run["run"], run["status"], own, *values)
+    Console(markup=False, emoji=False).print(table)
 
 
 if __name__ == "__main__":

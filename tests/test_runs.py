@@ -40,7 +40,6 @@ def test_the_table_shows_what_differs(logs, capsys):
     main([f"dir={logs}", "columns=test/loss", "sort=test/cider_d"])
     text = capsys.readouterr().out
     assert text.index("second") < text.index("first") < text.index("third")
-    assert "3 runs in train/runs" in text
     assert "seed=2" in text
     assert "experiment=demo" not in text  # the same in all runs
     assert "stopped" in text

@@ -34,14 +34,7 @@ MAX_IMAGES = 200
 PER_VIEW = 24
 LONGEST_SIDE = 384  # pixels; 200 images are about 5 MB
 RANKED_BY = ("cider_d", "rouge_l", "bleu_4", "bleu_1")
-# view -> heading, text of an empty view
-VIEWS = {
-    "random": ("Random", "No image was captioned."),
-    "best": ("Best", "No image has a score."),
-    "worst": ("Worst", "No image has a score."),
-    "improved": ("Most improved", "No image gained from fine-tuning."),
-    "harmed": ("Most harmed", "No image lost by fine-tuning."),
-}
+VIEWS = {"random": "Random", "best": "Best", "worst": "Worst", "improved": "Most improved", "harmed": "Most harmed"}
 
 
 def write_report(run_dir: Path) -> Path:

@@ -27,9 +27,7 @@
     byId("count").textContent = found.size === inView.length
       ? `${found.size} image${found.size === 1 ? "" : "s"}` : `${found.size} of ${inView.length} images`;
     noMatch.hidden = found.size > 0;
-    const empty = document.querySelector(`template[data-empty="${view}"]`);
-    noMatch.firstElementChild.textContent =
-      inView.length || !empty ? "No image here matches." : empty.content.textContent;
+    noMatch.firstElementChild.textContent = inView.length ? "No image here matches." : "No image is in this view.";
     noMatch.lastElementChild.hidden = !inView.length || view === "all";
   };
   const choose = (name) => { view = name; show(); };

@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions
 from src.utils.errors import UserError
@@ -26,8 +22,7 @@ METRICS = {
     "spice": ("SPICE", "objects, attributes and relations; 0 to 1"),
     "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
-SUMMARY = ("cider_d", "bleu_4", "loss")
-MAX_WIDTH = 200  # of a printed caption or reference
+MAX_WIDTH = 200  # characters of a printed caption or reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,47 +86,34 @@ def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, 
     return [(name.replace("_", " "), *pair) for name, pair in zip(names, pairs, strict=True)]
 
 
-def read_scores(run_dir: str | Path) -> pd.DataFrame:
-    """Return the scores of a run as a table, the base beside the fine-tuned model, with 95% intervals."""
-    path = Path(run_dir) / "metrics.json"
-    if not path.is_file():
-        raise UserError(f"run_dir={str(run_dir)!r} has no metrics.json; expected a finished run; choose another")
-    rows = [(row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(read_metrics(path))]
+def score_table(metrics: Mapping[str, float]) -> pd.DataFrame:
+    """Return the known metrics as a table, the base beside the fine-tuned model, with 95% intervals."""
+    rows = [(row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(metrics)]
     return pd.DataFrame(rows, columns=["score", "zero-shot", "fine-tuned"]).set_index("score")
 
 
-def print_summary(folder: Path, metrics: Mapping[str, float], console: Console | None = None) -> None:
+def read_scores(run_dir: str | Path) -> pd.DataFrame:
+    """Return the table of a run's scores; a UserError where it has none."""
+    path = Path(run_dir) / "metrics.json"
+    if not path.is_file():
+        raise UserError(f"run_dir={str(run_dir)!r} has no metrics.json; expected a finished run; choose another")
+    return score_table(read_metrics(path))
+
+
+def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     """Print the scores, base beside fine-tuned, four captions of `predictions.csv`, and the paths."""
-    console = console or Console()
     run = RunFiles(folder)
-    predictions = run.read("predictions.csv", read_predictions) or []
-    table = Table("", box=box.SIMPLE_HEAD, title=f"{len(predictions) or ''} test images".strip())
-    for column in ("zero-shot", "fine-tuned"):
-        table.add_column(column, justify="right")
-    for row in score_rows(metrics):
-        if row.key in SUMMARY:
-            table.add_row(row.label, str(row.base or "-"), Text(str(row.tuned or "-"), "bold"))
-    if table.rows:
-        console.print(table)
-    for prediction in predictions[:: len(predictions) // 4 or 1][:4]:  # from all over the set
-        console.print(_caption_text(prediction))
+    predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
+    table = score_table(metrics).rename_axis(None)
+    lines = [*table.to_string().splitlines(), ""] if len(table) else []
+    lines += [f"{len(predictions)} test images, for example"] if predictions else []
+    for row in predictions[:: len(predictions) // 4 or 1][:4]:  # from all over the set
+        reference = next(iter(row.references), None)
+        texts = {"zero-shot": row.zero_shot_caption, "fine-tuned": row.caption, "reference": reference}
+        lines += [
+            row.image_id,
+            *(f"  {name:<12}{text[:MAX_WIDTH]}" for name, text in texts.items() if text is not None),
+        ]
     paths = {"Run folder:": "", "Report:": "report.html", "TensorBoard: tensorboard --logdir": "tensorboard"}
-    existing = [f"{what} {folder / name}" for what, name in paths.items() if (folder / name).exists()]
-    for line in (*run.notes, *existing):
-        console.print(Text(visible(line)), soft_wrap=True)
-
-
-def _caption_text(row: Prediction) -> Text:
-    """Return an image's captions and first reference, each cut to a length to read; brackets are no markup."""
-    reference = next(iter(row.references), None)
-    lines = (
-        ("zero-shot", row.zero_shot_caption, ""),
-        ("fine-tuned", row.caption, "green"),
-        ("reference", reference, "dim"),
-    )
-    text = Text(visible(row.image_id), "bold")
-    for name, line, style in lines:
-        if line is not None:
-            cut = line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..."
-            text.append(f"\n  {name:<12}{visible(cut)}", style or "not bold")
-    return text
+    lines += run.notes + [f"{what} {folder / name}" for what, name in paths.items() if (folder / name).exists()]
+    print(*map(visible, lines), sep="\n")
