@@ -5,7 +5,7 @@ log_dir=           where `last` looks for the newest run; the project's logs/ wh
 host=127.0.0.1     address to listen at; an address of the network lets the network in
 port=7860          0 takes the first free one from 7860
 num_beams=0        beams of the search; 0: as the checkpoint was evaluated
-max_length=0       tokens of a caption, start token included; 0: as the checkpoint was evaluated
+max_length=0       tokens of a caption, start token included; 0: likewise
 device=auto        auto, cpu, cuda, mps
 precision=auto     auto (bf16 where the hardware has it), bf16, 32
 base=              where the base weights are now, when they were moved since training
@@ -57,10 +57,8 @@ def main(arguments: Sequence[str]) -> int:
 
     host, port = settings.pop("host"), settings.pop("port")
     captioner = Captioner.from_checkpoint(**settings)
-    kinds = " + ".join(part.config.model_type for part in (captioner.model.encoder, captioner.model.decoder))
-    precision = str(captioner.dtype).removeprefix("torch.")
     name = Path(settings["checkpoint"]).name  # without the machine's folders
-    about = f"{name} · {kinds} · {captioner.num_beams} beams · {captioner.device}, {precision}"
+    about = f"{name} · {captioner.num_beams} beams · {captioner.device}, {captioner.dtype}"
     with scratch_folder(Path(os.path.realpath(tempfile.gettempdir())), PREFIX, mode=0o700) as folder:
         page = build_page(captioner, about, folder)
         launch(page, host, port, folder)
@@ -135,10 +133,8 @@ def launch(page: "Blocks", host: str, port: int, folder: Path) -> str:
             run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
         )  # fmt: skip
     except (OSError, OverflowError) as error:
-        raise UserError(
-            f"host={host!r} port={port} cannot be used ({' '.join(str(error).split())}); expected an address of this "
-            "machine and a free port; set port=<another>, or port=0 for any"
-        ) from error
+        expected = "expected an address of this machine and a free port; set port=0 for any"
+        raise UserError(f"host={host!r} port={port} cannot be used ({error}); {expected}") from error
     if host not in ("127.0.0.1", "localhost", "::1"):
         print("anyone who can reach this machine can use the page; host=127.0.0.1 keeps it to yourself")
     print(f"{url} shows the page; Ctrl-C stops it", flush=True)

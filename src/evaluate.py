@@ -40,9 +40,7 @@ def evaluate(
 
     Writes `metrics.json` first, with the metrics of `earlier`, then `predictions.csv` and `attention.json`.
     Returns `test/...` and `zero_shot/test/...` scores.
-
-    Raises:
-        UserError: no test image could be read, or predictions.csv cannot be written.
+    UserError: no test image could be read, or predictions.csv cannot be written.
     """
     loss, captions = _test(model, datamodule, trainer, ckpt_path)
     metrics, base_captions = {"test/loss": loss}, None
@@ -130,10 +128,8 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
         if not any(row.references for row in rows):
             raise ValueError("no row has a reference_1")
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"predictions={str(predictions)!r} cannot be read ({error}); expected a csv file in UTF-8 with image_id, "
-            "caption, reference_1, ...; set predictions=<run>/predictions.csv"
-        ) from error
+        expected = "expected a csv file in UTF-8 with image_id, caption, reference_1, ...; set another file"
+        raise UserError(f"predictions={str(predictions)!r} cannot be read ({error}); {expected}") from error
     images = [
         CaptionedImage(row.image_id, row.path, row.references, row.image_id, row.box, row.license, span=row.span)
         for row in rows

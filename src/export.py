@@ -51,10 +51,8 @@ def export(
     """Write the captioner in `save_pretrained`'s layout, with a model card; the folder appears when it is whole.
 
     The arguments are described at the top of this file.
-
-    Raises:
-        UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the
-            weights, a package missing, ONNX graphs that differ from torch, or an upload that failed.
+    UserError: nothing at `checkpoint`, something at `out`, no room, an unknown dtype or one too narrow for the weights,
+    a package missing, ONNX graphs that differ from torch, or an upload that failed.
     """
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -85,7 +83,7 @@ def export(
         reason = f"out={str(out)!r} cannot be written ({getattr(error, 'strerror', None) or error})"
         raise UserError(f"{reason}; expected room for it; free some space or set out=<another folder>") from error
     if push_to_hub:
-        upload(out, push_to_hub)
+        _upload(out, push_to_hub)
     return out
 
 
@@ -127,8 +125,7 @@ def _make_tokenizer_portable(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def upload(folder: Path, repo: str) -> None:
-    """Upload the folder to a private repository of the hub, which is created; a UserError where that fails."""
+def _upload(folder: Path, repo: str) -> None:
     from huggingface_hub import HfApi
 
     try:
@@ -137,10 +134,8 @@ def upload(folder: Path, repo: str) -> None:
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a captioner")
     except Exception as error:  # of the hub, of its client or of the connection
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"push_to_hub={repo!r} failed ({reason}); expected a connection and the right to write there; "
-            f"{folder} is whole: run `hf auth login`, then `hf upload {repo} {folder}`"
-        ) from error
+        remedy = f"{folder} is whole: run `hf auth login`, then `hf upload {repo} {folder}`"
+        raise UserError(f"push_to_hub={repo!r} failed ({reason}); expected the right to write; {remedy}") from error
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ log_dir=        where `last` looks for the newest run; the project's logs/ when 
 out=            a .csv or .jsonl file, written whole or not at all; csv on standard output when not given
 batch_size=16   images captioned at once
 num_beams=0     beams of the search, 1 is greedy; 0: as the checkpoint was evaluated
-max_length=0    tokens of a caption, start token included; 0: as the checkpoint was evaluated
+max_length=0    tokens of a caption, start token included; 0: likewise
 device=auto     auto, cpu, cuda, mps
 precision=auto  auto (bf16 where the hardware has it), bf16, 32
 base=           where the base weights are now, when they were moved since training
@@ -27,7 +27,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from tqdm import tqdm
 
@@ -35,9 +35,6 @@ from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import visible
-
-if TYPE_CHECKING:
-    from src.captioner import Captioner
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 DEFAULTS = {
@@ -47,7 +44,10 @@ DEFAULTS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Caption the images of the arguments and return the exit status; UserErrors name mistakes."""
+    """Write image_id and caption of each image to `out` or standard output; return the exit status.
+
+    UserErrors name mistakes in the command, a file that cannot be written, and that no image was captioned.
+    """
     settings = parse_command(arguments, DEFAULTS, positional="paths")
     paths, out, batch_size = (settings.pop(name) for name in ("paths", "out", "batch_size"))
     if out and (Path(out).suffix not in (".csv", ".jsonl") or Path(out).is_dir()):
@@ -59,7 +59,32 @@ def main(arguments: Sequence[str]) -> int:
     from src.models.kernels.linear import tune_malloc
 
     tune_malloc()
-    return predict(Captioner.from_checkpoint(**settings), images, out, batch_size)
+    captions = Captioner.from_checkpoint(**settings).stream(images, batch_size)
+    num_unreadable = num_empty = num_rows = 0
+    bar = tqdm(images.values(), unit=" images", leave=False, disable=None)  # only on a terminal
+    try:
+        with atomic_write(out) if out else nullcontext(sys.stdout) as file:
+            for image_id, caption in zip(bar, captions, strict=True):
+                if not isinstance(caption, str):
+                    num_unreadable += 1
+                    bar.write(f"skipped: {caption}", file=sys.stderr)
+                    continue
+                if not caption.strip():
+                    num_empty += 1
+                    bar.write(f"empty caption: {visible(image_id)}", file=sys.stderr)
+                write_row(file, image_id, caption, is_json=out.endswith(".jsonl"), is_first=not num_rows)
+                num_rows += 1
+            if num_rows == num_empty:
+                found = f"{num_unreadable} could not be read and {num_empty} got empty captions"
+                raise UserError(f"of {len(images)} images {found}; expected at least one caption; see the lines above")
+    except OSError as error:
+        if not out:  # the reader of the pipe is gone
+            raise
+        reason = f"out={out!r} cannot be written ({error.strerror})"
+        raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
+    counts = {"captioned": num_rows - num_empty, "could not be read": num_unreadable, "empty captions": num_empty}
+    print("; ".join(f"{count} {name}" for name, count in counts.items() if count), file=sys.stderr)
+    return 2 if num_unreadable or num_empty else 0
 
 
 def find_images(paths: Sequence[str]) -> dict[str, str]:
@@ -101,41 +126,6 @@ def _matches(path: str) -> list[str]:
         what = "matches no file" if glob.has_magic(path) else "does not exist"
         raise UserError(f"{path!r} {what}; expected an image, a folder or a pattern; correct the path")
     return matched
-
-
-def predict(captioner: "Captioner", images: dict[str, str], out: str, batch_size: int) -> int:
-    """Write image_id and caption of each image ({path: image_id}) to `out`, "" for standard output, in order.
-
-    A file appears when all is done. Images without a caption are named on standard error. Returns the exit status;
-    a UserError where the file cannot be written, or no image was captioned.
-    """
-    num_unreadable = num_empty = num_rows = 0
-    bar = tqdm(images.values(), unit=" images", leave=False, disable=None)  # only on a terminal
-    try:
-        with atomic_write(out) if out else nullcontext(sys.stdout) as file:
-            for image_id, caption in zip(bar, captioner.stream(images, batch_size), strict=True):
-                if not isinstance(caption, str):
-                    num_unreadable += 1
-                    bar.write(f"skipped: {caption}", file=sys.stderr)
-                    continue
-                if not caption.strip():
-                    num_empty += 1
-                    bar.write(f"empty caption: {visible(image_id)}", file=sys.stderr)
-                write_row(file, image_id, caption, is_json=out.endswith(".jsonl"), is_first=not num_rows)
-                num_rows += 1
-            if num_rows == num_empty:
-                raise UserError(
-                    f"of {len(images)} images {num_unreadable} could not be read and {num_empty} got empty captions; "
-                    "expected at least one caption; see the lines above, and check the checkpoint"
-                )
-    except OSError as error:
-        if not out:  # the reader of the pipe is gone
-            raise
-        reason = f"out={out!r} cannot be written ({error.strerror})"
-        raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
-    counts = {"captioned": num_rows - num_empty, "could not be read": num_unreadable, "empty captions": num_empty}
-    print("; ".join(f"{count} {name}" for name, count in counts.items() if count), file=sys.stderr)
-    return 2 if num_unreadable or num_empty else 0
 
 
 def write_row(file: IO[str], image_id: str, caption: str, is_json: bool, is_first: bool) -> None:

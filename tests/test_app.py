@@ -6,7 +6,6 @@ import importlib.util
 import socket
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,10 +34,6 @@ FROM_GRADIO = ('"Method not implemented."', "/gradio_api/upload", "Response")  #
 class FakeCaptioner:
     """Generate the same captions for every image, each word attending to another patch."""
 
-    model = SimpleNamespace(
-        encoder=SimpleNamespace(config=SimpleNamespace(model_type="vit")),
-        decoder=SimpleNamespace(config=SimpleNamespace(model_type="gpt2")),
-    )
     num_beams, device, dtype = 3, "cpu", torch.float32
 
     def nbest(self, image):
@@ -159,7 +154,7 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
 def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_path, capsys):
     def visit(page):
         content = httpx.get(page.local_url, timeout=60, trust_env=False).text
-        assert "run \u00b7 vit + gpt2 \u00b7 3 beams" in content
+        assert "run \u00b7 3 beams" in content
         assert "anna" not in content
         (folder,) = tmp_path.glob("captioner-uploads-*")
         assert folder.stat().st_mode & 0o077 == 0

@@ -48,10 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         figures["captions"] = draw_extremes(read_predictions(run_dir / "predictions.csv"))
     written = [save_png(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
     if not written:
-        raise UserError(
-            f"run_dir={str(run_dir)!r} has no csv/metrics.csv, tensorboard/ or predictions.csv; "
-            "expected the folder of a finished run; set run_dir=<run>"
-        )
+        raise UserError(f"run_dir={str(run_dir)!r} has nothing to draw; expected a finished run; set run_dir=<run>")
     print(*written, sep="\n")
 
 
@@ -217,7 +214,7 @@ def draw_attention(run_dir: str | Path, image_id: str | None = None) -> Figure:
     readable = (name for name in maps if image_id in (None, name) and name in rows and rows[name].pixels() is not None)
     name = next(readable, None)
     if name is None:
-        known = ", ".join(list(maps)[:5]) or "none"
+        known = ", ".join(list(maps)[:5])
         raise UserError(f"image_id={image_id!r} has no attention map; expected one of {known}; choose one")
     entry, pixels = maps[name], rows[name].pixels()
     height, width = pixels.shape[:2]  # type: ignore[union-attr]

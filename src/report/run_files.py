@@ -18,7 +18,6 @@ from src.report.cross_attention_maps import read_attention
 History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
 TEXT_COLUMNS = {"image_id", "path", "box", "span", "caption", "zero_shot_caption", "license"}
-REFERENCE = re.compile(r"reference_[1-9][0-9]*")
 # curve -> its label, what is best, names of its training and validation numbers (of each step or epoch)
 CURVES: dict[str, tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = {
     "loss": ("loss, nats per token", min, ("train/loss_step", "train/loss"), ("val/loss",)),
@@ -90,15 +89,12 @@ def read_run(run_dir: Path) -> RunFiles:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return a file's JSON object; raises ValueError where it holds something else."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object, found a {type(content).__name__}")
-    return content
+    """Return a file's JSON object; raises ValueError or TypeError where it holds something else."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def read_metrics(path: Path) -> dict[str, float]:
-    """Return the finite numbers of metrics.json; raises ValueError where it holds no JSON object."""
+    """Return the finite numbers of metrics.json; raises as `read_json_object`."""
     return finite_floats(read_json_object(path))
 
 
@@ -125,8 +121,8 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
-    references = sorted(filter(REFERENCE.fullmatch, row), key=lambda name: int(name.partition("_")[2]))
-    numeric = sorted(name for name in row.keys() - TEXT_COLUMNS if not name.startswith("reference_"))
+    references = filter(re.compile(r"reference_\d+").fullmatch, row)
+    numeric = [name for name in row if name not in TEXT_COLUMNS and not name.startswith("reference_")]
     scores = finite_floats({name: row[name] for name in numeric})
     has_base = any(name.startswith("zero_shot_") for name in scores)
     return Prediction(

@@ -40,7 +40,7 @@ def test_one_command_draws_every_figure(run, tmp_path, capsys):
     names = ["losses.png", "encoder_weights.png", "decoder_weights.png", "captions.png"]
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
     assert all((tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG") for name in names)
-    with pytest.raises(UserError, match="expected the folder of a finished run"):
+    with pytest.raises(UserError, match="has nothing to draw"):
         figures.main([f"run_dir={tmp_path}", "out=b"])
 
 
