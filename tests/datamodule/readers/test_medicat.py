@@ -56,13 +56,6 @@ def test_a_figure_has_its_path_paper_and_license(tmp_path: Path) -> None:
     assert (table.rows_read, table.skipped) == (2, [])
 
 
-def test_figures_of_a_paper_are_in_one_split(tmp_path: Path) -> None:
-    table = read_medicat(folder(tmp_path, *(row(name) for name in NAMES)))
-    splits = {image.image_id: split for split, images in split_table(table).items() for image in images}
-    assert splits[NAMES[0]] == splits[NAMES[1]]
-    assert set(splits.values()) == {"train", "val", "test"}
-
-
 def test_settings_exclude_rows(tmp_path: Path) -> None:
     rows = [row(NAMES[0], scope=True), row(NAMES[1], "Short"), row(NAMES[2], radiology="true"), row(NAMES[3])]
     table = read_medicat(folder(tmp_path, *rows), radiology_only=True, min_words=2)
@@ -130,14 +123,6 @@ def test_the_official_split_of_subcaptions(tmp_path: Path, by_split: bool) -> No
     assert table.excluded["not in the official split"] == 1
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
-def test_encodings(tmp_path: Path, encoding: str) -> None:
-    root = folder(tmp_path)
-    lines = [json.dumps(row(name, "Läsion, 5 µm"), ensure_ascii=False) for name in NAMES[:2]]
-    (root / "release.jsonl").write_bytes("\r\n".join(lines).encode(encoding))
-    assert captions(read_medicat(root)) == dict.fromkeys(NAMES[:2], ("Läsion, 5 µm",))
-
-
 def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
     root = folder(tmp_path, row(NAMES[0]))
     (root / "subcaptions_public.jsonl").write_text("{}")
@@ -157,12 +142,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert skipped(read_medicat(tmp_path)) == [(1, NAMES[0], "no image")]
     with pytest.raises(UserError, match="subcaptions_file='y' does not exist"):
         read_medicat(tmp_path, subcaptions_file="y")
-
-
-@pytest.mark.parametrize("text", ["", "\n\x00\n", "image,caption\na.jpg,A dog\n", "[]\n"])
-def test_files_that_are_no_index(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UserError, match="has no line with pdf_hash and fig_uri"):
-        read_medicat(folder(tmp_path, text))
 
 
 FIGURE_KEYS = st.sampled_from(["pdf_hash", "fig_uri", "s2_caption", "radiology", "oa_info"])
@@ -201,10 +180,6 @@ def test_any_bytes_give_a_table_or_one_clear_line(tmp_path: Path, lines: list[by
 def test_labels_are_stripped(label: str) -> None:
     assert strip_label(f"{label} Axial CT scan.") == "Axial CT scan."
     assert strip_label(f"{label} (A) Axial CT scan.") == "(A) Axial CT scan."
-
-
-def test_a_label_alone_leaves_nothing() -> None:
-    assert strip_label("Figure 1.") == strip_label("Fig 3") == ""
 
 
 @pytest.mark.parametrize(
