@@ -12,7 +12,6 @@ from PIL import Image
 from src.datamodule.images.decode import load_image
 from src.datamodule.readers.folder import read_folder
 from src.demo.synthetic.datamodules import (
-    UNFINISHED,
     SyntheticFlickrDataModule,
     SyntheticMedicalDataModule,
     generate_once,
@@ -33,6 +32,7 @@ from src.demo.synthetic.scenes import (
     sample_scene,
 )
 from src.utils.errors import UserError
+from src.utils.files import SCRATCH_MARKER
 
 SIZE = 96
 
@@ -54,22 +54,17 @@ def test_a_dataset_is_generated_once_and_then_read(tmp_path):
 
 def test_only_what_a_failed_or_killed_generation_left_is_removed(tmp_path):
     def fail(folder):
-        (folder / "half").touch()
+        folder.mkdir()
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="the disk is full"):
         generate_once(tmp_path / "set", fail)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    left = tmp_path / ".set.unfinished"
-    left.mkdir()
-    (left / "foreign").touch()
-    with pytest.raises(FileExistsError):
-        generate_once(tmp_path / "set", lambda folder: None)
-    assert (left / "foreign").is_file()
-    (left / UNFINISHED).touch()
-    generate_once(tmp_path / "set", lambda folder: (folder / "ours").touch())
-    assert [path.name for path in (tmp_path / "set").iterdir()] == ["ours"]
-    assert not left.exists()
+    for name in ("foreign", "killed"):
+        (tmp_path / f".set.{name}" / "data").mkdir(parents=True)
+    (tmp_path / ".set.killed" / SCRATCH_MARKER).touch()
+    generate_once(tmp_path / "set", lambda folder: folder.mkdir())
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"set", ".set.foreign"}
 
 
 @pytest.mark.parametrize("style", [*STYLES, "medical"])
