@@ -98,8 +98,8 @@ def respond(captioner: "Captioner", path: Path) -> dict[str, Any]:
     nats per token; map as in attention.json, None where the model has no attention maps.
     """
     from src.datamodule.images.decode import UnreadableImage, decode_bytes
-    from src.report.cross_attention_maps import encode_attention
     from src.report.html import thumbnail
+    from src.report.run_files import encode_attention
 
     name, started = visible(path.name), time.perf_counter()
     try:
@@ -121,7 +121,7 @@ def launch(page: "Blocks", host: str, port: int, folder: Path) -> str:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    limit = Middleware(UploadLimit, folder=folder, max_total=MAX_TOTAL_MEGABYTES * 2**20)
+    limit = Middleware(limit_uploads, folder=folder, max_total=MAX_TOTAL_MEGABYTES * 2**20)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace"]}  # nothing is fetched
     try:
         _, url, _ = page.launch(
@@ -141,27 +141,24 @@ def launch(page: "Blocks", host: str, port: int, folder: Path) -> str:
     return url
 
 
-class UploadLimit:
-    """ASGI middleware that limits the sum of uploaded files on disk, and other request bodies to 64 KB.
+def limit_uploads(app: Any, folder: Path, max_total: int) -> Any:
+    """Return an ASGI app that responds with 413 where the files in `folder` and a request would exceed `max_total`.
 
-    Gradio limits each file and writes it into `folder` as it arrives.
+    Gradio limits each file and writes it into `folder` as it arrives. Other request bodies have at most 64 KB.
     """
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: Any, folder: Path, max_total: int) -> None:
-        self.app, self.folder, self.max_total = app, folder, max_total
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass a request on, or respond with 413."""
-        from starlette.responses import PlainTextResponse
-
-        app = self.app
+    async def limited(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        respond = app
         if scope["type"] == "http" and scope["method"] == "POST":
             header = dict(scope["headers"]).get(b"content-length", b"")
-            stored = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-            room = self.max_total - stored if scope["path"].endswith("/upload") else 2**16
+            stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            room = max_total - stored if scope["path"].endswith("/upload") else 2**16
             if not header.isdigit() or int(header) > room:
-                app = PlainTextResponse("too large, or too many uploads; try again in two minutes", 413)
-        await app(scope, receive, send)
+                respond = PlainTextResponse("too large, or too many uploads; try again in two minutes", 413)
+        await respond(scope, receive, send)
+
+    return limited
 
 
 if __name__ == "__main__":

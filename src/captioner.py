@@ -58,7 +58,10 @@ class Captioner:
             raise UserError(f"max_length={max_length} num_beams={num_beams}; {expected}; set both")
         check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
+        if precision not in ("auto", "bf16", "32"):
+            raise UserError(f"precision={precision!r}; expected auto, bf16, 32; set precision=auto")
+        is_bf16 = str(choose_precision(precision, self.device.type)).startswith("bf16")
+        self.dtype = torch.bfloat16 if is_bf16 else torch.float32  # of matrix products
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.processor = processor
         self.max_length, self.num_beams = max_length, num_beams
@@ -177,11 +180,3 @@ def choose_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
         raise UserError(f"device={device!r} fails ({reason}); expected cpu, cuda or mps; set device=auto") from error
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve the precision of matrix products: auto (bf16 where it is native, else fp32), bf16 or 32."""
-    if precision not in ("auto", "bf16", "32"):
-        raise UserError(f"precision={precision!r}; expected auto, bf16, 32; set precision=auto")
-    chosen = str(choose_precision(precision, device.type))
-    return torch.bfloat16 if chosen.startswith("bf16") else torch.float32

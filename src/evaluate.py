@@ -1,24 +1,29 @@
 """Turn captions of the test images into predictions.csv and scores (step 9 of the data path).
 
 A predictions.csv is scored without a model: `eval.py predictions=<file>`.
+P patches, D width, H and W an image's height and width in pixels.
 """
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.images.decode import UnreadableImage, load_image
 from src.metrics.scorer import CaptionScorer, Scores
+from src.models.attention_maps import visible_crop, word_attention
 from src.models.vit_gpt2 import VitGpt2
-from src.report.cross_attention_maps import write_cross_attention_maps
-from src.report.run_files import read_predictions
+from src.report.run_files import encode_attention, random_order, read_predictions
 from src.utils.errors import UserError
-from src.utils.files import write_json, write_text
+from src.utils.files import atomic_write, write_json, write_text
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -53,7 +58,7 @@ def evaluate(
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]
     metrics |= _write_scores(folder, scorer, images, captions, base_captions, {**(earlier or {}), **metrics})
     try:
-        write_cross_attention_maps(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
+        write_attention(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
     except OSError as error:
         log.warning("attention.json cannot be written (%s); free some space", error.strerror or error)
     return metrics
@@ -116,6 +121,35 @@ def write_predictions(
     text = pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
     # Lone surrogates, which JSON files may hold and UTF-8 cannot, are replaced.
     write_text(path, text.encode("utf-8", "replace").decode())
+
+
+def write_attention(
+    model: VitGpt2, images: Sequence[CaptionedImage], captions: Mapping[str, str], path: Path, most: int
+) -> int:
+    """Write attention.json: the maps of `captions` (by image_id) for a random sample of at most `most` images.
+
+    Returns how many were written: unreadable images are skipped, and without a square grid of patches in the
+    encoder there are none and no file.
+    """
+    images = [image for image in images if image.image_id in captions]
+    transform = model.processor.image
+    entries: list[dict[str, Any]] = []
+    model.eval()
+    for image in (images[index] for index in random_order(len(images))[:most]):
+        try:
+            pixels = load_image(image.path, image.box, image.span)  # uint8 (3,H,W)
+        except UnreadableImage:
+            continue  # already counted and logged by the loader of the test images
+        with torch.no_grad():
+            states = model.model.encoder(transform(pixels)[None].to(model.device)).last_hidden_state  # (1,P,D)
+        found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
+        if found is None:
+            return 0
+        words = replace(found[0], region=visible_crop(transform, *pixels.shape[1:]))
+        entries.append(encode_attention(image.image_id, words))
+    with atomic_write(path) as file:
+        json.dump(entries, file)
+    return len(entries)
 
 
 def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:

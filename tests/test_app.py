@@ -18,7 +18,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from src.app import LONGEST_SIDE, UploadLimit, build_page, launch, main, respond
+from src.app import LONGEST_SIDE, build_page, launch, limit_uploads, main, respond
 from src.captioner import Captioner
 from src.models.attention_maps import WordAttention
 from src.models.generation import Hypothesis
@@ -94,7 +94,7 @@ def test_the_sum_of_uploads_is_limited(tmp_path):
     async def page(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    limit = UploadLimit(page, tmp_path, max_total=1_000_000)
+    limit = limit_uploads(page, tmp_path, max_total=1_000_000)
 
     def status(length: object, path: str = "/gradio_api/upload") -> int:
         sent = []

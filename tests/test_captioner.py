@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.captioner import Captioner, choose_device, choose_dtype
+from src.captioner import Captioner
 from src.datamodule.images.decode import UnreadableImage, load_image
 from src.models.generation import generate_captions
 from src.utils.errors import UserError
@@ -153,12 +153,12 @@ def test_settings_out_of_range_are_named(captioner, settings, message):
 
 
 def test_precision_is_what_the_hardware_has(monkeypatch, tiny_checkpoint, paths):
-    cpu = torch.device("cpu")
-    assert choose_device("cpu") == cpu
+    def dtype(precision):
+        return Captioner.from_checkpoint(tiny_checkpoint, device="cpu", precision=precision).dtype
+
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr("src.utils.lightning_compat.has_native_bf16", lambda name, native=native: native)
-        assert choose_dtype("auto", cpu) == expected
-    assert choose_dtype("bf16", cpu) == torch.bfloat16
-    assert choose_dtype("32", cpu) == torch.float32
+        assert dtype("auto") == expected
+    assert (dtype("bf16"), dtype("32")) == (torch.bfloat16, torch.float32)
     captions = Captioner.from_checkpoint(tiny_checkpoint, max_length=6, precision="bf16").caption(paths[:2])
     assert len(captions) == 2

@@ -121,7 +121,7 @@ def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, CAPTIONS))
-    monkeypatch.setattr("src.evaluate.write_cross_attention_maps", fail)
+    monkeypatch.setattr("src.evaluate.write_attention", fail)
     evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert json.loads((tmp_path / "metrics.json").read_text())["test/loss"] == 1.5
     assert (tmp_path / "predictions.csv").is_file()

@@ -8,7 +8,6 @@ writes losses.png, encoder_weights.png and decoder_weights.png (from the run's T
 
 import base64
 import io
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -22,8 +21,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.report.cross_attention_maps import read_attention
-from src.report.run_files import CURVES, History, Prediction, curve, read_history, read_predictions
+from src.report.run_files import CURVES, History, Prediction, curve, read_attention, read_history, read_predictions
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
@@ -125,10 +123,8 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
         return None
     figure, grid = _grid(len(tags), COLUMNS, (3.6, 3.15))
     figure.suptitle(f"{stack.capitalize()}: trained weights over the epochs", weight="bold")
-    names = [re.split(r"[./]", tag) for tag in tags]
-    shared = next((i for i, parts in enumerate(zip(*names, strict=False)) if len(set(parts)) > 1), -2)
-    for axes, tag, parts in zip(grid, tags, names, strict=True):
-        axes.set_title(".".join(parts[shared:]), fontsize=9)  # without what all names begin with
+    for axes, tag in zip(grid, tags, strict=True):
+        axes.set_title(tag.rpartition("/")[2], fontsize=9)
         _draw_histograms(axes, logged[tag])
     return figure
 

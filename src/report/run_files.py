@@ -1,5 +1,11 @@
-"""Read a run folder's files for the report; a missing or damaged file becomes a note."""
+"""Read a run folder's files for the report; a missing or damaged file becomes a note.
 
+attention.json says where in the image the decoder attended for each word of a caption. It is a list of {"image_id",
+"words": [str] (W), "height": h, "width": w, "region", "heat"}: heat is a base64 string of h*w bytes per word; region
+is [left, top, right, bottom] of the encoder's visible crop, as fractions of the image.
+"""
+
+import base64
 import csv
 import json
 import math
@@ -9,11 +15,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.report.cross_attention_maps import read_attention
+from src.utils.logging import visible
+
+if TYPE_CHECKING:
+    from src.models.attention_maps import WordAttention
 
 History = list[dict[str, float]]  # logged numbers by name, sorted by "step"
 
@@ -141,6 +150,33 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
 def _integers(cell: str, count: int) -> Any:
     numbers = cell.split()
     return tuple(map(int, numbers)) if len(numbers) == count and all(map(str.isdecimal, numbers)) else None
+
+
+def encode_attention(image_id: str, attention: "WordAttention") -> dict[str, Any]:
+    """Return one entry of attention.json; heat f32 (W,h,w) in 0..1 becomes one byte per patch."""
+    heat = (attention.heat * 255).round().clamp(0, 255).byte().numpy()  # (W,h,w)
+    return {
+        "image_id": image_id,
+        "words": [visible(word) for word in attention.words],
+        "height": int(heat.shape[1]),
+        "width": int(heat.shape[2]),
+        "region": list(attention.region),
+        "heat": [base64.b64encode(grid.tobytes()).decode() for grid in heat],
+    }
+
+
+def read_attention(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of attention.json by image_id, heat still encoded.
+
+    Raises ValueError, TypeError or KeyError where the file is not JSON, or a field is missing or of another size.
+    """
+    maps = {entry["image_id"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+    for image_id, entry in maps.items():
+        entry["words"] = [visible(word) for word in entry["words"]]
+        sizes = [len(base64.b64decode(grid, validate=True)) for grid in entry["heat"]]
+        if sizes != [entry["height"] * entry["width"]] * len(entry["words"]) or len(entry["region"]) != 4:
+            raise ValueError(f"the attention map of {image_id!r} does not fit its words")
+    return maps
 
 
 def read_history(folder: Path) -> History:

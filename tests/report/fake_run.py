@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageDraw
 
-from src.report.cross_attention_maps import encode_attention
+from src.report.run_files import encode_attention
 
 COLOURS = {"red": "#c8503c", "green": "#4f9d69", "blue": "#3f6fb5", "purple": "#7d5ba6"}
 THINGS = ("ball", "house", "tree", "car", "boat")
