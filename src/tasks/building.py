@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -53,20 +53,17 @@ def silence_libraries(config: DictConfig) -> None:
 
 def check_trainer(config: DictConfig) -> None:
     """Refuse, before data is read, what this machine or this project cannot train with."""
-    trainer, is_multirun = config.trainer, False
+    trainer, problems = config.trainer, []
     accelerator, strategy = str(trainer.accelerator), trainer.get("strategy") or "auto"
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     launched = max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
     alone = strategy == "auto" and trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        is_multirun = str(HydraConfig.get().launcher._target_).endswith(".BasicLauncher")
-    problems = []
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
         problems.append(f"trainer.accelerator={accelerator}; expected such a device here; set trainer=auto")
-    if strategy != "auto" and is_multirun:
+    if strategy != "auto" and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         problems.append(
-            f"trainer.strategy={strategy} in a multirun (-m); expected one process a job, since the processes of one "
-            "job remain for the next; set trainer=default, or start each job by a command of its own"
+            f"trainer.strategy={strategy} in a multirun (-m); expected one process a job, as those of one job remain "
+            "for the next; set trainer=default, or start each job by a command of its own"
         )
     if launched > 1 and alone:
         problems.append(
@@ -81,28 +78,22 @@ def check_trainer(config: DictConfig) -> None:
         raise ConfigErrors(problems)
 
 
-def build(
-    config: DictConfig,
-    check: Callable[[CaptionDataModule], dict[str, float]],
-    training: bool = False,
-    resume_step: int | None = None,
-) -> tuple[Any, CaptionDataModule, VitGpt2, pl.Trainer, dict[str, float]]:
-    """Build scorer, data, model and trainer, and count images and skipped rows for `metrics.json`.
-
-    check: looks at the data before files are written, and may add numbers. resume_step: step to continue a run at.
-    """
+def prepare(config: DictConfig) -> None:
+    """Check what does not depend on data, hide library warnings and seed all generators."""
     silence_libraries(config)
     check_trainer(config)
     if config.get("seed") is not None:
         pl.seed_everything(config.seed, workers=True, verbose=False)
-    scorer, datamodule = instantiate(config.metrics), build_data(config)
-    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
-    counts["data/skipped_rows"] = len(datamodule.table.skipped) if datamodule.table else 0
-    metrics = counts | check(datamodule)
+
+
+def build(
+    config: DictConfig, datamodule: CaptionDataModule, training: bool = False, resume_step: int | None = None
+) -> tuple[VitGpt2, pl.Trainer]:
+    """Write what is known of the data, then build model and trainer; resume_step: step that a run continues at."""
     datamodule.write_files(config.paths.output_dir)
     model, trainer = build_model(config, datamodule), build_trainer(config, resume_step)
     fit_to_data(trainer, datamodule, training)
-    return scorer, datamodule, model, trainer, metrics
+    return model, trainer
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:
@@ -127,10 +118,15 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     return build(processor=datamodule.processor, run_config=plain_config(config), max_length=length)
 
 
+def count_data(datamodule: CaptionDataModule) -> dict[str, float]:
+    """Count images and skipped rows for `metrics.json`."""
+    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    return counts | {"data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
+
+
 def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trainer:
     """Build the trainer with the callbacks and loggers of their groups and of `+trainer.callbacks`."""
     settings = config.trainer
-    precision = choose_precision(settings.precision, settings.accelerator)
     loggers = _instantiate_group(config.get("logger"), resume_step)
     callbacks = [*_instantiate_group(config.get("callbacks")), *instantiate(settings.get("callbacks") or [])]
     without: list[type] = [] if loggers or settings.get("logger") else [LearningRateMonitor]
@@ -144,7 +140,7 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
             callback.filename += "-{epoch}-{step}"  # else each file would overwrite the one before
     trainer: pl.Trainer = instantiate(
         settings,
-        precision=precision,
+        precision=choose_precision(settings.precision, settings.accelerator),
         callbacks=callbacks,
         logger=loggers or settings.get("logger") or False,
         plugins=[AtomicCheckpointIO(), *instantiate(settings.get("plugins") or [])],
@@ -156,9 +152,10 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
 
 def _instantiate_group(group: DictConfig | None, resume_step: int | None = None) -> list[Any]:
     nodes = [node for node in (group or {}).values() if isinstance(node, DictConfig) and "_target_" in node]
-    # TensorBoard hides what was logged after the step from which a run resumes
-    purge = {"purge_step": resume_step} if resume_step is not None else {}
-    return [instantiate(node, **(purge if node["_target_"].endswith(".TensorBoardLogger") else {})) for node in nodes]
+    # These two drop what was logged after the step from which a run resumes.
+    purge = {} if resume_step is None else {"purge_step": resume_step}
+    purging = ("TensorBoardLogger", "CsvLogger")
+    return [instantiate(node, **(purge if node["_target_"].endswith(purging) else {})) for node in nodes]
 
 
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
-from src.tasks.building import build, can_test
+from src.tasks.building import build, build_data, can_test, count_data, prepare
 from src.tasks.train import write_reports
 from src.utils.errors import UserError
 from src.utils.lightning_compat import all_processes_end
@@ -28,13 +28,17 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         metrics = rescore(Path(config.predictions), folder, instantiate(config.metrics))
         write_reports(folder, metrics)
         return metrics
+    if not config.ckpt_path:
+        raise UserError(
+            "ckpt_path is not set; expected a checkpoint to score; set ckpt_path=<run>/checkpoints/best.ckpt, "
+            "ckpt_path=last or predictions=<csv>"
+        )
     ckpt_path = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path")
     config = with_training_config(config, scoring_settings(config.ckpt_path, ckpt_path))
-
-    def check(datamodule: CaptionDataModule) -> dict[str, float]:
-        return _seen_in_training(datamodule, ckpt_path) if ckpt_path else {}
-
-    scorer, datamodule, model, trainer, metrics = build(config, check)
+    prepare(config)
+    scorer, datamodule = instantiate(config.metrics), build_data(config)
+    model, trainer = build(config, datamodule)
+    metrics = count_data(datamodule) | _count_seen_in_training(datamodule, ckpt_path)
     if not can_test(trainer, datamodule):
         raise UserError(
             "no test image to score; expected one or more; set datamodule.split_ratios=[0,0,1] for all images, and "
@@ -49,15 +53,15 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def _seen_in_training(datamodule: CaptionDataModule, ckpt_path: Path) -> dict[str, float]:
-    before = read_splits(ckpt_path)
+def _count_seen_in_training(datamodule: CaptionDataModule, ckpt_path: Path | None) -> dict[str, float]:
+    before = read_splits(ckpt_path) if ckpt_path else {}
     seen = [image.image_id for image in datamodule.splits["test"] if before.get(image.image_id) == "train"]
     if seen:
         log.warning(
-            "%d of %d test images have the names of images that the checkpoint was trained on (first: %s): the scores "
-            "do not measure it on new images; keep datamodule.split_seed and split_ratios of its run",
-            len(seen), len(datamodule.splits["test"]), seen[0],
-        )  # fmt: skip
+            f"{len(seen)} of {len(datamodule.splits['test'])} test images have the names of images that the checkpoint "
+            f"was trained on (first: {seen[0]}): the scores do not measure it on new images; keep "
+            "datamodule.split_seed and split_ratios of its run"
+        )
     return {"data/test_images_trained_on": len(seen)} if before else {}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -18,39 +19,29 @@ from src.report.figures import write_losses
 from src.report.html import write_report
 from src.report.run_files import finite_floats
 from src.report.scores import print_summary
-from src.tasks.building import build, can_test
+from src.tasks.building import build, build_data, can_test, count_data, prepare
 from src.utils.files import atomic_write, write_json, write_text
-from src.utils.lightning_compat import CsvLogger, all_processes_end
+from src.utils.lightning_compat import all_processes_end
 from src.utils.logging import get_logger
-from src.utils.run_folder import (
-    check_same_settings,
-    check_same_splits,
-    checkpoint_file,
-    plain_config,
-    resumed_run,
-)
+from src.utils.run_folder import check_same_settings, check_same_splits, checkpoint_file, plain_config, resumed_run
 
 log = get_logger(__name__)
 
 
 def train(config: DictConfig) -> dict[str, float]:
     """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds."""
-    folder = Path(config.paths.output_dir)
+    prepare(config)
+    folder, settings = Path(config.paths.output_dir), plain_config(config)
     ckpt_path, resume_step = _checkpoint_to_resume(config)
-
-    def check(datamodule: CaptionDataModule) -> dict[str, float]:
+    scorer, datamodule = instantiate(config.metrics), build_data(config)
+    if ckpt_path:
         splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
-        if ckpt_path:
-            check_same_splits(splits, ckpt_path)
-        return {}
-
-    scorer, datamodule, model, trainer, metrics = build(config, check, config.train, resume_step)
-    settings = plain_config(config)
-    if config.get("ckpt_path"):  # until here the settings of the run that is resumed stood there
+        check_same_splits(splits, ckpt_path)
+    model, trainer = build(config, datamodule, config.train, resume_step)
+    metrics = count_data(datamodule)
+    if ckpt_path:  # until here the settings of the run that is resumed stood there
         write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(settings))
     for logger in trainer.loggers:
-        if isinstance(logger, CsvLogger) and resume_step is not None:
-            logger.resume_at(resume_step)
         logger.log_hyperparams(settings)
     with all_processes_end(trainer):
         if config.train:
@@ -70,10 +61,11 @@ def train(config: DictConfig) -> dict[str, float]:
 
 
 def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:
+    """Return the checkpoint that training resumes from, and the optimizer step where it is in the run's own folder."""
     if not config.get("ckpt_path"):
         return None, None
-    where = (config.paths.log_dir, "ckpt_path", config.task_name, "last")
-    ckpt_path = str(checkpoint_file(config.ckpt_path, *where, saved=False))
+    file = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path", config.task_name, "last")
+    ckpt_path = str(file or config.ckpt_path)
     content = read_checkpoint(ckpt_path)
     check_same_settings(plain_config(config), content[METADATA_KEY].get("config") or {}, ckpt_path)
     log.info("resuming from step %d of %s", content["global_step"], ckpt_path)

@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from src.utils.errors import ConfigErrors, UserError
-from src.utils.run_folder import checkpoint_file, flat, shown
+from src.utils.errors import ConfigErrors
+from src.utils.run_folder import flat, shown
 
 FOR_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}  # imported when used
@@ -26,45 +25,32 @@ Whole = Annotated[int, Field(ge=0)]
 OrMinusOne = Annotated[int, Field(ge=-1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-RULES: dict[str, Any] = {
-    "datamodule.batch_size": Count,
-    "datamodule.num_samples": Count | None,
-    "datamodule.captions_per_image": Count | None,
-    "datamodule.max_caption_tokens": Count | None,
-    "datamodule.num_workers": Whole | None,
-    "datamodule.split_ratios": Annotated[list[Number], Field(min_length=3, max_length=3)],
-    "datamodule.num_folds": Annotated[int, Field(ge=3)],
-    "datamodule.fold": Whole | None,
-    "datamodule.max_skipped": Fraction,
-    "model.train": Literal["last_blocks", "cross_attention", "lora", "full"],
-    "model.num_beams": Annotated[int, Field(ge=1, le=1000)],
-    "model.max_length": Annotated[int, Field(ge=2)] | None,
-    "model.num_layers_to_train": Whole,
-    "model.optimizer.lr": Number,
-    "model.optimizer.weight_decay": Number,
-    "model.lr_scheduler.interval": Literal["step", "epoch"],
-    "model.lr_scheduler.frequency": Count,
-    "model.lr_scheduler.scheduler.warmup": Fraction,
-    "trainer.accelerator": Literal["cpu", "gpu", "cuda", "mps", "auto"],
-    "trainer.strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"],
-    "trainer.barebones": Literal[False],  # it would log nothing
-    "trainer.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
-                                 "32", "16", "bf16", "64", 32, 16, 64, None],
-    "trainer.max_epochs": OrMinusOne | None,
-    "trainer.max_steps": OrMinusOne,
-    "trainer.accumulate_grad_batches": Count,
-    "trainer.gradient_clip_val": Number | None,
-    "trainer.num_nodes": Count,
-    "trainer.log_every_n_steps": Count | None,
-    "trainer.limit_*_batches": Whole | Fraction | None,
-    "callbacks.feature_cache.views": Count,
-    "callbacks.*.mode": Literal["min", "max"],
-    "callbacks.*.patience": Whole,
-    "callbacks.*.save_top_k": OrMinusOne,
-    "seed": Annotated[int, Field(ge=0, le=2**32 - 1)] | None,  # NumPy takes no larger one
-    "train": bool,
-    "test": bool,
-    "zero_shot": bool,
+RULES: dict[str, Any] = {  # regular expressions of keys
+    r"datamodule\.batch_size|trainer\.(accumulate_grad_batches|num_nodes)": Count,
+    r"model\.lr_scheduler\.frequency|callbacks\.feature_cache\.views": Count,
+    r"datamodule\.(num_samples|captions_per_image|max_caption_tokens)|trainer\.log_every_n_steps": Count | None,
+    r"datamodule\.(num_workers|fold)": Whole | None,
+    r"datamodule\.split_ratios": Annotated[list[Number], Field(min_length=3, max_length=3)],
+    r"datamodule\.num_folds": Annotated[int, Field(ge=3)],
+    r"datamodule\.max_skipped|model\.lr_scheduler\.scheduler\.warmup": Fraction,
+    r"model\.train": Literal["last_blocks", "cross_attention", "lora", "full"],
+    r"model\.num_beams": Annotated[int, Field(ge=1, le=1000)],
+    r"model\.max_length": Annotated[int, Field(ge=2)] | None,
+    r"model\.num_layers_to_train|callbacks\..*\.patience": Whole,
+    r"model\.optimizer\.(lr|weight_decay)": Number,
+    r"model\.lr_scheduler\.interval": Literal["step", "epoch"],
+    r"trainer\.accelerator": Literal["cpu", "gpu", "cuda", "mps", "auto"],
+    r"trainer\.strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"],
+    r"trainer\.barebones": Literal[False],  # it would log nothing
+    r"trainer\.precision": Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
+                                   "32", "16", "bf16", "64", 32, 16, 64, None],
+    r"trainer\.max_epochs": OrMinusOne | None,
+    r"trainer\.max_steps|callbacks\..*\.save_top_k": OrMinusOne,
+    r"trainer\.gradient_clip_val": Number | None,
+    r"trainer\.limit_.*_batches": Whole | Fraction | None,
+    r"callbacks\..*\.mode": Literal["min", "max"],
+    r"seed": Annotated[int, Field(ge=0, le=2**32 - 1)] | None,  # NumPy takes no larger one
+    r"train|test|zero_shot": bool,
 }  # fmt: skip
 
 
@@ -83,18 +69,21 @@ def find_problems(config: DictConfig) -> list[str]:
     problems: list[str] = []
     values = dict(_resolve(own, problems))
     for key, value in values.items():
-        rule = find_rule(key)
-        if rule is not None and (expected := type_error(value, rule)):
+        if expected := type_error(value, find_rule(key)):
             problems.append(f"{key}={shown(value)}; expected {expected}; set {key}")
-    problems += [*_find_conflicts(values), *_check_paths(values)]
+        if key.startswith("callbacks.") and key.endswith(".mode") and value == "max":
+            monitor = values.get(key.removesuffix("mode") + "monitor")
+            if "loss" in str(monitor):
+                problems.append(f"{key}=max with monitor={monitor}; expected min for a loss; set {key}=min")
+    problems += _check_data_dir(values)
     for key in [] if problems else [key for key in values if key.endswith("._target_")]:
         problems += _check_target(key.removesuffix("._target_"), values)
     return list(dict.fromkeys(problems))
 
 
 def find_rule(key: str) -> Any:
-    """Return the annotation that `RULES` has for a dotted key, None without one."""
-    return next((rule for pattern, rule in RULES.items() if fnmatchcase(key, pattern)), None)
+    """Return the annotation that `RULES` has for a dotted key, `Any` without one."""
+    return next((rule for pattern, rule in RULES.items() if re.fullmatch(pattern, key)), Any)
 
 
 def type_error(value: Any, annotation: Any) -> str:
@@ -113,41 +102,17 @@ def type_error(value: Any, annotation: Any) -> str:
     return ""
 
 
-def _find_conflicts(values: Mapping[str, Any]) -> Iterator[str]:
-    get = values.get
-    for key, value in values.items():
-        monitor = get(key.rpartition(".")[0] + ".monitor")
-        if fnmatchcase(key, "callbacks.*.mode") and value == "max" and "loss" in str(monitor):
-            yield f"{key}=max with monitor={monitor}; expected min, a lower loss is better; set {key}=min"
-    precision = get("trainer.precision")
-    if get("trainer.accelerator") == "cpu" and str(precision) in ("16", "16-mixed", "16-true"):
-        found = f"trainer.precision={precision} with trainer.accelerator=cpu"
-        yield f"{found}; expected bf16-mixed or 32-true, a CPU has no fp16; set trainer.precision=null"
-
-
-def _check_paths(values: Mapping[str, Any]) -> Iterator[str]:
-    folder, ckpt_path = values.get("datamodule.data_dir"), values.get("ckpt_path")
-    if "train" not in values:  # eval.py takes the data from the checkpoint's config
-        if "predictions" in values and ckpt_path is None and values["predictions"] is None:
-            yield (
-                "ckpt_path is not set; expected a checkpoint to score; set ckpt_path=<run>/checkpoints/best.ckpt, "
-                "ckpt_path=last or predictions=<csv>"
-            )
-        return
-    given = not values.get("datamodule.download") and isinstance(folder, str)
-    if given and str(values.get("datamodule._target_")).startswith("src.datamodule."):
-        path = Path(str(folder)).expanduser().absolute()
-        if not path.is_dir():
-            siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]
-            near = difflib.get_close_matches(path.name, siblings, n=1)
-            hint = f"did you mean datamodule.data_dir={path.parent / near[0]}?" if near else "set it"
-            yield f"datamodule.data_dir={folder} does not exist; expected captions and images; {hint}"
-    if ckpt_path is not None and "paths.log_dir" in values:
-        try:
-            task = values.get("task_name")
-            checkpoint_file(str(ckpt_path), values["paths.log_dir"], "ckpt_path", task, "last", saved=False)
-        except UserError as error:
-            yield str(error)
+def _check_data_dir(values: Mapping[str, Any]) -> Iterator[str]:
+    folder = values.get("datamodule.data_dir")
+    ours = str(values.get("datamodule._target_")).startswith("src.datamodule.")  # synthetic data are generated
+    if not isinstance(folder, str) or values.get("datamodule.download") or not ours or "train" not in values:
+        return  # eval.py takes the data from the checkpoint's config
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"did you mean datamodule.data_dir={path.parent / near[0]}?" if near else "set it"
+        yield f"datamodule.data_dir={folder} does not exist; expected captions and images; {hint}"
 
 
 def _resolve(config: DictConfig, problems: list[str]) -> Iterator[tuple[str, Any]]:
@@ -167,8 +132,7 @@ def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
     path = str(values[f"{key}._target_"])
     kind = path.rpartition(".")[2]
     try:
-        if kind in PACKAGES:
-            importlib.import_module(PACKAGES[kind])
+        importlib.import_module(PACKAGES.get(kind, "src"))
         parameters, is_open = read_signature(path)
     except (ImportError, AttributeError) as error:
         missing = str(error.name).partition(".")[0] if isinstance(error, ImportError) else "src"
@@ -182,12 +146,11 @@ def _check_target(key: str, values: Mapping[str, Any]) -> Iterator[str]:
         name, _, rest = setting.removeprefix(f"{key}.").partition(".")
         if not setting.startswith(f"{key}.") or name in FOR_HYDRA:
             continue
-        if name not in parameters:
+        if name not in parameters and not is_open:
             near = difflib.get_close_matches(name, list(parameters), n=1)
             hint = f"did you mean {key}.{near[0]}?" if near else f"remove {setting}"
-            if not is_open:
-                yield f"{setting}={shown(value)}; expected a setting of {kind} ({', '.join(parameters)}); {hint}"
-        elif not rest and find_rule(setting) is None and (expected := type_error(value, parameters[name])):
+            yield f"{setting}={shown(value)}; expected a setting of {kind} ({', '.join(parameters)}); {hint}"
+        elif not rest and find_rule(setting) is Any and (expected := type_error(value, parameters.get(name, Any))):
             yield f"{setting}={shown(value)}; expected {expected}; set {setting}"
 
 
@@ -199,9 +162,8 @@ def read_signature(path: str) -> tuple[dict[str, Any], bool]:
     module, _, name = path.rpartition(".")
     target = getattr(importlib.import_module(module), name)
     ours = inspect.isclass(target) and target.__module__.startswith("src.")
-    functions = [kind.__init__ for kind in target.__mro__ if "__init__" in vars(kind)] if ours else [target]
     parameters: dict[str, Any] = {}
-    for function in functions:
+    for function in [kind.__init__ for kind in target.__mro__ if "__init__" in vars(kind)] if ours else [target]:
         try:
             listed = inspect.signature(function, eval_str=True).parameters.values()
         except (ValueError, NameError, TypeError):  # a builtin, or names that exist for a type checker alone

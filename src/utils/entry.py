@@ -16,30 +16,19 @@ from src.utils.errors import ConfigErrors, UserError, causes
 from src.utils.logging import rank, visible
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: 1 shows tracebacks; with it Hydra leaves errors to us
-TRACEBACK = "CAPTIONER_TRACEBACK"  # what the user set it to, also for child processes
-
-_running = False
+FLAGS = {"--cfg": "-c", "--config-dir": "-cd", "--config-name": "-cn", "--config-path": "-cp"}  # of Hydra, with a value
 
 
 def run_entry(main: Callable[[], object]) -> None:
-    """Call a `hydra.main` function; an error ends the process with status 1, Ctrl-C with 130.
-
-    Tracebacks stand in the run folder; HYDRA_FULL_ERROR=1 shows them.
-    """
-    global _running
+    """Call a `hydra.main` function; an error ends the process with status 1, Ctrl-C with 130."""
     sys.argv[1:] = [normalize_override(argument) for argument in sys.argv[1:]]
-    os.environ.setdefault(TRACEBACK, os.environ.get(FULL_ERROR, "0"))
-    os.environ[FULL_ERROR] = "1"
-    _running = True
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # with it Hydra leaves errors to us
     try:
         if "--resolve" in sys.argv and not {"--cfg", "-c", "--help"} & set(sys.argv):
             raise UserError("--resolve without --cfg; expected both; add --cfg job")
         main()
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(report(error))
-    finally:
-        _running = False
 
 
 def normalize_override(argument: str) -> str:
@@ -61,21 +50,20 @@ def optimized_value(metrics: Mapping[str, float], name: str | None) -> float | N
 
 
 def leave(error: BaseException, whole: bool = False) -> None:
-    """End the process with the error printed, where an entry runs a single job; otherwise return.
+    """End the process with the error printed, where Hydra runs a single job; otherwise return.
 
     A multirun's sweeper has to see that a job failed. whole: end a multirun too: its other jobs would fail alike.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    if _running and HydraConfig.initialized() and (whole or HydraConfig.get().mode == RunMode.RUN):
+    mode = HydraConfig.get().mode if HydraConfig.initialized() else None  # None: a config composed in Python
+    if mode == RunMode.RUN or (whole and mode == RunMode.MULTIRUN):
         sys.exit(report(error))
 
 
 def report(error: BaseException) -> int:
     """Print the error on standard error, on rank 0 alone where all processes have the same; return the exit status."""
-    if os.environ.get(TRACEBACK) == "1":
-        traceback.print_exception(error)
     mistake = next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
     if not (rank() and getattr(mistake, "everywhere", False)):
         where = f"[rank {rank()}] " if rank() else ""
@@ -117,8 +105,8 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    for name in ("config-dir", "config-name"):  # Hydra's flags -cd and -cn
-        parser.add_argument(f"--{name}", f"-c{name[7]}")
+    for name, short in FLAGS.items():
+        parser.add_argument(name, short)
     args, _ = parser.parse_known_intermixed_args(list(arguments))
     good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
     parsed, problems, unread = [], [], ["\0"]
@@ -135,41 +123,34 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
             unread.append(argument.partition("=")[0].lstrip("+~"))
             problems.append(quoting_hint(argument))
     for override in sorted(parsed, key=lambda one: "." in one.key_or_group):
-        for argument in _without_sweep(override):
+        if not override.is_sweep_override():  # which only a multirun can compose
             try:
-                config = compose_with([*good, argument])
-                good.append(argument)
+                config = compose_with([*good, override.input_line])
+                good.append(override.input_line)
             except Exception as error:
                 unread.append(str(override.key_or_group).replace("/", "."))
-                problems.append(_describe(override, argument, error, config))
+                problems.append(_describe(override, error, config))
     # The value that an override would have replaced may be wrong as well, which is only a consequence.
     return problems + [line for line in find_problems(config) if not line.startswith(tuple(unread))]
 
 
-def _describe(override: Any, argument: str, error: Exception, config: Any) -> str:
+def _describe(override: Any, error: Exception, config: Any) -> str:
     from hydra.errors import MissingConfigException
     from omegaconf import OmegaConf
 
     from src.utils.run_folder import flat
 
-    key = override.key_or_group
+    key, text = override.key_or_group, override.input_line
     if isinstance(error, MissingConfigException) and error.options:
-        near = difflib.get_close_matches(argument.partition("=")[2], error.options, n=1)
-        hint = f"did you mean {key}={near[0]}?" if near else f"set {key} to one of them"
-        return f"{argument}; expected one of {', '.join(error.options)}; {hint}"
+        return f"{text}; expected one of {', '.join(error.options)}; set {key} to one of them"
     keys = [name for name, _ in flat(OmegaConf.to_container(config, resolve=False))]
     if override.is_add() or override.is_delete() or key in keys:
-        return f"{argument}; {_one_line(error)}"
+        return f"{text}; {_one_line(error)}"
     groups = [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
-    hint = f"did you mean {near_key}? " if (near_key := nearest(key, keys + groups)) else ""
-    return f"{argument}; expected a key of the config; {hint}+{argument} adds a new one, --cfg job shows all"
-
-
-def _without_sweep(override: Any) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.input_line]
-    prefix, discrete = override.input_line.partition("=")[0], override.is_discrete_sweep()
-    return [f"{prefix}={value}" for value in override.sweep_string_iterator()] if discrete else []
+    same = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]  # in another group
+    near = difflib.get_close_matches(key, same or keys + groups, n=1, cutoff=0 if same else 0.6)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{text}; expected a key of the config; {hint}+{text} adds a new one, --cfg job shows all"
 
 
 def quoting_hint(argument: str) -> str:
@@ -183,14 +164,6 @@ def quoting_hint(argument: str) -> str:
     outside = shlex.quote(inside) if set(inside) & set('"$`!\\') else f'"{inside}"'
     found = f"the character {special!r}" if special else "the value"
     return f"{argument} cannot be read because of {found}; expected a quoted value; write {outside}"
-
-
-def nearest(key: str, known: Sequence[str]) -> str | None:
-    """Return the known key closest to `key`: the same last name first, then the closest spelling."""
-    name = key.rpartition(".")[2]
-    same = [other for other in known if other.rpartition(".")[2] == name]
-    near = difflib.get_close_matches(key, same or known, n=1, cutoff=0 if same else 0.6)
-    return near[0] if near else None
 
 
 def _one_line(error: BaseException) -> str:
@@ -208,7 +181,7 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positio
         key, equals, value = argument.partition("=")
         is_pattern = key not in defaults and glob.has_magic(argument)
         if positional and (not equals or is_pattern or os.path.lexists(argument)):
-            values[positional].append(expand_home(argument))
+            values[positional].append(os.path.expanduser(argument))
         elif equals and key in defaults:
             values[key] = _convert(key, value, defaults[key])
         else:
@@ -221,19 +194,11 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positio
     return values
 
 
-def expand_home(path: str) -> str:
-    """Expand a leading `~`, so that no folder of that name is ever created."""
-    expanded = os.path.expanduser(path)
-    if expanded.startswith("~") and not os.path.lexists(expanded):
-        raise UserError(f"{path!r}: no such user; expected a path; write ./{path} for a file of that name")
-    return expanded
-
-
 def _convert(key: str, value: str, default: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(default, int | float):
-        return expand_home(value)
+        return os.path.expanduser(value)  # some shells leave the ~ of out=~/a.csv
     try:
         return TypeAdapter(type(default)).validate_python(value)
     except ValidationError as error:

@@ -58,14 +58,9 @@ class Stopped(UserError):
         self.exit_status, self.everywhere = 128 + number, everywhere
 
 
-def raise_stop(number: int) -> None:
-    """Raise `StopSignal`: the handler outside of training."""
-    raise StopSignal(number)
-
-
 @contextmanager
-def handle_signals(handler: Callable[[int], None] = raise_stop) -> Iterator[None]:
-    """Call `handler(number)` on the first signal of `SIGNALS`; a second one does what it did before.
+def handle_signals(handler: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Call `handler(number)`, or raise `StopSignal`, on the first signal of `SIGNALS`; a second one does as before.
 
     Signals within `REPEAT_SECONDS` are ignored: under SLURM a process gets one from srun and from torchrun.
     """
@@ -75,12 +70,14 @@ def handle_signals(handler: Callable[[int], None] = raise_stop) -> Iterator[None
     first: list[float] = []  # when it came
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not first:
-            first.append(time.monotonic())
-            handler(number)
-        elif time.monotonic() - first[0] > REPEAT_SECONDS:
+        if first and time.monotonic() - first[0] > REPEAT_SECONDS:
             signal.signal(number, before[number])
             signal.raise_signal(number)
+        elif not first:
+            first.append(time.monotonic())
+            if handler is None:
+                raise StopSignal(number)
+            handler(number)
 
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
@@ -119,9 +116,8 @@ def resource_error(error: BaseException, batch_size: int | None) -> UserError | 
                 "logs; free some space, or set paths.log_dir and callbacks.feature_cache.cache_dir to another disk"
             )
         by_message = isinstance(cause, RuntimeError) and any(text in str(cause) for text in MEMORY_MESSAGES)
-        if by_message or isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
-            message = (str(cause).strip().splitlines() or ["MemoryError"])[0][:200]
-            half = max(1, (batch_size or 1) // 2)
+        if by_message or isinstance(cause, MemoryError):  # torch.OutOfMemoryError is a RuntimeError
+            message, half = str(cause).split("\n")[0][:200], max(1, (batch_size or 1) // 2)
             return UserError(
                 f"out of memory at datamodule.batch_size={batch_size} ({message}); expected it to fit; set "
                 f"datamodule.batch_size={half} with trainer.accumulate_grad_batches doubled (the same step), or "

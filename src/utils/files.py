@@ -20,32 +20,21 @@ SCRATCH_MARKER = ".captioner-scratch"
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`, in a folder that is created; rename it to `path` when it is whole.
 
-    mode: "w" (UTF-8, newlines as written) or "wb". On Linux a killed process leaves no temporary file behind.
+    mode: "w" (UTF-8, newlines as written) or "wb". OSError where the folder or the file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    handle, named = _open(temporary)
     try:
-        with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
+        with open(temporary, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
-            os.fsync(handle)
-            if not named:  # `src_dir_fd` makes Python follow the link in /proc
-                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle, follow_symlinks=True)
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _open(temporary: Path) -> tuple[int, bool]:
-    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
-        with suppress(OSError):  # not every file system has files without a name
-            return os.open(temporary.parent, os.O_TMPFILE | os.O_RDWR, 0o666), False
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-    return os.open(temporary, flags, 0o666), True
 
 
 @contextmanager
@@ -72,23 +61,21 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; a UserError where there is no room."""
+    """Write a text file atomically; a UserError where it cannot be written."""
     try:
         with atomic_write(path) as file:
             file.write(text)
     except OSError as error:
-        reason = f"{path} cannot be written ({error.strerror})"
-        raise UserError(f"{reason}; expected a folder with room; free some space, or set paths.log_dir") from error
+        found = f"{path} cannot be written ({error.strerror})"
+        raise UserError(f"{found}; expected a folder with room; free some space, or set paths.log_dir") from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all; a UserError where there is no room."""
+    """Write a JSON object as `write_text` does."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a csv file atomically; text stands in it as it is. OSError as `atomic_write`."""
     with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])

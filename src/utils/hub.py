@@ -19,18 +19,12 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 import transformers
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import enable_progress_bars
 
 from src.utils.errors import UserError
 
 KNOWN_ID = "nlpconnect/vit-gpt2-image-captioning"
 CONNECT_SECONDS = 5.0
-HUB_ERRORS = (
-    (GatedRepoError, "is gated", "log in with `hf auth login`"),
-    (RevisionNotFoundError, "has no such revision", "set model.revision=main"),
-    (RepositoryNotFoundError, "does not exist", "check its name"),
-)
 
 
 def find_source(key: str, checkpoint: str) -> str:
@@ -84,12 +78,7 @@ def is_hub_reachable() -> bool:
 
 
 def load_pretrained(
-    part: str,
-    kind: Any,
-    source: str,
-    revision: str | None = None,
-    key: str = "model.checkpoint",
-    **settings: Any,
+    part: str, kind: Any, source: str, revision: str | None = None, key: str = "model.checkpoint", **settings: Any
 ) -> Any:
     """Call `kind.from_pretrained` without remote code; a UserError where it cannot be loaded.
 
@@ -101,30 +90,18 @@ def load_pretrained(
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
     except Exception as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-        causes: list[BaseException] = [error]
-        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-            causes.append(cause)
-        raise UserError(f"{found}{_describe_failure(part, source, key, causes)}") from error
-
-
-def _describe_failure(part: str, source: str, key: str, causes: list[BaseException]) -> str:
-    if any(isinstance(cause, UnpicklingError) for cause in causes):
-        return (
-            ": its weights are a pickle that holds more than tensors or is damaged, and was not loaded, since that "
-            "could run code from it; expected plain weights; use a safetensors file from a source that you trust"
-        )
-    if Path(source).is_dir():
-        reason = (str(causes[0]).strip().splitlines() or [type(causes[0]).__name__])[0][:200]
-        return (
-            f": its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout; save it again "
-            "with its tokenizer and image processor"
-        )
-    hub = constants.ENDPOINT
-    for kind, problem, remedy in HUB_ERRORS:
-        if any(isinstance(cause, kind) for cause in causes):
-            return f" {problem} on {hub}; expected a model that you can read; {remedy}, or set {key}=<folder>"
-    return (
-        f": its {part} is neither in the local cache nor can it be downloaded ({type(causes[-1]).__name__}); expected "
-        f"a connection or a folder; fetch {hub}/{source} with `hf download {source} --local-dir <folder>` on a machine "
-        f"that has one, copy the folder here and set {key}=<folder>"
-    )
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UnpicklingError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise UserError(
+                f"{found}: its weights are a pickle that holds more than tensors or is damaged, and was not loaded, "
+                "since that could run code from it; expected plain weights; use a safetensors file from a source that "
+                "you trust"
+            ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{found}: its {part} cannot be loaded ({reason}); expected a folder in save_pretrained's layout, or the "
+            f"id of a model on {constants.ENDPOINT} that you can reach and read; without a connection copy its folder "
+            f"here and set {key}=<folder>"
+        ) from error

@@ -73,17 +73,21 @@ def all_processes_end(trainer: pl.Trainer) -> Iterator[None]:
 class CsvLogger(Logger):
     """Log numbers to `<save_dir>/metrics.csv`, one row a step; a resumed run continues its file.
 
-    Lightning's CSVLogger deletes the file of an earlier start and rewrites it in place. Here it is replaced whole, at
-    most every `SAVE_SECONDS`; rows that find no room on a full disk wait for it.
+    purge_step: drop from an earlier file what was logged at this optimizer step or later; None drops all. Lightning's
+    own rewrites the file in place. Here it is replaced whole, at most every `SAVE_SECONDS`; rows that find no room on
+    a full disk wait for it.
     """
 
     name, version = "csv", ""
 
-    def __init__(self, save_dir: str) -> None:
+    def __init__(self, save_dir: str, purge_step: int | None = None) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self._saved = 0.0
+        if purge_step is not None and self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < purge_step]
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `config_resolved.yaml` has them."""
@@ -110,10 +114,3 @@ class CsvLogger(Logger):
         except OSError as error:
             log.warning("%s cannot be written now (%s); its rows are kept", self.path, error.strerror)
         self._saved = time.monotonic()
-
-    @rank_zero_only
-    def resume_at(self, step: int) -> None:
-        """Continue the file without what was logged at optimizer step `step` (counted from 0) or later."""
-        if self.path.is_file():
-            with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]

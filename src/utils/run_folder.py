@@ -1,6 +1,7 @@
 """Name run folders, find checkpoints in them, resume a run in its own folder, keep secrets out of files."""
 
 import atexit
+import contextlib
 import csv
 import functools
 import os
@@ -21,10 +22,7 @@ from src.utils.logging import rank
 PROJECT_LOGS = Path(__file__).resolve().parents[2] / "logs"  # where configs/paths puts the runs
 STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
 # Names of secrets: api_key, HF_TOKEN, password; not tokenizer, keyword or max_caption_tokens.
-SECRET = re.compile(
-    r"(?:^|[_.-])(?:(?:api)?keys?|token|passw(?:or)?d|passphrase|secret|credentials?)(?:$|[_.-])",
-    re.IGNORECASE,
-)
+SECRET = re.compile(r"(?i)(^|[_.-])((api)?keys?|token|passw(or)?d|passphrase|secret|credentials?)($|[_.-])")
 OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
 # What a resumed run must have as before, and what of it may differ: where the data lies now (splits.csv shows whether
 # it is the same), speed, and how captions are generated.
@@ -87,12 +85,11 @@ def checkpoint_file(
     key: str = "checkpoint",
     task_name: str | None = None,
     which: str = "best",
-    saved: bool = True,
 ) -> Path | None:
     """Return the `.ckpt` that a setting means: a file, a run folder, or `last` for the newest run.
 
-    None where `saved` allows a saved folder or hub id, else a UserError. log_dir: where `last` looks, "" for `logs`.
-    key: the setting's name. which: `best` (or last.ckpt where there is none) or `last` of a run folder.
+    None for what may be a saved folder or a hub id; a UserError for a path to nothing. log_dir: where `last` looks, ""
+    for `logs`. key: the setting's name. which: `best` (or last.ckpt where there is none) or `last` of a run folder.
     """
     is_last = checkpoint == "last"
     path = newest_run(log_dir or PROJECT_LOGS, task_name, key) if is_last else Path(checkpoint).expanduser()
@@ -102,37 +99,33 @@ def checkpoint_file(
             return file.resolve()
     if (path / "run.json").is_file() and not (path / "config.json").is_file():
         raise UserError(f"{checkpoint} holds no checkpoints/{names[0]}; expected a run that trained; set {key}=FILE")
-    is_local = re.search(r"^[./~]|\.ckpt$|/.*/", checkpoint) is not None
-    if not saved or (is_local and not path.exists()):
+    if re.search(r"^[./~]|\.ckpt$|/.*/", checkpoint) and not path.exists():
         raise UserError(
-            f"{key}={checkpoint!r} does not exist; expected a .ckpt, a run folder"
-            f"{', a saved folder, a hub id' * saved} or `last`; set {key}=<run>/checkpoints/best.ckpt"
+            f"{key}={checkpoint!r} does not exist; expected a .ckpt, a run folder, a saved folder, a hub id or `last`; "
+            f"set {key}=<run>/checkpoints/best.ckpt"
         )
     return None
 
 
 def resumed_run(ckpt_path: str | None, log_dir: str | Path, task_name: str | None) -> Path | None:
     """Return the run folder of `<run>/checkpoints/last.ckpt`, where training continues; None: in a new one."""
-    try:
+    file = None
+    with contextlib.suppress(UserError):  # which `train` reports
         file = checkpoint_file(ckpt_path, log_dir, task_name=task_name, which="last") if ckpt_path else None
-    except UserError:  # the check of the config reports it
-        return None
-    if file is None or file.parts[-2:] != ("checkpoints", "last.ckpt"):
-        return None
-    return file.parents[1] if (file.parents[1] / "run.json").is_file() else None
+    is_last = file is not None and file.parts[-2:] == ("checkpoints", "last.ckpt")
+    return file.parents[1] if file and is_last and (file.parents[1] / "run.json").is_file() else None
 
 
 def check_same_settings(now: Mapping[str, Any], before: Mapping[str, Any], source: str | Path) -> None:
     """Refuse to resume with settings that would be ignored, or that would make another run of it."""
     old, new = dict(flat(before)), dict(flat(now))
     groups = {key.split(".")[0] for key in old}  # a checkpoint from elsewhere may hold none
-    lines = [
-        f"{key}={shown(new.get(key))}; expected {shown(old.get(key))} as in {source}, which this run resumes; "
-        f"set {key}={shown(old.get(key))}"
-        for key in sorted(old.keys() | new.keys())
-        if key.startswith(SAME) and not FREE.fullmatch(key) and key.split(".")[0] in groups
-        if key not in old or old[key] != new.get(key)
-    ]
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        fixed = key.startswith(SAME) and not FREE.fullmatch(key) and key.split(".")[0] in groups
+        if fixed and (key not in old or old[key] != new.get(key)):
+            was, given = shown(old.get(key)), shown(new.get(key))
+            lines.append(f"{key}={given}; expected {was} as in {source}, which this run resumes; set {key}={was}")
     if lines:
         raise ConfigErrors(lines)
 
@@ -165,22 +158,18 @@ def check_same_splits(now: Mapping[str, str], checkpoint: str | Path) -> None:
     before = read_splits(checkpoint)
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if before and changed:
-        name = changed[0]
         raise UserError(
             f"the images or their splits differ from the run that ckpt_path resumes: {len(changed)} of {len(before)}, "
-            f"first {name!r} (was {before.get(name)}, is {now.get(name)}); expected the same data and split; set "
-            "datamodule.data_dir to the same data, or start a new run without ckpt_path"
+            f"first {changed[0]!r} (was {before.get(changed[0])}, is {now.get(changed[0])}); expected the same data "
+            "and split; set datamodule.data_dir to the same data, or start a new run without ckpt_path"
         )
 
 
 def expand_home(config: DictConfig) -> None:
     """Expand `~` at the beginning of every text value of a config, so that no folder of that name is created."""
-    home = re.compile(r"~(/|$)")
     for key, value in flat(OmegaConf.to_container(config, resolve=False)):
-        items = value if isinstance(value, list) else [value]
-        if any(home.match(str(item)) for item in items):
-            items = [os.path.expanduser(item) if home.match(str(item)) else item for item in items]
-            OmegaConf.update(config, key, items if isinstance(value, list) else items[0], force_add=True)
+        if isinstance(value, str) and re.match(r"~(/|$)", value):
+            OmegaConf.update(config, key, os.path.expanduser(value), force_add=True)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

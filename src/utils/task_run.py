@@ -1,7 +1,5 @@
 """Run a task in its run folder: check the config before it, record it, and report how it ended."""
 
-import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -35,13 +33,12 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     Signals end the task (`Stopped`) where nothing inside handles them. An error is raised again, that of memory or
     disk as a UserError; in an entry's single job the process ends here.
     """
-    folder, start = Path(config.paths.output_dir), time.monotonic()
+    folder, start, status = Path(config.paths.output_dir), time.monotonic(), "finished"
     try:
         about = _prepare(config, folder)
     except Exception as error:
         leave(error, whole=True)
         raise
-    status = "finished"
     try:
         try:
             with handle_signals():
@@ -59,13 +56,13 @@ def task_run(config: DictConfig) -> Iterator[Path]:
             raise reported from error
         raise
     finally:
-        close_loggers(failed=status == "failed")
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and getattr(wandb, "run", None) is not None:  # a multirun's next job needs its own
+            wandb.finish(exit_code=int(status == "failed"))
         if rank() == 0:
-            try:
+            with suppress(UserError):  # a full disk must not hide how the task ended
                 seconds = round(time.monotonic() - start, 3)
                 write_json(folder / "run.json", about | {"status": status, "seconds": seconds})
-            except UserError as error:  # must not hide how the task ended
-                log.warning("%s", error)
         if status != "finished":  # else the task's summary has it
             log.info("run folder: %s", folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
@@ -73,39 +70,35 @@ def task_run(config: DictConfig) -> Iterator[Path]:
 
 
 def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Check the config and write it; return what `run.json` says about the run."""
     expand_home(config)
     data_dir = OmegaConf.select(config, "datamodule.data_dir")
     if isinstance(data_dir, str):  # so that a checkpoint finds its data from any folder
         OmegaConf.update(config, "datamodule.data_dir", str(Path(data_dir).absolute()))
-    if rank() != 0:
-        check_config(config)
-        return {}
-    redact_hydra_files(folder)
+    if rank() == 0:
+        redact_hydra_files(folder)
     check_config(config)
+    if rank() != 0:
+        return {}
     if OmegaConf.select(config, "extras.print_config"):
         print_config(config)
     resolved, resumes = folder / "config_resolved.yaml", "train" in config and config.get("ckpt_path")
     if not (resumes and resolved.is_file()):  # else `train` writes it once it accepts the settings
         write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
+    commit = None
+    with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     about = {
         "command": shlex.join([Path(sys.argv[0]).name, *redact(sys.argv[1:])]),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+        "commit": commit,
         "seed": config.get("seed"),
         "tags": list(config.get("tags") or []),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(folder / "run.json", about | {"status": "running"})
     return about
-
-
-def _git(*arguments: str) -> str | None:
-    with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=5)
-        return done.stdout.strip() or None
-    return None
 
 
 def print_config(config: DictConfig) -> None:
@@ -123,18 +116,7 @@ def _write_traceback(error: BaseException, config: DictConfig) -> None:
     path = Path(config.paths.output_dir) / "error.log"
     if rank():
         path = Path(config.paths.log_dir) / config.task_name / f"error_rank_{rank()}.log"
-    try:
+    with suppress(OSError):  # a full disk may be what failed; without the note the traceback is shown
         with atomic_write(path) as file:
             file.write("".join(traceback.format_exception(error)))
         error.add_note(f"the traceback is in {path}")
-    except OSError as fault:  # a full disk may be what failed; without the note the traceback is shown
-        log.warning("%s cannot be written: %s", path, fault)
-
-
-def close_loggers(failed: bool = False) -> None:
-    """Close loggers that would stay open after the task: a multirun's next job needs a run of its own."""
-    wandb, mlflow = sys.modules.get("wandb"), sys.modules.get("mlflow")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        wandb.finish(exit_code=int(failed))
-    if mlflow is not None and mlflow.active_run() is not None:
-        mlflow.end_run("FAILED" if failed else "FINISHED")

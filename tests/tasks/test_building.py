@@ -61,7 +61,6 @@ def test_several_processes_in_a_multirun_are_refused(tmp_path):
         hydra = HydraConfig.instance().cfg.hydra
         with read_write(hydra), open_dict(hydra):
             hydra.mode = RunMode.MULTIRUN
-            hydra.launcher._target_ = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         with pytest.raises(UserError, match=r"trainer\.strategy=ddp in a multirun .* set trainer=default"):
             check_trainer(config(trainer=TRAINER | {"strategy": "ddp"}))
 

@@ -106,7 +106,7 @@ def test_a_predictions_file_is_scored_again_without_a_model(finished, tmp_path, 
     def no_model(*args):
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("src.tasks.eval.build", no_model)
+    monkeypatch.setattr("src.tasks.eval.build_data", no_model)
     metrics = run_eval(tmp_path / "eval", f"predictions={finished.folder / 'predictions.csv'}")
     expected = {name: value for name, value in scores(finished.metrics).items() if not name.endswith("/loss")}
     assert metrics == pytest.approx(expected, abs=1e-12)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from src.utils.config_check import check_config, find_problems
 from src.utils.errors import ConfigErrors, UserError
-from tests.utils.composing import composed, job
+from tests.utils.composing import composed
 
 DOWNLOAD = "datamodule.download=true"  # the folder may be missing then
 
@@ -26,10 +26,7 @@ def test_defaults_are_right(name):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        (
-            "datamodule.batch_size=0",
-            "=0; expected a value greater than or equal to 1; set datamodule.batch_size",
-        ),
+        ("datamodule.batch_size=0", "=0; expected a value greater than or equal to 1; set datamodule.batch_size"),
         ("datamodule.batch_size=eight", "=eight; expected a valid integer"),
         ("datamodule.num_workers=1.5", "integer"),
         ("datamodule.pin_memory=1", "boolean"),
@@ -48,7 +45,7 @@ def test_defaults_are_right(name):
         ("trainer.accelerator=abacus", "expected 'cpu', 'gpu'"),
         ("trainer.limit_val_batches=-1", "greater than or equal to 0"),
         ("callbacks.early_stopping.mode=low", "'min' or 'max'"),
-        ("callbacks.model_checkpoint.mode=max", "expected min, a lower loss is better"),
+        ("callbacks.model_checkpoint.mode=max", "expected min for a loss"),
         ("seed=-1", "seed=-1; expected"),
         ("seed=abc", "seed=abc; expected a valid integer"),
         ("train=maybe", "boolean"),
@@ -61,7 +58,6 @@ def test_defaults_are_right(name):
         ("model._target_=src.models.none.VitGpt3", "expected a class or function that exists"),
         ("task_name=???", "task_name=???; expected a value; set task_name"),
         ("task_name=${no.such.key}", "task_name=${no.such.key}; Interpolation key"),
-        ("trainer={precision:16-mixed,accelerator:cpu}", "a CPU has no fp16"),
     ],
 )
 def test_each_mistake_is_one_line(override, expected):
@@ -97,13 +93,6 @@ def test_the_nearest_folder_is_named(tmp_path):
 def test_a_folder_without_any_parent_ends_in_one_line(monkeypatch):
     monkeypatch.setattr(Path, "is_dir", lambda self: False)
     (line,) = problems("datamodule.data_dir=/no/such/place")
-    assert "does not exist" in line
-
-
-def test_a_checkpoint_that_is_not_there(tmp_path):
-    with job(tmp_path, DOWNLOAD, f"ckpt_path={tmp_path}/no.ckpt") as config:
-        (line,) = find_problems(config)
-    assert "no.ckpt" in line
     assert "does not exist" in line
 
 

@@ -10,7 +10,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, InstantiationException
 from omegaconf.errors import ConfigKeyError
 
-from src.utils import entry
 from src.utils.entry import (
     find_faults,
     leave,
@@ -32,9 +31,7 @@ DEFAULTS = {"checkpoint": None, "out": "x.csv", "beams": 4, "fraction": 0.5, "on
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """Restore what `run_entry` sets."""
-    for name in (entry.FULL_ERROR, entry.TRACEBACK):
-        monkeypatch.setenv(name, "0")
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
 
 def ending(error):
@@ -62,11 +59,7 @@ def noted(error):
     ("error", "status", "text"),
     [
         (UserError("a=1; expected 2; set a=2"), 1, "error: a=1; expected 2; set a=2\n"),
-        (
-            caused(InstantiationException("Error in call to target"), UserError("no file")),
-            1,
-            "error: no file\n",
-        ),
+        (caused(InstantiationException("Error in call to target"), UserError("no file")), 1, "error: no file\n"),
         (Stopped(2, "; resume with ckpt_path=last"), 130, "stopped by SIGINT; resume with ckpt_path=last\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
         (
@@ -85,9 +78,6 @@ def test_an_error_is_short_and_has_its_status(error, status, text, capsys):
     ("variables", "error", "text"),
     [
         ({}, RuntimeError("no file has it"), "Traceback"),
-        ({entry.FULL_ERROR: "1"}, UserError("mine"), "Traceback"),
-        # a process that Lightning starts finds Hydra's switch on by our doing, not by the user's
-        ({entry.FULL_ERROR: "1", entry.TRACEBACK: "0"}, UserError("mine"), "error: mine\n"),
         ({"RANK": "1"}, Stopped(15, " alone"), "[rank 1] stopped by SIGTERM alone\n"),
         ({"RANK": "1"}, Stopped(15, "", everywhere=True), ""),  # rank 0 reports it
     ],
@@ -118,8 +108,6 @@ def test_a_job_ends_the_process_where_it_is_alone_or_all_are_meant(tmp_path, cap
             leave(UserError("mine"), whole=whole)
         went_on.append(True)
 
-    main()  # a caller from Python gets the exception
-    went_on.clear()
     if ends:
         with pytest.raises(SystemExit):
             run_entry(main)
@@ -173,7 +161,6 @@ def test_every_fault_of_a_command_line_is_reported_at_once():
     for expected in (
         "foo cannot be read; expected key=value",
         "model=vit; expected one of vit_gpt2, vit_gpt2_tiny",
-        "did you mean model=vit_gpt2?",
         "trainer.max_epoch=3; expected a key of the config; did you mean trainer.max_epochs?",
         "~callbacks.nothing; Could not delete",
         "batch_size=3; expected a key of the config; did you mean datamodule.batch_size?",
@@ -188,18 +175,12 @@ def test_every_fault_of_a_command_line_is_reported_at_once():
     "overrides",
     [
         [DOWNLOAD, "logger=none.yaml", "+new.key=1", "~callbacks.early_stopping", "hydra.run.dir=x", "-m"],
-        [DOWNLOAD, "trainer.strategy=ddp"],
+        ["--cfg", "job", DOWNLOAD, "trainer=cpu,gpu", "model.optimizer.lr=interval(0,1)"],
         ["datamodule.scope_only=true", "datamodule=medicat", "datamodule.data_dir=."],  # groups come first
     ],
 )
 def test_right_overrides_have_no_fault(overrides):
     assert find_faults(overrides, "train") == []
-
-
-def test_each_value_of_a_sweep_is_tried():
-    sweep = ["-m", DOWNLOAD, "trainer=cpu,gpuu", "seed=1,2", "model.optimizer.lr=interval(0,1)"]
-    (line,) = find_faults(sweep, "train")
-    assert "trainer=gpuu; expected one of" in line
 
 
 def test_a_folder_of_own_configs(tmp_path):
@@ -267,8 +248,6 @@ def test_tilde_is_the_home_folder_in_settings_and_paths(monkeypatch):
     found = parse_command(["checkpoint=~/run", "out=~/a.csv", "~/images/*.jpg"], DEFAULTS, positional="paths")
     assert (found["checkpoint"], found["out"]) == ("/home/ann/run", "/home/ann/a.csv")
     assert found["paths"] == ["/home/ann/images/*.jpg"]
-    with pytest.raises(UserError, match=r"no such user; expected a path; write \./~nobody-here/a\.csv"):
-        parse_command(["checkpoint=x", "out=~nobody-here/a.csv"], DEFAULTS)
 
 
 def test_a_pattern_or_file_with_an_equals_sign_is_a_path(tmp_path, monkeypatch):

@@ -15,7 +15,6 @@ from src.utils.errors import (
     UserError,
     handle_signals,
     how_to_resume,
-    raise_stop,
     resource_error,
 )
 
@@ -42,7 +41,7 @@ def test_the_first_signal_is_handled_repeats_are_not_and_a_second_does_what_it_d
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_task_is_stopped_and_the_handlers_are_restored(number):
     before = signal.getsignal(number)
-    with pytest.raises(StopSignal) as caught, handle_signals(raise_stop):
+    with pytest.raises(StopSignal) as caught, handle_signals():
         os.kill(os.getpid(), number)
     assert caught.value.number == number
     assert not isinstance(caught.value, Exception)  # no `except Exception` catches it
@@ -54,7 +53,7 @@ def test_outside_of_the_main_thread_nothing_changes():
     before, found = signal.getsignal(signal.SIGTERM), []
 
     def work():
-        with handle_signals(raise_stop):
+        with handle_signals():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

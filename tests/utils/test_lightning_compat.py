@@ -80,14 +80,13 @@ def test_lightnings_own_csv_logger_loses_the_rows_of_an_earlier_start(tmp_path):
 
 def test_a_resumed_run_continues_its_csv_and_logs_the_repeated_steps_once(tmp_path):
     logged(tmp_path, 0, 1, 2, 3)
-    again = CsvLogger(str(tmp_path))
-    again.resume_at(2)
+    again = CsvLogger(str(tmp_path), purge_step=2)
     again.log_metrics({"a": 0.0}, 2)
     again.log_metrics({"val/loss": 1.0}, 2)  # a new column
     again.finalize("success")
     found = [(row["step"], row["a"], row["val/loss"]) for row in rows(again)]
     assert found == [("0", "4.0", ""), ("1", "3.0", ""), ("2", "0.0", ""), ("2", "", "1.0")]
-    CsvLogger(str(tmp_path / "none")).resume_at(2)
+    CsvLogger(str(tmp_path / "none"), purge_step=2)
     assert not (tmp_path / "none").exists()
 
 

@@ -8,12 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.utils.errors import ConfigErrors, Stopped, UserError
-from src.utils.task_run import (
-    HEAD_START_SECONDS,
-    close_loggers,
-    print_config,
-    task_run,
-)
+from src.utils.task_run import HEAD_START_SECONDS, print_config, task_run
 from tests.utils.composing import composed, job
 
 RIGHT = ("datamodule.download=true", "extras.print_config=false")
@@ -101,15 +96,15 @@ def test_rank_0_exits_first_where_all_stop(tmp_path, monkeypatch, rank, everywhe
     assert (HEAD_START_SECONDS in slept) == waits  # git is waited for too
 
 
-def test_loggers_are_closed(monkeypatch):
+def test_a_run_of_wandb_is_closed(tmp_path, monkeypatch):
     ended = []
     wandb = SimpleNamespace(run="a run", finish=lambda exit_code: ended.append(exit_code))
-    mlflow = SimpleNamespace(active_run=lambda: "a run", end_run=ended.append)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    close_loggers()
-    close_loggers(failed=True)
-    assert ended == [0, "FINISHED", 1, "FAILED"]
+    with job(tmp_path, *RIGHT) as config, task_run(config):
+        pass
+    with pytest.raises(UserError):
+        run_job(tmp_path, UserError("no"))
+    assert ended == [0, 1]
 
 
 def test_the_config_is_shown_without_secrets(capsys):
