@@ -120,7 +120,7 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
 
 def count_data(datamodule: CaptionDataModule) -> dict[str, float]:
     """Count images and skipped rows for `metrics.json`."""
-    counts = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    counts: dict[str, float] = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
     return counts | {"data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
 
 

@@ -109,7 +109,8 @@ def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
         parser.add_argument(name, short)
     args, _ = parser.parse_known_intermixed_args(list(arguments))
     good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
-    parsed, problems, unread = [], [], ["\0"]
+    parsed: list[Any] = []
+    problems, unread = [], ["\0"]
 
     def compose_with(overrides: list[str]) -> Any:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
