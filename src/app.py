@@ -12,8 +12,6 @@ base=              where the base weights are now, when they were moved since tr
 
 Upload, drop or paste an image to see its caption, the other beams, and where the model attended for each word.
 Uploads of at most 20 MB and 50 megapixels are deleted within two minutes. Needs the extra `app`. Ctrl-C stops it.
-
-Exit status: 1 a mistake in the command; 130 stopped.
 """
 
 import html

@@ -100,10 +100,7 @@ class Captioner:
         return captions
 
     def stream(self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> Iterator[str | UnreadableImage]:
-        """Yield for each image, in order, its caption or why it cannot be read; images are loaded in threads.
-
-        Raises UserError as `caption` does.
-        """
+        """Yield for each image, in order, its caption or why it cannot be read; UserError as `caption`."""
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH_SIZE}")
         remaining = iter(images)
@@ -152,8 +149,7 @@ class Captioner:
         raise UserError(f"an image is a {type(image).__name__}{shape}; {expected}")
 
     def _load_batch(self, images: Sequence[ImageLike]) -> list[Tensor | UnreadableImage]:
-        """Return uint8 (3,h,w), resized and cropped, or the error of each image."""
-        loaded: list[Tensor | UnreadableImage] = []
+        loaded: list[Tensor | UnreadableImage] = []  # uint8 (3,h,w), resized and cropped
         for image in images:
             try:
                 loaded.append(self.processor.image.resize_and_crop(self.load(image)))
@@ -162,8 +158,7 @@ class Captioner:
         return loaded
 
     def _generate(self, pixels: Tensor) -> list[str]:
-        """Return captions of pixels f32 (B,3,h,w)."""
-        states = self.encode(pixels)
+        states = self.encode(pixels)  # f32 (B,3,h,w) -> (B,P,D)
         with self._autocast(), silence_transformers():
             return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
 

@@ -67,7 +67,6 @@ def evaluate(
 def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
 ) -> tuple[float, dict[str, str]]:
-    """Return loss and captions (by image_id) of the test images of all processes."""
     trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     return float(trainer.callback_metrics["test/loss"]), model.test_captions
 
@@ -80,7 +79,6 @@ def _write_scores(
     base_captions: Mapping[str, str] | None,
     metrics: Mapping[str, float],
 ) -> dict[str, float]:
-    """Score both models and write metrics.json, with `metrics`, and predictions.csv; return the new metrics."""
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
     ids, references = [image.image_id for image in images], [image.captions for image in images]
@@ -153,9 +151,9 @@ def write_attention(
 
 
 def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:
-    """Score a `predictions.csv` without a model; write its copy with the scores, and metrics.json, into `folder`.
+    """Score a `predictions.csv` without a model and write its copy and metrics.json into `folder`.
 
-    A UserError where there is no such file, or it is not csv in UTF-8 with the columns needed.
+    UserError: there is no such file, or it is not csv in UTF-8 with the columns needed.
     """
     try:
         rows = read_predictions(predictions)

@@ -35,8 +35,7 @@ PREFIX = ".captioner-export-"  # of the folder that an export is writing
 def main(arguments: Sequence[str]) -> None:
     """Parse `key=value` arguments and export; UserErrors as `export`."""
     folder = export(**parse_command(arguments, DEFAULTS))
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    print(f"{folder}: {size:.1f} MB; VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
+    print(f"{folder}: VisionEncoderDecoderModel.from_pretrained({str(folder)!r}) loads it")
 
 
 def export(
@@ -88,7 +87,6 @@ def export(
 
 
 def _write_saved(found: "Restored", folder: Path, dtype: str) -> None:
-    """Write model, tokenizer, image processor, generation config and card; the model is converted to `dtype`."""
     import torch
 
     from src.models.checkpoint import check_finite

@@ -90,9 +90,8 @@ def main(arguments: Sequence[str]) -> int:
 def find_images(paths: Sequence[str]) -> dict[str, str]:
     """Find the image files of files, folders and patterns: {absolute path: image_id}.
 
-    paths: files of any name; folders, searched with their subfolders, links included, for image suffixes,
-    hidden names excluded; patterns with `*`, `?`, `[...]` or `**`. Each file counts once, sorted by name.
-    A UserError where a path names nothing, or no image was found.
+    paths: files of any name; folders, searched with subfolders and links for image suffixes, hidden names excluded;
+    patterns with `*`, `?`, `[...]` or `**`. Each file counts once. UserError: a path names nothing, or no image.
     """
     found: dict[str, str] = {}
     for path in paths:
@@ -101,8 +100,7 @@ def find_images(paths: Sequence[str]) -> dict[str, str]:
             image_id = Path(file).relative_to(path).as_posix() if is_folder and len(paths) == 1 else file
             found.setdefault(os.path.abspath(file), image_id)  # two links to one file are two images
     if not found:
-        expected = "expected files, folders or patterns; name one"
-        raise UserError(f"{' '.join(paths) or 'no PATH'}: no image there; {expected}")
+        raise UserError(f"PATH={' '.join(paths)} holds no image; expected files, folders or patterns; name one")
     return found
 
 
@@ -118,7 +116,6 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _matches(path: str) -> list[str]:
-    """Return the file, or the files that a pattern matches; raises UserError where there is none."""
     if os.path.lexists(path):
         return [path]
     matched = sorted(file for file in glob.glob(path, recursive=True) if not os.path.isdir(file))

@@ -1,12 +1,10 @@
 """Print a table of runs: python -m src.runs [sort=test/cider_d]
 
 dir=logs                 folder that is searched for metrics.json files
-sort=test/cider_d        metric to sort by, best first; a leading - reverses the order
+sort=test/cider_d        metric to sort by, best first
 columns=val/loss_best,test/cider_d   metrics to show
-out=                     also write all metrics of all runs to this csv file
 """
 
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,24 +17,19 @@ from rich.table import Table
 from src.report.run_files import RunFiles, read_json_object, read_metrics
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
-from src.utils.files import write_text
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-DEFAULTS = {
-    "dir": "logs", "sort": "test/cider_d", "columns": "val/loss_best,test/loss,test/bleu_4,test/cider_d", "out": "",
-}  # fmt: skip
+DEFAULTS = {"dir": "logs", "sort": "test/cider_d", "columns": "val/loss_best,test/loss,test/bleu_4,test/cider_d"}
 LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table, and write it where `out` is set."""
+    """Print the table."""
     settings = parse_command(arguments, DEFAULTS)
-    columns, metric = settings["columns"].split(","), settings["sort"].removeprefix("-")
-    runs = sort_runs(read_runs(Path(settings["dir"])), settings["sort"])
+    columns, metric = settings["columns"].split(","), settings["sort"]
+    runs = sort_runs(read_runs(Path(settings["dir"])), metric)
     print_table(runs, columns if metric in columns else [metric, *columns])
-    if settings["out"]:
-        write_text(Path(settings["out"]), runs.assign(overrides=runs["overrides"].str.join(" ")).to_csv(index=False))
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -59,17 +52,10 @@ def read_runs(folder: Path) -> pd.DataFrame:
 
 
 def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Sort best first, by whether lower is better for the metric; a leading `-` reverses the order.
-
-    Runs without the metric come last; a UserError where no run has it.
-    """
-    name, is_reversed = metric.removeprefix("-"), metric.startswith("-")
-    if name not in runs:
-        known = list(runs.columns[3:])
-        near = " or ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(known)
-        raise UserError(f"sort={metric} is in no run; expected {near}; set sort=METRIC")
-    is_ascending = any(word in name for word in LOWER_IS_BETTER) != is_reversed
-    return runs.sort_values(name, ascending=is_ascending, kind="stable")
+    """Sort best first; runs without the metric come last, and a UserError where no run has it."""
+    if metric not in runs:
+        raise UserError(f"sort={metric} is in no run; expected one of {', '.join(runs.columns[3:])}; set sort=METRIC")
+    return runs.sort_values(metric, ascending=any(word in metric for word in LOWER_IS_BETTER), kind="stable")
 
 
 def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:

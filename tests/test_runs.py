@@ -1,6 +1,5 @@
 """The table over runs."""
 
-import csv
 import json
 
 import pytest
@@ -32,8 +31,6 @@ def test_best_first_whether_lower_or_higher_is_better(logs):
     runs = read_runs(logs)
     assert names(sort_runs(runs, "test/cider_d")) == ["second", "first", "third"]
     assert names(sort_runs(runs, "test/loss")) == ["second", "first", "third"]
-    assert names(sort_runs(runs, "-test/cider_d")) == ["first", "second", "third"]
-    assert names(sort_runs(runs, "-test/loss")) == ["third", "first", "second"]
 
 
 def test_the_table_shows_what_differs(logs, capsys):
@@ -44,18 +41,6 @@ def test_the_table_shows_what_differs(logs, capsys):
     assert "experiment=demo" not in text  # the same in all runs
     assert "stopped" in text
     assert "cider_d" in text  # the metric that sorts is shown
-
-
-def test_all_metrics_as_csv_with_text_as_it_is(logs):
-    (logs / "=1+1").mkdir()
-    (logs / "=1+1" / "metrics.json").write_text('{"test/cider_d": 9}')
-    main([f"dir={logs}", f"out={logs / 'runs.csv'}"])
-    with open(logs / "runs.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows[0]["run"] == "=1+1"
-    assert rows[1]["test/loss"] == "1.0"
-    assert rows[1]["overrides"] == "experiment=demo seed=2"
-    assert rows[3]["test/cider_d"] == ""
 
 
 def test_unreadable_files_are_logged_and_skipped(logs, caplog):
@@ -70,8 +55,7 @@ def test_unreadable_files_are_logged_and_skipped(logs, caplog):
 def test_mistakes_are_named(logs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        (["sort=test/cidr"], "sort=test/cidr is in no run; expected test/cider_d"),
-        (["sort=accuracy"], "expected test/cider_d, test/loss"),
+        (["sort=test/cidr"], "sort=test/cidr is in no run; expected one of test/cider_d, test/loss"),
         ([f"dir={tmp_path / 'nowhere'}"], "holds no metrics.json"),
         ([f"dir={tmp_path / 'empty'}"], r"holds no metrics.json"),
     ):

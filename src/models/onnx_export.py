@@ -84,10 +84,8 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
             raise disk_error from error
         kinds = f"{type(model.encoder).__name__} and {type(model.decoder).__name__}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"onnx=true: {kinds} cannot be exported to ONNX ({reason}); expected ViT and GPT-2 or the like; "
-            "set onnx=false"
-        ) from error
+        expected = "expected ViT and GPT-2 or the like; set onnx=false"
+        raise UserError(f"onnx=true: {kinds} cannot be exported to ONNX ({reason}); {expected}") from error
     shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
     return check_graphs(model, processor, folder, max_length)
 

@@ -8,6 +8,7 @@ writes losses.png, encoder_weights.png and decoder_weights.png (from the run's T
 
 import base64
 import io
+import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -130,9 +131,8 @@ def draw_weights(folder: Path, stack: str) -> Figure | None:
 
 
 def _grid(count: int, max_columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` axes of `size` inches each, side by side in rows."""
     columns = max(1, min(max_columns, count))
-    rows = max(1, -(-count // columns))
+    rows = math.ceil(count / columns) or 1
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[count:]:
@@ -141,8 +141,7 @@ def _grid(count: int, max_columns: int, size: tuple[float, float]) -> tuple[Figu
 
 
 def _draw_histograms(axes: Axes, histograms: dict[int, Any]) -> None:
-    """Draw one weight: a density per epoch (of TensorBoard's buckets), each shifted up."""
-    cumulative = []
+    cumulative = []  # fraction of the values below each bucket's limit, per epoch
     for one in histograms.values():
         limits = np.clip([one.min, *one.bucket_limit], one.min, one.max)
         cumulative.append((limits, np.cumsum([0.0, *one.bucket]) / max(sum(one.bucket), 1.0)))

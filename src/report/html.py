@@ -18,7 +18,7 @@ from PIL import Image
 
 from src.report.figures import draw_curves, svg_uri
 from src.report.run_files import Prediction, RunFiles, random_order, read_run
-from src.report.scores import METRICS, format_number, other_scores, score_rows
+from src.report.scores import METRICS, other_scores, score_rows
 from src.utils.files import atomic_write
 from src.utils.logging import visible
 
@@ -64,7 +64,7 @@ def render(run: RunFiles) -> str:
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_escape_controls,
     )  # fmt: skip
-    environment.filters["number"] = format_number
+    environment.filters["number"] = "{:.3f}".format
     return environment.get_template("report.html.jinja").render(
         run=run,
         style=Markup(style),
@@ -84,11 +84,10 @@ def render(run: RunFiles) -> str:
 
 
 def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str, int]], str | None]:
-    """Choose at most MAX_IMAGES images.
+    """Choose at most MAX_IMAGES images: those of the views, and a random sample of the others.
 
     Returns the ranks, from 0, of each chosen row in the views that it belongs to, and the score that ranked them
-    (None without any). All images are chosen where they fit; else the views' images and a random sample of the
-    others. The random view is a fair sample of all, whatever else is shown.
+    (None without any). The random view is a fair sample of all, whatever else is shown.
     """
     metric = next((name for name in RANKED_BY if any(name in row.scores for row in predictions)), None)
     value = {row: one.scores[metric] for row, one in enumerate(predictions) if metric in one.scores}
@@ -113,14 +112,12 @@ def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str
 
 
 def _gain(prediction: Prediction, metric: str | None) -> float | None:
-    """Return what fine-tuning added to an image's score, None where either model was not scored."""
     tuned, base = (prediction.scores.get(f"{prefix}{metric}") for prefix in ("", "zero_shot_"))
     return None if tuned is None or base is None else tuned - base
 
 
 def _card(row: Prediction, ranks: dict[str, int], metric: str | None) -> dict[str, Any]:
-    pixels = row.pixels()
-    small = None if pixels is None else thumbnail(pixels)
+    small = None if (pixels := row.pixels()) is None else thumbnail(pixels)
     return {"row": row, "ranks": ranks, "gain": _gain(row, metric), "thumbnail": small}
 
 

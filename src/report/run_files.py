@@ -192,10 +192,8 @@ def read_history(folder: Path) -> History:
 
 
 def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> list[tuple[float, float]]:
-    """Return (step, value) of that one of `names` which was logged most, averaged to at most `max_points`.
-
-    Of equal steps (a resumed run) the last value counts.
-    """
+    """Return (step, value) of that one of `names` which was logged most, averaged to at most `max_points`."""
+    # Of equal steps (a resumed run) the last value counts.
     series = [{row["step"]: row[name] for row in history if name in row} for name in names]
     points = list(max(series, key=len, default={}).items())
     size = math.ceil(len(points) / max_points) or 1

@@ -38,10 +38,10 @@ class Score:
         """The interval as text, "" without one."""
         if self.low is None or self.high is None:
             return ""
-        return f"{format_number(self.low)} \u2013 {format_number(self.high)}"
+        return f"{self.low:.3f} \u2013 {self.high:.3f}"
 
     def __str__(self) -> str:
-        return f"{format_number(self.value)} ({self.interval})" if self.interval else format_number(self.value)
+        return f"{self.value:.3f} ({self.interval})" if self.interval else f"{self.value:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,6 @@ class ScoreRow:
     tuned: Score | None
     base: Score | None
     scale: float
-
-
-def format_number(value: float) -> str:
-    """Format with three decimals below ten, fewer above: 0.213, 2.314, 11.2, 1204."""
-    return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
 def _score(metrics: Mapping[str, float], key: str) -> Score | None:

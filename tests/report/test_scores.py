@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.report.scores import format_number, other_scores, print_summary, read_scores, score_rows
+from src.report.scores import other_scores, print_summary, read_scores, score_rows
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -30,8 +30,6 @@ def test_scores_of_one_model_and_zero():
     distinct, length = other_scores(more)
     assert (distinct[0], distinct[1], str(distinct[2])) == ("distinct", None, "0.100")
     assert (length[0], length[1].value, length[2]) == ("mean length", 9.25, None)
-    numbers = (0.2134, 2.3, 11.23, 1204.4, -0.5)
-    assert [format_number(value) for value in numbers] == ["0.213", "2.300", "11.2", "1204", "-0.500"]
 
 
 def test_scores_as_a_table_for_the_notebook(tmp_path):
