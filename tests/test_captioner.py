@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,9 +41,8 @@ def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
         assert captioner.caption(image) == expected[:1]
     assert captioner.caption([]) == []
-    assert captioner.caption(map(str, paths)) == expected
-    assert captioner.caption([Image.open(path) for path in paths]) == expected
-    assert captioner.caption([load_image(path) for path in paths]) == expected
+    for kind in (str, Image.open, load_image):
+        assert captioner.caption(map(kind, paths)) == expected
     assert captioner.caption(torch.stack([load_image(path) for path in paths])) == expected
 
 
@@ -97,6 +97,13 @@ def test_a_run_captions_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
     assert found.caption(paths) == module.captioner.generate(module.model.encoder(pixels).last_hidden_state)
 
 
+def test_last_is_looked_up_in_log_dir(tiny_checkpoint, paths, tmp_path):
+    run = tmp_path / "train" / "runs" / "2026-01-01_00-00-00"
+    save_run(run, tiny_checkpoint)
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    assert len(Captioner.from_checkpoint("last", log_dir=tmp_path).caption(paths)) == len(paths)
+
+
 def test_weights_that_are_not_finite_are_rejected(captioner):
     model = copy.deepcopy(captioner.model)
     next(model.decoder.parameters()).data.view(-1)[0] = float("nan")
@@ -124,17 +131,14 @@ def test_stream_takes_images_when_it_needs_them(captioner, paths):
     assert next(captioner.stream(itertools.repeat(paths[0]), batch_size=2)) == captioner.caption(paths[0])[0]
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
+def test_what_is_no_image_is_rejected(captioner):
+    for image, message in (
         (torch.zeros(3, 4, 4), r"Tensor of torch.float32 \(3, 4, 4\)"),
         (torch.zeros(1, 4, 4, dtype=torch.uint8), r"Tensor of torch.uint8 \(1, 4, 4\)"),
         (5, "an image is a int"),
-    ],
-)
-def test_what_is_no_image_is_rejected(captioner, image, message):
-    with pytest.raises(UserError, match=message):
-        captioner.caption([image])
+    ):
+        with pytest.raises(UserError, match=message):
+            captioner.caption([image])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 from src.captioner import Captioner
 from src.predict import find_images, main, write_row
 from src.utils.errors import UserError
-from tests.saved_run import save_run
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +81,6 @@ def test_empty_captions_are_an_error_or_a_status(images, tiny_checkpoint, monkey
     monkeypatch.setattr(Captioner, "_generate", lambda self, pixels: ["a dog", *[""] * (len(pixels) - 1)])
     assert call(*arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "1 captioned; 7 empty captions"
-
-
-def test_last_is_looked_up_in_log_dir(images, tiny_checkpoint, tmp_path, capsys):
-    run = tmp_path / "elsewhere" / "train" / "runs" / "2026-01-01_00-00-00"
-    save_run(run, tiny_checkpoint)
-    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
-    assert call(images / "p*.jpg", "checkpoint=last", f"log_dir={tmp_path / 'elsewhere'}") == 0
-    assert len(rows(capsys.readouterr().out)) == 8
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")

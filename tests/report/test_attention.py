@@ -13,7 +13,7 @@ from src.evaluate import write_attention
 from src.models.vit_gpt2 import VitGpt2
 from src.report.html import choose_images
 from src.report.run_files import Prediction, encode_attention, read_attention, read_run
-from tests.report.fake_run import WordAttention
+from tests.report.fake_run import word_attention
 
 ENTRY = {
     "image_id": "a", "words": ["x"], "height": 2, "width": 2, "region": [0, 0, 1, 1], "heat": ["AAAAAA=="],
@@ -71,8 +71,8 @@ def test_unreadable_images_are_skipped_and_without_a_grid_there_is_no_file(model
 
 def test_what_is_written_is_read_again_to_a_byte(tmp_path):
     heat = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    words = WordAttention(["a", "dog"], heat, (0.1, 0.0, 0.9, 1.0))
-    empty = WordAttention([], torch.zeros(0, 3, 3))
+    words = word_attention(["a", "dog"], heat, (0.1, 0.0, 0.9, 1.0))
+    empty = word_attention([], torch.zeros(0, 3, 3))
     path = tmp_path / "attention.json"
     path.write_text(json.dumps([encode_attention("a.jpg", words), encode_attention("b.jpg", empty)]))
     entry = read_attention(path)["a.jpg"]
