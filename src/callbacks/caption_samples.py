@@ -34,36 +34,32 @@ class CaptionSamples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Caption the images of the batch while there are fewer than `max_images`."""
-        limit = -(-self.max_images // trainer.world_size)
-        if self._is_off(trainer) or len(self._found) >= limit or not len(batch):
-            return
-        assert isinstance(pl_module, VitGpt2)
-        with trainer.precision_plugin.val_step_context():
-            captions = pl_module.generate(batch)
-        references = zip(captions, batch.references, strict=True)
-        self._found |= dict(zip(batch.image_ids, references, strict=True))
+        if self._is_due(trainer) and len(batch) and len(self._found) < self.max_images / trainer.world_size:
+            assert isinstance(pl_module, VitGpt2)
+            with trainer.precision_plugin.val_step_context():
+                captions = pl_module.generate(batch)
+            found = zip(captions, batch.references, strict=True)
+            self._found |= dict(zip(batch.image_ids, found, strict=True))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores and show images."""
-        found = {} if self._is_off(trainer) else self._gather(trainer)
-        if not found:
+        if not self._is_due(trainer):
             return
-        captions, references = zip(*found.values(), strict=True)
-        corpus = self.scorer.score(list(found), list(captions), list(references), intervals=False).corpus
-        for name in LOGGED:
-            pl_module.log(f"val/{name}", corpus[name], prog_bar=name == "cider_d")
-        if trainer.is_global_zero:
-            self._show(trainer, found)
+        found = self._found
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, found)
+            found = dict(sorted(item for one in gathered for item in one.items()))
+        if found:
+            captions, references = zip(*found.values(), strict=True)
+            corpus = self.scorer.score(list(found), list(captions), list(references), intervals=False).corpus
+            for name in LOGGED:
+                pl_module.log(f"val/{name}", corpus[name], prog_bar=name == "cider_d")
+            if trainer.is_global_zero:
+                self._show(trainer, found)
 
-    def _is_off(self, trainer: Trainer) -> bool:
-        return trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs != 0
-
-    def _gather(self, trainer: Trainer) -> dict[str, tuple[str, list[str]]]:
-        if trainer.world_size == 1:
-            return self._found
-        found: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(found, self._found)
-        return dict(sorted(item for one in found for item in one.items()))
+    def _is_due(self, trainer: Trainer) -> bool:
+        return not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _show(self, trainer: Trainer, found: dict[str, tuple[str, list[str]]]) -> None:
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

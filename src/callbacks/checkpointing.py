@@ -40,7 +40,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle signals from here on, and do what Lightning leaves out when it resumes."""
-        self._handlers.enter_context(handle_signals(self._on_signal))
+        self._handlers.enter_context(handle_signals(lambda number: setattr(self, "signal", number)))
         self._saved, self._step = time.monotonic(), trainer.global_step
         if self.resumed.get("epoch_ended"):
             _step_plateau_schedulers(trainer, self.resumed["metrics"])
@@ -56,9 +56,9 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step == self._step:  # accumulating gradients, which no file holds
             return
         self._step = trainer.global_step
-        minutes = (time.monotonic() - self._saved) / 60
-        signal, due = self._agree(trainer, bool(self.every_n_minutes and minutes >= self.every_n_minutes))
-        due = due or bool(signal or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0))
+        late = time.monotonic() - self._saved >= 60 * (self.every_n_minutes or math.inf)
+        signal, late = self._agree(trainer, late)
+        due = late or signal or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
         left = _batches_before_validation(trainer, batch_idx)
         if left and (due or left <= trainer.accumulate_grad_batches):
             self._save(trainer)
@@ -96,26 +96,22 @@ class LastCheckpoint(Checkpoint):
         for state in checkpoint["callbacks"].values():
             old, new = str(state.get("dirpath")), str(self.path.parent)
             if "best_k_models" in state and Path(old).name == self.path.parent.name:
-                paths = {path.replace(old, new, 1): score for path, score in state["best_k_models"].items()}
                 names = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")
                 state |= {name: state[name].replace(old, new, 1) for name in names}
-                state["best_k_models"] = paths
+                scores = state["best_k_models"].items()
+                state["best_k_models"] = {path.replace(old, new, 1): score for path, score in scores}
 
-    def _on_signal(self, number: int) -> None:
-        self.signal = number
-
-    def _agree(self, trainer: Trainer, due: bool = False) -> tuple[int, bool]:
+    def _agree(self, trainer: Trainer, late: bool = False) -> tuple[int, bool]:
+        """Return the signal that any process got, and whether rank 0 is late."""
         if trainer.world_size == 1:
-            return self.signal, due
-        flags = torch.tensor([self.signal, int(due and trainer.is_global_zero)])
-        flags = flags.to(trainer.strategy.root_device)
+            return self.signal, late
+        flags = torch.tensor([self.signal, int(late and trainer.is_global_zero)], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
         return int(flags[0]), bool(flags[1])
 
     def _stop(self, signal: int) -> None:
         if signal and self.path.is_file():  # else go on to the first state that can be saved
-            text = f"; resume with the same command and ckpt_path={self.path}"
-            raise Stopped(signal, text, everywhere=True)
+            raise Stopped(signal, f"; resume with the same command and ckpt_path={self.path}", everywhere=True)
 
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False):  # Lightning writes no checkpoint there either

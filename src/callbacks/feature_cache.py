@@ -22,7 +22,6 @@ from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SHARD_IMAGES = 64
 HEADER_BYTES = 128  # of each image in a shard
 
@@ -43,8 +42,7 @@ class FeatureCache(Callback):
         views: int = 1,
         size_limit_gb: float | None = 100.0,
     ) -> None:
-        self.cache_dir, self.enabled = Path(cache_dir).expanduser(), enabled
-        self.dtype, self.views = dtype, views
+        self.cache_dir, self.enabled, self.dtype, self.views = Path(cache_dir).expanduser(), enabled, dtype, views
         self.limit = float("inf") if size_limit_gb is None else size_limit_gb * 1e9
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -57,7 +55,9 @@ class FeatureCache(Callback):
         if data.augment:
             log.info("datamodule.augment=true: pixels are read; callbacks.feature_cache.views=4 augments the cache")
             return
-        text = f"{pl_module.backbone_fingerprint()}:{self._dtype(trainer)}:2"
+        is_bf16 = self.dtype == "bf16" or (self.dtype == "auto" and str(trainer.precision).startswith("bf16"))
+        self.stored_dtype = torch.bfloat16 if is_bf16 else torch.float32
+        text = f"{pl_module.backbone_fingerprint()}:{self.stored_dtype}:2"
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]
         store = data.features
         if store is None or store.folder != folder:
@@ -70,11 +70,6 @@ class FeatureCache(Callback):
         data.features = store if self._fill(trainer, store, missing) else None
         if data.features is not None:
             pl_module.captioner.page_out_backbone()
-
-    def _dtype(self, trainer: Trainer) -> torch.dtype:
-        if self.dtype == "auto":
-            return torch.bfloat16 if str(trainer.precision).startswith("bf16") else torch.float32
-        return DTYPES[self.dtype]
 
     def _fill(self, trainer: Trainer, store: ShardedFeatures, missing: list[View]) -> bool:
         """Write the missing features, divided among all processes; False in all where one has no disk space.
@@ -105,20 +100,20 @@ class FeatureCache(Callback):
     @torch.no_grad()
     def _make_space(self, trainer: Trainer, store: ShardedFeatures, count: int) -> bool:
         """Remove older caches over the limit; return whether `count` features have space, else log why not."""
-        size, problem = 0, ""
+        size, free = 0, float("inf")
         if count:
             store.create()
             module: Any = trainer.lightning_module.to(trainer.strategy.root_device)
             image = module.processor.image
             blank = torch.zeros(1, 3, image.height, image.width, device=module.device)
             features = module.captioner.backbone_features(blank)
-            size = count * (features.numel() * self._dtype(trainer).itemsize + HEADER_BYTES)
+            size = count * (features.numel() * self.stored_dtype.itemsize + HEADER_BYTES)
             free = shutil.disk_usage(store.folder).free
-            if size > 0.95 * free:
-                problem = f"and {store.folder} has {free / 1e9:.2f} free"
-        total = size + sum(store.used_shards().values())
+        total, problem = size + sum(store.used_shards().values()), ""
         if total > self.limit:
             problem = f"over size_limit_gb={self.limit / 1e9:g}"
+        elif size > 0.95 * free:
+            problem = f"and {store.folder} has {free / 1e9:.2f} free"
         if problem:
             log.warning("the feature cache needs %.2f GB, %s: pixels are read instead", total / 1e9, problem)
         elif count:
@@ -146,14 +141,13 @@ class FeatureCache(Callback):
                     record_unreadable({image.image_id: str(error)}, data.unreadable)
             return pixels
 
-        dtype, size = self._dtype(trainer), data.batch_size
-        context = trainer.precision_plugin.forward_context if dtype != torch.float32 else nullcontext
-        batches = [shard[start : start + size] for start in range(0, len(shard), size)]
+        in_fp32 = self.stored_dtype == torch.float32
+        batches = [shard[start : start + data.batch_size] for start in range(0, len(shard), data.batch_size)]
         features: dict[str, Tensor] = {}
         for pixels in read_ahead(load, batches, data.num_threads(pixels=True)):
             if pixels:
-                with context():
+                with nullcontext() if in_fp32 else trainer.precision_plugin.forward_context():
                     inputs = data.processor.image.normalize(list(pixels.values())).to(module.device)
-                    computed = module.captioner.backbone_features(inputs).to("cpu", dtype)
+                    computed = module.captioner.backbone_features(inputs).to("cpu", self.stored_dtype)
                 features |= zip(pixels, computed, strict=True)
         return features

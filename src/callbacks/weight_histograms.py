@@ -27,10 +27,8 @@ class WeightHistograms(Callback):
             self._log("gradients", trainer, pl_module, trainer.global_step)
 
     def _log(self, kind: str, trainer: Trainer, pl_module: Any, step: int) -> None:
-        for logger in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(logger, TensorBoardLogger):
-                for name, weight in pl_module.trained_weights().items():
-                    value = weight if kind == "weights" else weight.grad
-                    if value is not None:
-                        tag = f"{kind}/{name.replace('.', '/', 1)}"
-                        logger.experiment.add_histogram(tag, value.detach().float().cpu(), step)
+        writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        for name, weight in pl_module.trained_weights().items() if writers and trainer.is_global_zero else ():
+            value = weight if kind == "weights" else weight.grad
+            for writer in writers if value is not None else ():
+                writer.add_histogram(f"{kind}/{name.replace('.', '/', 1)}", value.detach().float().cpu(), step)

@@ -1,6 +1,5 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
-import argparse
 import difflib
 import glob
 import os
@@ -9,6 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from src.utils.errors import ConfigErrors, UserError, causes
 from src.utils.logging import rank, visible
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FLAGS = {"--cfg": "-c", "--config-dir": "-cd", "--config-name": "-cn", "--config-path": "-cp"}  # of Hydra, with a value
+OWN_CONFIGS = ("--config", "-cd", "-cn", "-cp")  # Hydra's flags for configs outside of ours
 
 
 def run_entry(main: Callable[[], object]) -> None:
@@ -84,7 +84,7 @@ def message(error: BaseException) -> str:
     if is_hydra and not isinstance(error, InstantiationException):
         try:
             problems = find_faults(sys.argv[1:], Path(sys.argv[0]).stem)
-        except Exception:  # the base config itself does not compose: Hydra's own text has to do
+        except Exception:  # the base config itself does not compose
             problems = []
         return f"error: {ConfigErrors(problems or [_one_line(error)])}"
     if isinstance(error, OSError) and error.filename and not notes:  # Hydra could not create the run folder
@@ -96,28 +96,29 @@ def message(error: BaseException) -> str:
 
 
 def find_faults(arguments: Sequence[str], config_name: str) -> list[str]:
-    """Return one line for each override that does not compose, tried one after the other, groups first."""
+    """Return one line for each override that does not compose, tried one after the other, groups first.
+
+    Nothing of configs outside of ours: Hydra's own text has to do.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from src.utils.config_check import find_problems
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    for name, short in FLAGS.items():
-        parser.add_argument(name, short)
-    args, _ = parser.parse_known_intermixed_args(list(arguments))
-    good = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    if any(argument.startswith(OWN_CONFIGS) for argument in arguments):
+        return []
     parsed: list[Any] = []
-    problems, unread = [], ["\0"]
+    good, problems, unread = list[str](), list[str](), ["\0"]
 
     def compose_with(overrides: list[str]) -> Any:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose(args.config_name or config_name, overrides, return_hydra_config=True)
+            return compose(config_name, overrides, return_hydra_config=True)
 
-    config = compose_with(good)
-    for argument in args.overrides:
+    config = compose_with([])
+    for before, argument in pairwise(["", *arguments]):
+        if argument.startswith("-") or before in ("-c", "--cfg"):
+            continue
         try:
             parsed += OverridesParser.create().parse_overrides([argument])
         except HydraException:

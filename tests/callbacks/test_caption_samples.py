@@ -85,17 +85,3 @@ def test_images_and_epochs_are_bounded(tmp_path, tiny_checkpoint, flickr_folder)
     assert recorder.captions[0] == {}
     assert list(recorder.captions[1]) == [image.image_id for image in data.splits["val"][:4]]
     assert ["val/cider_d" in logged for logged in recorder.logged] == [False, True]
-
-
-def test_an_image_that_is_gone_is_not_shown(tmp_path, tiny_checkpoint, flickr_folder, caplog):
-    _, data = make(tiny_checkpoint, flickr_folder)
-    samples, logger = CaptionSamples(), TensorBoardLogger(tmp_path, name="", version="")
-    shown = trainer(tmp_path, samples, logger=logger)
-    found = {image.image_id: ("a caption", list(image.captions)) for image in data.splits["val"]}
-    gone = data.splits["val"][0]
-    object.__setattr__(gone, "path", gone.path + ".gone")
-    shown.datamodule = data
-    samples._show(shown, found)
-    logger.finalize("success")
-    assert list(tags(tmp_path, "images")) == [f"val/{image.image_id}" for image in data.splits["val"][1:]]
-    assert ".gone" in caplog.text

@@ -71,10 +71,7 @@ def test_a_resumed_run_ends_like_an_unbroken_one(checkpoint, flickr_folder, tmp_
 
 @pytest.mark.parametrize(
     ("name", "workaround"),
-    [
-        ("plain", "src.models.vit_gpt2.load_loader_position"),
-        ("plateau", "src.callbacks.checkpointing.end_restart"),
-    ],
+    [("plain", "src.models.vit_gpt2.load_loader_position"), ("plateau", "src.callbacks.checkpointing.end_restart")],
 )
 def test_workarounds_of_lightning_are_still_needed(
     checkpoint, flickr_folder, tmp_path, whole, monkeypatch, name, workaround

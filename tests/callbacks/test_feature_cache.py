@@ -7,7 +7,6 @@ from collections import Counter, namedtuple
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import RichProgressBar
 
 from src.callbacks import feature_cache
 from src.callbacks.feature_cache import FeatureCache
@@ -51,10 +50,6 @@ def folders(tmp_path):
     return sorted((tmp_path / "cache").glob(f"{SUBFOLDER}/*"))
 
 
-def cache_bytes(tmp_path):
-    return sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file())
-
-
 def pixel_lines(caplog):
     return [record.message for record in caplog.records if "pixels" in record.message]
 
@@ -70,17 +65,6 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert {"train/loss", "val/loss"} <= first.keys()
     image = data.splits["val"][0].image_id
     assert torch.equal(data.features.get(image), again.features.get(image))
-
-
-@pytest.mark.slow
-def test_frozen_backbone_weights_alone_are_paged_out_once_cached_features_are_read(run, monkeypatch):
-    aside = []
-    monkeypatch.setattr("src.models.caption_model.page_out", aside.append)
-    run(enabled=False)
-    assert aside == []
-    run()
-    assert aside
-    assert not any(weight.requires_grad for weight in aside)
 
 
 def test_each_stage_adds_the_split_that_it_reads(tmp_path, tiny_checkpoint, flickr_folder, computed):
@@ -154,16 +138,6 @@ def test_without_room_pixels_are_read_and_one_line_says_so(run, tmp_path, monkey
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-@pytest.mark.slow
-def test_an_older_cache_makes_room_for_a_new_one(run, tmp_path):
-    run(dtype="fp32")
-    (old,) = folders(tmp_path)
-    limit = cache_bytes(tmp_path)
-    run(dtype="bf16", size_limit_gb=limit / 1e9)  # the new one has half that size
-    assert cache_bytes(tmp_path) <= limit
-    assert not list(old.glob("*.safetensors"))
-
-
 @pytest.mark.parametrize("settings", [{"data": {"augment": True}}, {"model": {"train": "full"}}])
 def test_there_is_no_cache_of_what_changes(run, tmp_path, settings, caplog):
     caplog.set_level("INFO")
@@ -187,8 +161,3 @@ def test_an_image_whose_end_is_missing_is_skipped_and_counted(run, tmp_path, fli
     assert list(data.unreadable) == [image.image_id]
     with pytest.raises(KeyError):
         data.features.get(image.image_id)
-
-
-def test_the_bar_is_shown_where_the_trainer_shows_bars(run, capsys):
-    run(callbacks=[RichProgressBar()])
-    assert "Feature cache" in capsys.readouterr().out

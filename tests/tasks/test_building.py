@@ -1,6 +1,5 @@
 """What is an error or adapted before training: devices, strategies, callbacks, loggers, limits."""
 
-import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -10,23 +9,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 
-from src.tasks.building import (
-    build_data,
-    build_trainer,
-    check_monitors,
-    check_trainer,
-    fit_to_data,
-    silence_libraries,
-)
+from src.tasks.building import build_data, build_trainer, check_monitors, check_trainer, fit_to_data
 from src.utils.errors import UserError
 from tests.utils.composing import composed, job
 
-TRAINER = {
-    "_target_": "pytorch_lightning.Trainer",
-    "accelerator": "cpu",
-    "precision": "32-true",
-    "devices": 1,
-}
+TRAINER = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "precision": "32-true", "devices": 1}
 
 
 def config(**groups):
@@ -100,12 +87,7 @@ def test_a_metric_that_nothing_logs_is_refused_before_training(monitor):
 
 def fitted(trainer=None, batch_size=1, **counts):
     """The trainer after a look at data with so many images a split."""
-    settings = {
-        "limit_train_batches": 1.0,
-        "limit_val_batches": 1.0,
-        "limit_test_batches": 1.0,
-        "world_size": 1,
-    }
+    settings = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0, "world_size": 1}
     trainer = SimpleNamespace(**(settings | (trainer or {})))
     splits = {split: range(count) for split, count in ({"train": 9, "val": 3, "test": 3} | counts).items()}
     fit_to_data(trainer, SimpleNamespace(splits=splits, batch_size=batch_size), training=True)
@@ -124,11 +106,7 @@ def test_a_fraction_of_the_batches_is_at_least_one_batch():
 @pytest.mark.parametrize(
     ("trainer", "counts", "message"),
     [
-        (
-            {"world_size": 2},
-            {"val": 1},
-            "the val split has 1 images for 2 processes; .*set trainer.devices=1",
-        ),
+        ({"world_size": 2}, {"val": 1}, "the val split has 1 images for 2 processes; .*set trainer.devices=1"),
         ({"world_size": 4}, {}, "the val split has 3 images for 4 processes"),
         ({}, {"train": 0}, "no image to train on"),
     ],
@@ -136,16 +114,6 @@ def test_a_fraction_of_the_batches_is_at_least_one_batch():
 def test_what_the_data_cannot_fill_is_refused_before_training(trainer, counts, message):
     with pytest.raises(UserError, match=message):
         fitted(trainer, **counts)
-
-
-@pytest.mark.parametrize(("ignored", "left"), [(False, 1), (True, 0)])
-def test_warnings_without_meaning_are_hidden_and_all_on_request(ignored, left):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        silence_libraries(config(extras={"ignore_warnings": ignored}))
-        warnings.warn("The dataloader does not have many workers which may be a bottleneck", stacklevel=1)
-        warnings.warn("something else", stacklevel=1)
-    assert len(caught) == left
 
 
 def test_data_that_is_refused_leaves_skipped_csv(tiny_checkpoint, tmp_path):

@@ -46,10 +46,7 @@ def test_last_is_the_newest_run(finished, tmp_path):
     shutil.copytree(finished.folder, older.parents[1])
     os.utime(older, (1, 1))
     (older.with_name("best.ckpt")).write_bytes(b"not this one")
-    run, words = (
-        tmp_path / "logs" / "eval" / "runs" / "a",
-        ("trainer.limit_test_batches=1", "zero_shot=false"),
-    )
+    run, words = (tmp_path / "logs" / "eval" / "runs" / "a", ("trainer.limit_test_batches=1", "zero_shot=false"))
     metrics = run_eval(run, "ckpt_path=last", *words, "datamodule.batch_size=2")
     assert len(captions(run)) == 2
     assert not [name for name in metrics if name.startswith("zero_shot/")]
@@ -60,11 +57,7 @@ def test_another_data_set_and_other_settings_from_the_command_line(finished, tmp
     folder = tmp_path / "other (1), synthetic"
     write_scenes(folder, 20, "plain", seed=3, size=32)
     escaped = str(folder).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)").replace(",", "\\,")
-    words = (
-        f"datamodule.data_dir={escaped}",
-        "datamodule.split_ratios=[0.5,0.25,0.25]",
-        "model.max_length=5",
-    )
+    words = (f"datamodule.data_dir={escaped}", "datamodule.split_ratios=[0.5,0.25,0.25]", "model.max_length=5")
     metrics = run_eval(tmp_path / "eval", f"ckpt_path={finished.folder}", *words)
     assert metrics["data/test_images"] == 5
     assert metrics["test/loss"] != finished.metrics["test/loss"]

@@ -239,10 +239,3 @@ def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(tiny_c
     logging_config = composed("debug=fdr", "datamodule.download=true", full=True).hydra.job_logging
     assert logging_config.root.level == "DEBUG"
     assert logging_config.loggers.matplotlib.level == "INFO"
-
-
-@pytest.mark.slow
-def test_resuming_prints_no_warning_of_a_changed_folder(finished, tiny_checkpoint, flickr_folder, tmp_path, recwarn):
-    best = f"ckpt_path={finished.folder}/checkpoints/best.ckpt"
-    run_train(tmp_path / "two", tiny_checkpoint, flickr_folder, *MAIN, best, "test=false")
-    assert not [warning for warning in recwarn if "dirpath has changed" in str(warning.message)]

@@ -96,11 +96,6 @@ def test_a_folder_without_any_parent_ends_in_one_line(monkeypatch):
     assert "does not exist" in line
 
 
-def test_lists_whose_values_are_known_only_in_a_job_are_left_alone():
-    config = OmegaConf.create({"names": ["${hydra:runtime.cwd}"], "where": "${hydra:runtime.cwd}"})
-    assert find_problems(config) == []
-
-
 @dataclass
 class Parent:
     inherited: int = 1

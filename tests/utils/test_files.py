@@ -46,12 +46,6 @@ def test_an_error_leaves_the_earlier_file_alone(tmp_path, error):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_folder_that_cannot_be_is_an_error(tmp_path):
-    (tmp_path / "a").write_text("a file")
-    with pytest.raises(OSError, match="a"), atomic_write(tmp_path / "a" / "b"):
-        pass
-
-
 def test_json_is_whole_or_not_there(tmp_path):
     write_json(tmp_path / "metrics.json", {"test/loss": 1.5})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/loss": 1.5}

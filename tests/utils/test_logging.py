@@ -3,8 +3,6 @@
 import logging
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from src.utils.logging import get_logger, rank, visible
 
@@ -48,12 +46,3 @@ def test_file_names_and_captions_cannot_forge_lines_or_move_the_cursor(caplog):
 def test_scripts_and_emoji_are_shown_as_they_are():
     assert visible("👩‍👧 כלב רץ, café") == "👩‍👧 כלב רץ, café"
     assert visible("one\n\ttwo\r", keep="\n\t") == "one\n\ttwo\\r"
-
-
-@settings(max_examples=25)
-@given(st.text())
-def test_any_text_becomes_one_line_that_a_file_can_hold(text):
-    escaped = visible(text)
-    assert len(escaped.splitlines()) <= 1
-    assert "\x1b" not in escaped
-    escaped.encode("utf-8")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from src.utils.run_folder import (
     register_resolvers,
     resumed_run,
     run_folder,
-    run_stamp,
 )
 
 
@@ -32,21 +30,6 @@ def test_resolvers_give_one_config_one_stamp_and_make_folders(tmp_path):
     assert config.first == config.second
     assert made_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
-
-
-def test_stamps_of_one_moment_differ_and_stamps_sort_by_time(monkeypatch):
-    times = [stamp.rpartition("-")[0] for stamp in (run_stamp() for _ in range(20))]
-    assert times == sorted(times)
-
-    class Frozen(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 1, 31, 17, 5, 9, 123456)
-
-    monkeypatch.setattr(module, "datetime", Frozen)
-    stamps = {run_stamp() for _ in range(50)}
-    assert len(stamps) == 50
-    assert all(stamp.startswith("2026-01-31_17-05-09-123456-") for stamp in stamps)
 
 
 def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root, tmp_path):
