@@ -57,7 +57,7 @@ class FeatureCache(Callback):
             return
         is_bf16 = self.dtype == "bf16" or (self.dtype == "auto" and str(trainer.precision).startswith("bf16"))
         self.stored_dtype = torch.bfloat16 if is_bf16 else torch.float32
-        text = f"{pl_module.backbone_fingerprint()}:{self.stored_dtype}:2"
+        text = f"{pl_module.backbone_fingerprint()}:{self.stored_dtype}:3"
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]
         store = data.features
         if store is None or store.folder != folder:
@@ -136,7 +136,7 @@ class FeatureCache(Callback):
                     content = read_bytes(image.path, image.span)
                     key = feature_key(content_digest(content), image, view, data.seed)
                     crop = seeded_rng(data.seed, view, image.image_id, "view crop") if view else None
-                    pixels[key] = decode_resized(image, content, data.processor.image, crop)
+                    pixels[key] = decode_resized(image, content, data.processor.image, crop, data.max_megapixels)
                 except UnreadableImage as error:
                     record_unreadable({image.image_id: str(error)}, data.unreadable)
             return pixels

@@ -1,7 +1,8 @@
 """CaptionDataModule: any reader of captioned images as train, val and test batches."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, astuple, dataclass, field
+from dataclasses import KW_ONLY, astuple, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning import LightningDataModule
 
 from src.datamodule.caption_dataset import CaptionDataset, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
+from src.datamodule.duplicates import find_duplicates, group_duplicates
 from src.datamodule.feature_store import ShardedFeatures
 from src.datamodule.images.decode import check_images as find_unreadable
 from src.datamodule.loader import CaptionLoader, choose_workers
@@ -49,6 +51,9 @@ class CaptionDataModule(LightningDataModule):
     max_skipped: float = 0.01
     max_caption_tokens: int | None = None
     check_images: bool = True
+    max_megapixels: int = 250
+    check_duplicates: bool = True
+    group_duplicates: bool = False
     augment: bool = False
     generation_length: int | None = None
     seed: int = 0
@@ -57,6 +62,7 @@ class CaptionDataModule(LightningDataModule):
     splits: Mapping[str, Sequence[CaptionedImage]] = field(default_factory=dict, init=False)  # in table order
     features: ShardedFeatures | None = field(default=None, init=False)  # replace pixels in later loaders
     unreadable: dict[str, str] = field(default_factory=dict, init=False)  # not decoded: image_id -> reason
+    duplicates: dict[str, str] = field(default_factory=dict, init=False)  # of an image in another split: id -> its id
     _tokens: dict[str, list[list[np.ndarray]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -70,10 +76,17 @@ class CaptionDataModule(LightningDataModule):
         self.table.check(self.max_skipped)
         self.table = self.table.take(self.num_samples)
         if self.check_images:
-            self.table = self.table.without_unreadable(find_unreadable(self.table.images))
+            self.table = self.table.without_unreadable(
+                find_unreadable(self.table.images, pixel_limit=self.max_megapixels * 1_000_000)
+            )
         log.info(self.table.summary())
         self.table.check(self.max_skipped)
+        search = self.check_duplicates or self.group_duplicates
+        pairs = find_duplicates(self.table.images, self.num_threads(pixels=True)) if search else []
+        if self.group_duplicates:
+            self.table = replace(self.table, images=group_duplicates(self.table.images, pairs))
         self.splits = split_table(self.table, self.split_ratios, self.split_seed, self.fold, self.num_folds)
+        self._report_duplicates([(self.table.images[i].image_id, self.table.images[j].image_id) for i, j in pairs])
 
     def train_dataloader(self) -> CaptionLoader:
         """Return train batches: shuffled by seed and epoch, each image once over all processes."""
@@ -88,14 +101,32 @@ class CaptionDataModule(LightningDataModule):
         """Return test batches in table order."""
         return self._loader("test", shuffle=False)
 
+    def _report_duplicates(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Log and keep the images of val and test that look like one of another split."""
+        split_of = {image.image_id: name for name, images in self.splits.items() for image in images}
+        for first, second in pairs:
+            for one, other in ((first, second), (second, first)):
+                splits = split_of.get(one), split_of.get(other)
+                if None not in splits and splits[0] != splits[1] and splits[0] != "train":
+                    self.duplicates.setdefault(one, other)
+        for one, other in islice(self.duplicates.items(), 1):
+            log.warning(
+                "%d images of val and test look like images of another split, such as %r and %r (all in splits.csv); "
+                "datamodule.group_duplicates=true keeps them in one split", len(self.duplicates), one, other,
+            )  # fmt: skip
+
     def write_files(self, run_dir: str | Path) -> None:
         """Write `skipped.csv` and `splits.csv` of what `setup` has read into the run folder."""
         if self.table is not None:
             rows = map(astuple, self.table.skipped)
             write_csv(Path(run_dir) / "skipped.csv", ("line", "image_id", "reason", "detail"), rows)
         if self.splits:
-            pairs = ((image.image_id, name) for name, images in self.splits.items() for image in images)
-            write_csv(Path(run_dir) / "splits.csv", ("image_id", "split"), pairs)
+            rows = [
+                (image.image_id, name, self.duplicates.get(image.image_id, ""))
+                for name, images in self.splits.items()
+                for image in images
+            ]
+            write_csv(Path(run_dir) / "splits.csv", ("image_id", "split", "looks_like"), rows)
 
     def all_unreadable(self) -> dict[str, str]:
         """Return `unreadable` of all processes; a collective call."""
@@ -117,7 +148,8 @@ class CaptionDataModule(LightningDataModule):
             raise RuntimeError("the loaders need a processor: CaptionDataModule(reader, processor=...)")
         images, tokens, train = self.splits[split], self._tokenize(split, self.processor), split == "train"
         dataset = CaptionDataset(
-            images, self.processor.image, tokens, train, self.seed, self.captions_per_image, self.augment, self.features
+            images, self.processor.image, tokens, train, self.seed, self.captions_per_image, self.augment,
+            self.features, self.max_megapixels,
         )  # fmt: skip
         trainer = self.trainer
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)

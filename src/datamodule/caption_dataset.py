@@ -71,10 +71,16 @@ def random_crop(image: Tensor, rng: random.Random) -> Tensor:
 
 
 def decode_resized(
-    image: CaptionedImage, data: bytes | bytearray, transform: ImageTransform, crop: random.Random | None
+    image: CaptionedImage,
+    data: bytes | bytearray,
+    transform: ImageTransform,
+    crop: random.Random | None,
+    max_megapixels: int = 250,
 ) -> Tensor:
     """Decode an image's bytes, crop it to its box and (with `crop`) at random, and resize: uint8 (3,height,width)."""
-    pixels = decode_bytes(data, image.path, image.box)
+    pixels = decode_bytes(
+        data, image.path, image.box, max_megapixels * 1_000_000, max(transform.height, transform.width)
+    )
     return transform.resize_and_crop(random_crop(pixels, crop) if crop else pixels)
 
 
@@ -90,6 +96,7 @@ class CaptionDataset:
     captions_per_image: int | None = None  # sampled per epoch; None: all, MAX_CAPTIONS_PER_STEP in turns
     augment: bool = False  # crop each image at random in each epoch of training
     features: ShardedFeatures | None = None  # replace pixels
+    max_megapixels: int = 250  # larger images are unreadable
 
     def __getitem__(self, key: tuple[int, int]) -> CaptionItem:
         """Return the item of (index, epoch); in training an unreadable image is replaced by another of the split.
@@ -120,7 +127,8 @@ class CaptionDataset:
         if self.features is None:
             augment = self.train and self.augment
             crop = seeded_rng(self.seed, epoch, image.image_id, "crop") if augment else None
-            return decode_resized(image, read_bytes(image.path, image.span), self.transform, crop), None
+            content = read_bytes(image.path, image.span)
+            return decode_resized(image, content, self.transform, crop, self.max_megapixels), None
         views = self.features.num_views if self.train else 1
         view = seeded_rng(self.seed, epoch, image.image_id, "view").randrange(views)
         try:

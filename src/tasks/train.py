@@ -90,6 +90,7 @@ def _fit(
             trainer.validate(model, datamodule=datamodule, verbose=False)
             metrics |= finite_floats(trainer.callback_metrics)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
+    metrics["data/near_duplicates"] = len(datamodule.duplicates)  # images of val and test like one of another split
     return best or None, metrics
 
 

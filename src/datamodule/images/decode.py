@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import (  # Pillow knows TIFF and WebP once their plugin is imported
+from PIL import (  # Pillow knows AVIF, TIFF and WebP once their plugin is imported
+    AvifImagePlugin,  # noqa: F401
     ContainerIO,
     Image,
     ImageOps,
@@ -32,19 +33,19 @@ from src.datamodule.caption_table import CaptionedImage
 from src.utils.errors import UserError
 from src.utils.logging import visible
 
-# Pillow's own limit: a file of a few kilobytes can claim to be 30,000 x 30,000 pixels, which fill 2.7 GB.
-PIXEL_LIMIT = 89_478_485
+# Above today's phones (200 million). A file of a few kilobytes can claim 30,000 x 30,000 pixels, which fill 2.7 GB.
+PIXEL_LIMIT = 250_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own, lower limit
 BYTE_LIMIT = 512 * 2**20
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # no EPS and the like, whose decoders start programs
-EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP or PPM image"
+# No EPS and the like, whose decoders start programs.
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
+with contextlib.suppress(ImportError):  # the extra `heic`
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
+REDUCED = 4  # a JPEG that is decoded at a reduced scale keeps that many times the pixels of a side that are needed
+EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF or PPM image (HEIC: pip install pillow-heif)"
 
 Box = tuple[int, int, int, int]
 Span = (
@@ -68,11 +69,23 @@ def load_image(path: str | Path, box: Box | None = None, span: Span | None = Non
     return decode_bytes(read_bytes(path, span), str(path), box)
 
 
-def decode_bytes(data: bytes | bytearray, name: str, box: Box | None = None, pixel_limit: int | None = None) -> Tensor:
-    """Decode a file's bytes as `load_image` does; `name` stands in its error, None is PIXEL_LIMIT."""
+def decode_bytes(
+    data: bytes | bytearray,
+    name: str,
+    box: Box | None = None,
+    pixel_limit: int | None = None,
+    side: int | None = None,
+) -> Tensor:
+    """Decode a file's bytes as `load_image` does; `name` stands in its error, None is PIXEL_LIMIT.
+
+    side: pixels of a side that are needed; a much larger JPEG may then come at 1/2, 1/4 or 1/8 of its size.
+    """
     with _named_errors(name), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_pixels(image, name, pixel_limit or PIXEL_LIMIT)
-        pixels = _decode_fast(image, data)
+        size = image.size
+        if side and box is None:
+            image.draft(None, (REDUCED * side, REDUCED * side))
+        pixels = _decode_fast(image, data) if image.size == size else None
         if pixels is None:
             image.seek(0)
             pixels = from_pillow(image)
@@ -116,14 +129,14 @@ def from_pillow(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(rotated.convert("RGB"))).permute(2, 0, 1)
 
 
-def check_images(images: Sequence[CaptionedImage], workers: int = 8) -> dict[str, str]:
+def check_images(images: Sequence[CaptionedImage], workers: int = 8, pixel_limit: int | None = None) -> dict[str, str]:
     """Check file and header of every image, without decoding: image_id -> reason if unreadable, in table order."""
 
     def problem(key: tuple[str, Span | None]) -> str | None:
         path, span = key
         try:
             with _named_errors(path), _open(path, span) as file, Image.open(file, formats=FORMATS) as image:
-                _check_pixels(image, path, PIXEL_LIMIT)
+                _check_pixels(image, path, pixel_limit or PIXEL_LIMIT)
         except UnreadableImage as error:
             return str(error)
         return None
@@ -204,7 +217,7 @@ def _check_pixels(image: Image.Image, name: str, limit: int) -> None:
     if image.width * image.height > limit:
         raise UnreadableImage(
             f"{name}: {image.width:,} x {image.height:,} pixels; expected at most {limit:,} in all; "
-            "scale the image down or remove it"
+            "scale the image down, remove it or set datamodule.max_megapixels"
         )
 
 

@@ -1,5 +1,6 @@
 """Every kind of image file found in data sets: decoded to the expected pixels, or an error with its name."""
 
+import io
 import os
 import runpy
 import struct
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import ViTImageProcessor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import decode
 from src.datamodule.images.decode import UnreadableImage, check_images, load_image
+from src.datamodule.images.transform import ImageTransform
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
 
@@ -131,7 +134,7 @@ def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("read", [load_image, check_header])
-@pytest.mark.parametrize("size", [(30_000, 30_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize("size", [(30_000, 30_000), (20_000, 15_000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, read, size: tuple[int, int]) -> None:
     (tmp_path / "bomb.png").write_bytes(png(*size))
     with pytest.raises(UnreadableImage, match=r"bomb\.png: .*pixels"):
@@ -145,6 +148,46 @@ def test_limits_of_pixels_and_bytes_hold(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(decode, "BYTE_LIMIT", 1000)
     with pytest.raises(UnreadableImage, match=r"big\.bmp: .*expected .* 1,000"):
         load_image(tmp_path / "big.bmp")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_much_larger_jpeg_comes_at_a_reduced_scale_with_the_same_pixels(orientation: int) -> None:
+    """2,400 x 1,800 pixels for an encoder of 64: within 2 of 255 of the whole image resized."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    detail = Image.effect_noise((600, 450), 40).resize((2400, 1800), Image.Resampling.BICUBIC)
+    photo = Image.merge("RGB", (detail, Image.linear_gradient("L").resize((2400, 1800)), detail.rotate(180)))
+    photo.save(buffer, "JPEG", quality=92, exif=exif)
+    whole = decode.decode_bytes(buffer.getvalue(), "a")
+    reduced = decode.decode_bytes(buffer.getvalue(), "a", side=64)
+    assert reduced.shape[1:] == torch.Size([length // 4 for length in whole.shape[1:]])
+    transform = ImageTransform((64, 64), None, 2, 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    difference = transform.resize_and_crop(whole).int() - transform.resize_and_crop(reduced).int()
+    assert difference.abs().max() <= 2
+
+
+def test_the_pixels_of_large_images_are_the_processors(tmp_path: Path) -> None:
+    """The decoding of a large JPEG and the transform, beside transformers' own processor on the whole image."""
+    Image.effect_noise((600, 450), 40).resize((2400, 1800), Image.Resampling.BICUBIC).convert("RGB").save(
+        tmp_path / "a.jpg"
+    )
+    processor = ViTImageProcessor(size={"height": 64, "width": 64})
+    transform = ImageTransform.from_processor(processor)
+    expected = processor(Image.open(tmp_path / "a.jpg"), return_tensors="pt")["pixel_values"][0]
+    found = transform(decode.decode_bytes((tmp_path / "a.jpg").read_bytes(), "a", side=64))
+    assert (found - expected).abs().max() * 0.5 <= 2.01 / 255
+
+
+def test_avif_and_heic(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 30), RED)
+    image.save(tmp_path / "a.avif")
+    assert load_image(tmp_path / "a.avif").shape == (3, 30, 40)
+    if "HEIF" in decode.FORMATS:
+        image.save(tmp_path / "a.heic")
+        assert load_image(tmp_path / "a.heic").shape == (3, 30, 40)
+    (tmp_path / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(UnreadableImage, match="pillow-heif"):
+        load_image(tmp_path / "b.heic")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tiff", "bmp"])
