@@ -1,6 +1,5 @@
 """Load models, tokenizers and processors from a folder, the Hugging Face Hub or its cache; each failure is one line."""
 
-import difflib
 import logging
 import os
 import socket
@@ -32,13 +31,11 @@ def find_source(key: str, checkpoint: str) -> str:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path.resolve())
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*")], n=1)
-    in_folder = path.parent.is_dir() and (near or path.parent != Path())  # `gpt2` alone is a hub id
+    in_folder = path.parent.is_dir() and path.parent != Path()  # `gpt2` alone is a hub id
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or in_folder:
-        hint = f" (did you mean {path.parent / near[0]}?)" if near else ""
         raise UserError(
-            f"{key}={checkpoint!r} does not exist{hint}; expected a folder with config.json and weights or a "
-            f"hub id such as {KNOWN_ID}; set {key}=..."
+            f"{key}={checkpoint!r} does not exist; expected a folder with config.json and weights or a hub id such as "
+            f"{KNOWN_ID}; set {key}=..."
         )
     return checkpoint
 
@@ -46,18 +43,18 @@ def find_source(key: str, checkpoint: str) -> str:
 @contextmanager
 def silence_transformers() -> Iterator[None]:
     """Suppress load reports and retry warnings; downloads keep their progress bar on a terminal."""
-    levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "huggingface_hub"))}
     bars = transformers.utils.logging.is_progress_bar_enabled()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     if sys.stderr.isatty():
         enable_progress_bars()
     try:
         yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         if bars:
             transformers.utils.logging.enable_progress_bar()
 

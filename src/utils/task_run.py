@@ -80,8 +80,8 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     check_config(config)
     if rank() != 0:
         return {}
-    if OmegaConf.select(config, "extras.print_config"):
-        print_config(config)
+    if OmegaConf.select(config, "extras.print_config"):  # with its interpolations
+        print(OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(config)))), file=sys.stderr)
     resolved, resumes = folder / "config_resolved.yaml", "train" in config and config.get("ckpt_path")
     if not (resumes and resolved.is_file()):  # else `train` writes it once it accepts the settings
         write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
@@ -99,15 +99,6 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     }
     write_json(folder / "run.json", about | {"status": "running"})
     return about
-
-
-def print_config(config: DictConfig) -> None:
-    """Show the config, without secrets and with its interpolations."""
-    from rich.console import Console
-    from rich.syntax import Syntax
-
-    text = OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(config, resolve=False))))
-    Console(stderr=True).print(Syntax(text.strip(), "yaml", background_color="default"))
 
 
 def _write_traceback(error: BaseException, config: DictConfig) -> None:
