@@ -18,8 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["PROJECT_ROOT"] = str(ROOT)  # as train.py and eval.py set it
 
 
+SLOW_FIXTURES = {"finished", "fitted", "untrained", "browser"}  # they train, or start a program
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with a slow test come first, so that no worker of `-n 2` is left alone with one at the end."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

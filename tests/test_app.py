@@ -130,6 +130,7 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
     assert not list(folder.rglob("secret*"))
 
 
+@pytest.mark.slow
 def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_path, capsys):
     def visit(page):
         content = httpx.get(page.local_url, timeout=60, trust_env=False).text

@@ -164,13 +164,10 @@ def test_mistakes_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, set
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "full"]
 
 
-@pytest.mark.parametrize("onnx", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_disk_without_room_is_one_line_and_leaves_nothing(run, tmp_path, onnx):
-    if onnx:
-        pytest.importorskip("onnxscript")
+def test_a_disk_without_room_is_one_line_and_leaves_nothing(run, tmp_path):
     with small_disk(tmp_path / "disk", 200) as disk:
         with pytest.raises(UserError, match=rf"^out='{disk}/out' cannot be written \(.*free some space"):
-            export(run, disk / "out", onnx=onnx)
+            export(run, disk / "out")
         assert [path.name for path in disk.iterdir() if path.name != "lost+found"] == []
 
 

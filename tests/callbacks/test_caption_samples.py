@@ -76,6 +76,7 @@ def test_tensorboard_shows_the_same_images_each_epoch(fitted):
     assert {f"{name}/text_summary" for name in expected} == tags(folder, "tensors").keys()
 
 
+@pytest.mark.slow
 def test_images_and_epochs_are_bounded(tmp_path, tiny_checkpoint, flickr_folder):
     """The first images of validation, in whole batches, every other epoch."""
     module, data = make(tiny_checkpoint, flickr_folder, batch_size=2, split_ratios=[0.4, 0.4, 0.2])

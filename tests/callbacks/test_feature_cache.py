@@ -54,6 +54,7 @@ def pixel_lines(caplog):
     return [record.message for record in caplog.records if "pixels" in record.message]
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, tmp_path, computed):
     _, pixels = run(enabled=False)
     assert folders(tmp_path) == []
@@ -139,6 +140,7 @@ def test_without_room_pixels_are_read_and_one_line_says_so(run, tmp_path, monkey
 
 
 @pytest.mark.parametrize("settings", [{"data": {"augment": True}}, {"model": {"train": "full"}}])
+@pytest.mark.slow
 def test_there_is_no_cache_of_what_changes(run, tmp_path, settings, caplog):
     caplog.set_level("INFO")
     data, _ = run(**settings)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -9,6 +10,7 @@ from src.callbacks.weight_histograms import WeightHistograms
 from tests.callbacks.tiny import make, trainer
 
 
+@pytest.mark.slow
 def test_weights_each_epoch_and_gradients_every_so_many_steps(tmp_path, tiny_checkpoint, flickr_folder):
     module, data = make(tiny_checkpoint, flickr_folder)
     logger = TensorBoardLogger(tmp_path, name="", version="")
@@ -27,6 +29,7 @@ def test_weights_each_epoch_and_gradients_every_so_many_steps(tmp_path, tiny_che
         assert math.isclose(last.sum, float(weight.detach().double().sum()), abs_tol=1e-3)
 
 
+@pytest.mark.slow
 def test_without_tensorboard_or_gradients_nothing_is_logged(tmp_path, tiny_checkpoint, flickr_folder):
     module, data = make(tiny_checkpoint, flickr_folder)
     short = {"max_steps": 1, "limit_val_batches": 0}

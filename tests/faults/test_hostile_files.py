@@ -133,6 +133,7 @@ CAPTIONS = (
 )
 
 
+@pytest.mark.slow
 def test_names_and_captions_that_attack_stay_text(tiny_checkpoint, tmp_path):
     """In csv files they stand as they are in the data; no terminal's cursor is moved and no script is in the report."""
     run, names = tmp_path / "run", [FORMULA_NAME, HTML_NAME, *(f"-{number}.png" for number in range(10))]

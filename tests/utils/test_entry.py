@@ -123,6 +123,7 @@ def run_script(root, *arguments, cwd=None, script="train.py"):
 
 
 @pytest.mark.parametrize("multirun", [[], ["-m", "seed=1,2"]])
+@pytest.mark.slow
 def test_a_wrong_command_line_from_elsewhere_fails_with_one_message(root, tmp_path, multirun):
     wrong = ("datamodule=flickr.yaml", "datamodule.batch_size=0", f"paths.log_dir={tmp_path}")
     done = run_script(root, *multirun, *wrong, cwd=tmp_path)
@@ -133,12 +134,14 @@ def test_a_wrong_command_line_from_elsewhere_fails_with_one_message(root, tmp_pa
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
+@pytest.mark.slow
 def test_help_lists_the_settings(root, tmp_path, script):
     text = run_script(root, "--help", cwd=tmp_path, script=script).stdout
     for expected in ("datamodule: ", "trainer: auto, cpu, ddp", "datamodule.batch_size", "ckpt_path=last"):
         assert expected in text
 
 
+@pytest.mark.slow
 def test_every_fault_of_a_command_line_is_reported_at_once():
     overrides = [
         DOWNLOAD, "model=vit", "trainer.max_epoch=3", "foo", "datamodule=flickr.yaml",

@@ -70,6 +70,7 @@ def test_dropout_is_active_where_modules_train_and_nowhere_else(kind):
     torch.testing.assert_close(packed_loss(model, states, batch)[0], plain_nll(model, states, batch))
 
 
+@pytest.mark.slow
 def test_dropout_has_the_mean_and_spread_of_transformers():
     """Each caption has its own dropout, though equal prefixes are one row up to the first block with dropout."""
     model = captioner(attn_pdrop=0.2, resid_pdrop=0.2, embd_pdrop=0.2)
