@@ -123,11 +123,10 @@ def write_predictions(
 
 def write_attention(
     model: VitGpt2, images: Sequence[CaptionedImage], captions: Mapping[str, str], path: Path, most: int
-) -> int:
+) -> None:
     """Write attention.json: the maps of `captions` (by image_id) for a random sample of at most `most` images.
 
-    Returns how many were written: unreadable images are skipped, and without a square grid of patches in the
-    encoder there are none and no file.
+    Unreadable images are skipped; without a square grid of patches in the encoder there is no file.
     """
     images = [image for image in images if image.image_id in captions]
     transform = model.processor.image
@@ -142,12 +141,11 @@ def write_attention(
             states = model.model.encoder(transform(pixels)[None].to(model.device)).last_hidden_state  # (1,P,D)
         found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
         if found is None:
-            return 0
+            return
         words = replace(found[0], region=visible_crop(transform, *pixels.shape[1:]))
         entries.append(encode_attention(image.image_id, words))
     with atomic_write(path) as file:
         json.dump(entries, file)
-    return len(entries)
 
 
 def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str, float]:

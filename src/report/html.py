@@ -60,10 +60,10 @@ def render(run: RunFiles) -> str:
         "\n".join((FOLDER / f"{name}.{kind}").read_text("utf-8") for name in ASSETS) for kind in ("css", "js")
     )
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    loader = FileSystemLoader(FOLDER)
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_escape_controls,
-    )  # fmt: skip
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_escape_controls
+    )
     environment.filters["number"] = "{:.3f}".format
     return environment.get_template("report.html.jinja").render(
         run=run,
