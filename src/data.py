@@ -1,0 +1,104 @@
+"""Look at a folder of captioned images before training: python -m src.data data_dir=FOLDER [out=FILE.png]
+
+data_dir=         folder in any layout of docs/formats.md
+out=data.png      picture of 12 images with their captions
+checkpoint=       also count the captions that are cut, by the tokenizer of this folder or hub id
+max_tokens=0      tokens of a caption; 0: the checkpoint's limit
+captions_file= images_dir= image_column= caption_columns=A,B split_column= group_column=
+                  as in configs/datamodule/folder.yaml; found when not given
+
+Prints rows, images, splits, caption lengths, rows that cannot be used by reason, and near-duplicates across the splits.
+"""
+
+import logging
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.utils.entry import parse_command, run_command
+from src.utils.logging import visible
+
+FOLDER = ("captions_file", "images_dir", "image_column", "caption_columns", "split_column", "group_column")
+DEFAULTS = {"data_dir": None, "out": "data.png", "checkpoint": "", "max_tokens": 0, **dict.fromkeys(FOLDER, "")}
+ROWS, COLUMNS = 3, 4  # of the picture
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what a folder holds and draw a sample of it. UserError where it cannot be read, or no image is left."""
+    settings = parse_command(arguments, DEFAULTS)
+    from src.datamodule.folder import FolderDataModule
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("src").setLevel(logging.INFO)
+    given: dict[str, Any] = {name: settings[name] or None for name in FOLDER}
+    given["caption_columns"] = given["caption_columns"] and given["caption_columns"].split(",")
+    data = FolderDataModule(settings["data_dir"], max_skipped=1.0, **given)
+    data.setup()
+    for name, text in describe(data, settings["checkpoint"], settings["max_tokens"]):
+        print(f"{name:<16}{text}")
+    images = [image for images in data.splits.values() for image in images]
+    draw_contact_sheet(images[:: max(len(images) // (ROWS * COLUMNS), 1)], settings["out"])
+    print(f"{'picture':<16}{settings['out']}")
+
+
+def describe(data: Any, checkpoint: str = "", max_tokens: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield label and text of each line about a data module that is set up."""
+    table = data.table
+    captions = [caption for image in table.images for caption in image.captions]
+    yield "rows", f"{table.rows_read:,}; {len(table.skipped):,} skipped"
+    for reason, count in Counter(row.reason for row in table.skipped).most_common():
+        first = next(row for row in table.skipped if row.reason == reason)
+        yield "", f"{count:,} {reason}; the first: {first}"
+    for reason, count in table.excluded.items():
+        yield "", f"{count:,} {reason}"
+    yield "images", f"{len(table.images):,}"
+    yield "captions", f"{len(captions):,}, {len(captions) / len(table.images):.1f} per image"
+    yield "caption words", _quantiles([len(caption.split()) for caption in captions])
+    if checkpoint:
+        from src.datamodule.caption_dataset import tokenize_captions
+        from src.datamodule.processor import load_processor
+
+        processor = load_processor(checkpoint)
+        limit = processor.token_limit(max_tokens or None)
+        tokens, _ = tokenize_captions(table.images, processor, sys.maxsize)
+        lengths = [len(ids) for of_image in tokens for ids in of_image]
+        num_cut = sum(length > limit for length in lengths)
+        yield "caption tokens", f"{_quantiles(lengths)}; {num_cut / len(lengths):.1%} are cut at {limit}"
+    official = any(image.split for image in table.images)
+    sizes = ", ".join(f"{name} {len(images):,}" for name, images in data.splits.items())
+    yield "splits", f"{sizes} images ({'the official split' if official else 'by group, see datamodule.split_ratios'})"
+    duplicates = data.duplicates.items()
+    first_pair = "".join(f"; such as {one!r} and {other!r}" for one, other in list(duplicates)[:1])
+    yield "near-duplicates", f"{len(duplicates):,} images of val and test look like one of another split{first_pair}"
+
+
+def _quantiles(lengths: Sequence[int]) -> str:
+    ordered = sorted(lengths)
+    return f"median {ordered[len(ordered) // 2]}, 95% up to {ordered[int(0.95 * len(ordered))]}, longest {ordered[-1]}"
+
+
+def draw_contact_sheet(images: Sequence[Any], out: str | Path) -> None:
+    """Draw up to 12 images with their first caption into a PNG."""
+    from matplotlib.figure import Figure
+
+    from src.datamodule.images.decode import UnreadableImage, load_image
+    from src.report.figures import save_png
+
+    figure = Figure(figsize=(3 * COLUMNS, 3.4 * ROWS), layout="constrained")
+    for axes, image in zip(figure.subplots(ROWS, COLUMNS).flat, images, strict=False):
+        try:
+            axes.imshow(load_image(image.path, image.box, image.span).permute(1, 2, 0).numpy())
+        except UnreadableImage:
+            axes.text(0.5, 0.5, "cannot be read", ha="center")
+        caption = textwrap.shorten(visible(image.captions[0]).replace("$", r"\$"), 120)
+        axes.set_title(textwrap.fill(caption, 36), fontsize=9)
+    for axes in figure.axes:
+        axes.axis("off")
+    save_png(figure, Path(out))
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:], __doc__)
