@@ -16,6 +16,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_dataset import decode_resized, seeded_rng
 from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, content_digest, feature_key
 from src.datamodule.images.decode import UnreadableImage, read_bytes
+from src.datamodule.litdata import LitDataModule
 from src.datamodule.loader import read_ahead, record_unreadable
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.logging import get_logger
@@ -51,6 +52,9 @@ class FeatureCache(Callback):
         if not self.enabled or stage not in SPLITS or not isinstance(data, CaptionDataModule):
             return
         if not isinstance(pl_module, VitGpt2) or not pl_module.captioner.depth:
+            return
+        if isinstance(data, LitDataModule):
+            log.info("datamodule=litdata: streamed images are not cached; pixels are read")
             return
         if data.augment:
             log.info("datamodule.augment=true: pixels are read; callbacks.feature_cache.views=4 augments the cache")

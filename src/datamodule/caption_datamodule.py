@@ -128,6 +128,10 @@ class CaptionDataModule(LightningDataModule):
             ]
             write_csv(Path(run_dir) / "splits.csv", ("image_id", "split", "looks_like"), rows)
 
+    def num_images(self, split: str) -> int:
+        """Return the images of a split."""
+        return len(self.splits[split])
+
     def all_unreadable(self) -> dict[str, str]:
         """Return `unreadable` of all processes; a collective call."""
         if self.trainer is None or self.trainer.world_size == 1:
@@ -135,6 +139,12 @@ class CaptionDataModule(LightningDataModule):
         gathered: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(gathered, self.unreadable)
         return {name: reason for found in gathered for name, reason in found.items()}
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches are copied to page-locked memory: as set, else for a run on CUDA."""
+        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return cuda if self.pin_memory is None else self.pin_memory
 
     def num_threads(self, pixels: bool) -> int:
         """Return the threads that read images (`pixels`) or cached features in this process."""
@@ -155,15 +165,14 @@ class CaptionDataModule(LightningDataModule):
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         lengths = [sum(len(ids) + 1 for ids in captions) for captions in tokens]
         sampler = LengthGroupedSampler(lengths, self.batch_size, self.seed, shuffle, train, rank, world_size)
-        pinned = trainer is not None and trainer.strategy.root_device.type == "cuda"
         return CaptionLoader(
             dataset,
             sampler,
             self.processor,
             num_workers=self.num_threads(pixels=self.features is None),
-            pin_memory=pinned if self.pin_memory is None else self.pin_memory,
+            pin_memory=self.pins_memory,
             unreadable=self.unreadable,
-            num_finished=self._num_finished if train else lambda: None,
+            num_finished=self.num_finished if train else lambda: None,
         )
 
     def _tokenize(self, split: str, processor: Processor) -> list[list[np.ndarray]]:
@@ -176,7 +185,7 @@ class CaptionDataModule(LightningDataModule):
                 log.info("%s: %d of %d captions exceed %d tokens and are cut", split, num_cut, count, limit)
         return self._tokens[split]
 
-    def _num_finished(self) -> int | None:
-        """Batches of this epoch whose step is finished, as Lightning counts them."""
+    def num_finished(self) -> int | None:
+        """Return the batches of this epoch whose step is finished, as Lightning counts them."""
         progress: Any = self.trainer and self.trainer.fit_loop.epoch_loop.batch_progress.current
         return progress and progress.processed

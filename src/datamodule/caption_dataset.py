@@ -127,7 +127,7 @@ class CaptionDataset:
         if self.features is None:
             augment = self.train and self.augment
             crop = seeded_rng(self.seed, epoch, image.image_id, "crop") if augment else None
-            content = read_bytes(image.path, image.span)
+            content = image.content or read_bytes(image.path, image.span)
             return decode_resized(image, content, self.transform, crop, self.max_megapixels), None
         views = self.features.num_views if self.train else 1
         view = seeded_rng(self.seed, epoch, image.image_id, "view").randrange(views)

@@ -22,6 +22,7 @@ class CaptionedImage:
     split: str | None = None  # "train", "val" or "test" where the data has an official split
     # (offset, size) in bytes of a tar's member, (column, row) of a parquet file; None for an ordinary file
     span: tuple[int, int] | tuple[str, int] | None = None
+    content: bytes | None = None  # the image file itself, where it was streamed
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
 
 def count_data(datamodule: CaptionDataModule) -> dict[str, float]:
     """Count images and skipped rows for `metrics.json`."""
-    counts: dict[str, float] = {f"data/{split}_images": len(images) for split, images in datamodule.splits.items()}
+    counts: dict[str, float] = {f"data/{split}_images": datamodule.num_images(split) for split in datamodule.splits}
     return counts | {"data/skipped_rows": len(datamodule.table.skipped) if datamodule.table else 0}
 
 
@@ -176,7 +176,7 @@ def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
 
 def fit_to_data(trainer: pl.Trainer, datamodule: CaptionDataModule, training: bool) -> None:
     """Let fractions of the batches be at least one batch; refuse what the data cannot fill."""
-    counts = {split: len(images) for split, images in datamodule.splits.items()}
+    counts = {split: datamodule.num_images(split) for split in datamodule.splits}
     if training and not counts["train"]:
         raise UserError("no image to train on; expected some; set datamodule.split_ratios=[0.8,0.1,0.1]")
     for split in ("train", "val", "test") if training else ("test",):

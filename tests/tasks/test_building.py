@@ -89,8 +89,9 @@ def fitted(trainer=None, batch_size=1, **counts):
     """The trainer after a look at data with so many images a split."""
     settings = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0, "world_size": 1}
     trainer = SimpleNamespace(**(settings | (trainer or {})))
-    splits = {split: range(count) for split, count in ({"train": 9, "val": 3, "test": 3} | counts).items()}
-    fit_to_data(trainer, SimpleNamespace(splits=splits, batch_size=batch_size), training=True)
+    images = {"train": 9, "val": 3, "test": 3} | counts
+    data = SimpleNamespace(splits=images, num_images=images.__getitem__, batch_size=batch_size)
+    fit_to_data(trainer, data, training=True)
     return trainer
 
 
