@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.datamodule.flickr import FlickrDataModule
 from src.datamodule.kaggle import download_flickr
 from src.datamodule.readers.folder import read_folder
 from src.utils.errors import UserError
@@ -93,9 +94,8 @@ def test_the_client_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         download_flickr(tmp_path / "flickr8k")
 
 
-def test_a_folder_that_cannot_be_made_and_an_unknown_data_set(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"not downloaded \(NotADirectoryError"):
-        download_flickr(tmp_path / "file" / "flickr8k")
-    with pytest.raises(UserError, match="expected true, false, flickr8k or flickr30k"):
-        download_flickr(tmp_path, "coco")
+def test_the_data_module_downloads_before_it_reads(client, tmp_path: Path) -> None:
+    handles = client(unpack)
+    data = FlickrDataModule(tmp_path / "data", download="flickr30k", check_images=False)
+    data.setup()
+    assert (handles, len(data.table.images)) == (["adityajn105/flickr30k"], 3)

@@ -118,13 +118,6 @@ def test_fingerprint_changes_with_any_setting() -> None:
     assert len({one.fingerprint() for one in (transform(), *changed)}) == 6
 
 
-def test_batch_normalizes_as_single_images_do() -> None:
-    pixels = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
-    single = [transform()(image) for image in pixels]
-    assert torch.equal(transform().normalize(pixels), torch.stack(single))
-    assert torch.allclose(transform().normalize(pixels), (pixels / 255 - 0.5) / 0.5, atol=1e-6)
-
-
 def test_real_photographs_and_figures(shared_data: Path) -> None:
     """70 Flickr8k images and 7 MedICaT figures, against the processor of the published checkpoint, both ways."""
     paths = sorted((shared_data / "flickr8k" / "Images").iterdir())[::10]

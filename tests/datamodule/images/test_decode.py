@@ -126,12 +126,6 @@ def test_exif_rotation_is_applied(tmp_path: Path, suffix: str) -> None:
         assert [name for name, edge in edges.items() if edge.mean() > 200] == [side]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (30_000, 2)])
-def test_extreme_sizes_are_read(tmp_path: Path, size: tuple[int, int]) -> None:
-    Image.new("RGB", size, WHITE).save(tmp_path / "a.jpg")
-    assert load_image(tmp_path / "a.jpg").shape == (3, size[1], size[0])
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("read", [load_image, check_header])
 @pytest.mark.parametrize("size", [(30_000, 30_000), (20_000, 15_000), (2**31 - 1, 2**31 - 1)])
@@ -206,12 +200,9 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     [
         (b"", "a file of 0 bytes"),
         (b"<html>404 Not Found</html>", "not an image of a known format"),
-        (b"\xff\xd8\xff", "."),
         (b"\xff\xd8\xff\xda" + bytes(40), "."),
         (b"\x89PNG\r\n\x1a\n", "not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (b"GIF89a" + bytes(20), "."),
-        (os.urandom(2000), "not an image of a known format"),
     ],
 )
 def test_what_is_not_an_image_is_refused_in_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -229,13 +220,10 @@ def test_missing_files_folders_and_impossible_names_are_refused(tmp_path: Path) 
             read(tmp_path)
         with pytest.raises(UnreadableImage):
             read("a\0b.jpg")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnreadableImage, match="not a file"):
-        load_image(tmp_path / "pipe.jpg")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.jpg")
+        with pytest.raises(UnreadableImage, match="not a file"):  # and does not hang
+            load_image(tmp_path / "pipe.jpg")
 
 
 def test_box_crops(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Images looked up by the names of captions files; some names are hostile."""
 
-import os
 import unicodedata
 from pathlib import Path
 
@@ -73,12 +72,7 @@ def test_names_that_give_no_image(images: Path, name: str, reason: str) -> None:
 
 def test_links_are_followed_and_share_the_group_of_their_target(images: Path) -> None:
     """Otherwise one image could be in the train and in the test split under two names."""
-    for link, target in {
-        "out": "../secret",
-        "out2": "../secret",
-        "again": "sub/d",
-        "nothing": "gone",
-    }.items():
+    for link, target in {"out": "../secret", "out2": "../secret", "again": "sub/d", "nothing": "gone"}.items():
         (images / f"{link}.jpg").symlink_to(f"{target}.jpg")
     (images / "linked").symlink_to(images.parent / "outside")
     (images / "loop").symlink_to(images)
@@ -92,29 +86,10 @@ def test_links_are_followed_and_share_the_group_of_their_target(images: Path) ->
         folder.find("nothing.jpg")
 
 
-def test_the_folder_itself_may_be_a_link(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").symlink_to(images)
-    assert image_folder(tmp_path / "elsewhere").find("a.jpg")[1] == str(images / "a.jpg")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
-def test_pipes_are_no_images(images: Path) -> None:
-    os.mkfifo(images / "pipe.jpg")  # opening it would hang for ever
-    with pytest.raises(ImageNotFound, match="no image"):
-        image_folder(images).find("pipe.jpg")
-
-
 def test_a_missing_folder_names_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "Flickr8k").mkdir()
     with pytest.raises(UserError, match=r"data_dir='.*' does not exist \(did you mean '.*Flickr8k'\?\)"):
         find_path("data_dir", tmp_path / "flikr8k", is_dir=True)
-
-
-@pytest.mark.parametrize("name", ["file", "a\0b", "x" * 5000])
-def test_a_folder_that_is_a_file_or_impossible(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"^datamodule\.x=.*(is no folder|does not exist); expected a folder; set"):
-        find_path("x", tmp_path / name, is_dir=True)
 
 
 @settings(deadline=20_000, max_examples=25)

@@ -135,15 +135,6 @@ def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
     assert list(captions(read_medicat(root))) == [NAMES[2]]
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has 0 jsonl files"):
-        read_medicat(tmp_path)
-    (tmp_path / "x.jsonl").write_text(json.dumps(row(NAMES[0])))
-    assert skipped(read_medicat(tmp_path)) == [(1, NAMES[0], "no image")]
-    with pytest.raises(UserError, match="subcaptions_file='y' does not exist"):
-        read_medicat(tmp_path, subcaptions_file="y")
-
-
 FIGURE_KEYS = st.sampled_from(["pdf_hash", "fig_uri", "s2_caption", "radiology", "oa_info"])
 FIGURE_VALUES = st.sampled_from([None, "", "a", "1-Figure1-1.png", "..", {"oa": {"license": 1}}])
 ROWS = st.dictionaries(FIGURE_KEYS, FIGURE_VALUES).map(json.dumps).map(str.encode)
@@ -292,25 +283,6 @@ def test_boxes_that_are_none(tmp_path: Path, points: Any) -> None:
     found, table = subfigures(tmp_path, subfigures_row(subfigures=[{"label": "A", "points": points}]))
     assert found == []
     assert skipped(table) == [(1, NAMES[0], "malformed box")]
-
-
-KEYS = st.sampled_from(["label", "points", "text", "start", "end", "A"])
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
-    max_leaves=15,
-)
-FIELDS = st.sampled_from(["subfigures", "subcaptions", "tokens", "width", "height"])
-
-
-@FUZZ
-@given(st.dictionaries(FIELDS, ANYTHING, max_size=4))
-def test_any_row_gives_subfigures_or_errors(tmp_path: Path, changes: dict[str, Any]) -> None:
-    for subfigure in subfigures(tmp_path, subfigures_row(**changes))[0]:
-        left, top, right, bottom = subfigure.box
-        assert 0 <= left < right
-        assert 0 <= top < bottom
-        assert subfigure.caption
 
 
 def test_real_sample(shared_data: Path) -> None:
