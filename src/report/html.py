@@ -17,7 +17,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from src.report.figures import draw_curves, svg_uri
-from src.report.run_files import Prediction, RunFiles, random_order, read_run
+from src.report.run_files import Prediction, random_order, read_run
 from src.report.scores import METRICS, other_scores, score_rows
 from src.utils.files import atomic_write
 from src.utils.logging import visible
@@ -39,14 +39,7 @@ VIEWS = {"random": "Random", "best": "Best", "worst": "Worst", "improved": "Most
 
 def write_report(run_dir: Path) -> Path:
     """Write report.html into a run folder from the folder's own files; what is missing is noted in the report."""
-    path = run_dir / "report.html"
-    with atomic_write(path) as file:
-        file.write(render(read_run(run_dir)))
-    return path
-
-
-def render(run: RunFiles) -> str:
-    """Return the report as HTML. Adds to `run.notes` what turns out to be missing."""
+    run = read_run(run_dir)
     ranks, metric = choose_images(run.predictions)
     rows = sorted(ranks)
     cards = [_card(run.predictions[row], ranks[row], metric) for row in rows]
@@ -64,23 +57,25 @@ def render(run: RunFiles) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_escape_controls
     )
-    environment.filters["number"] = "{:.3f}".format
-    return environment.get_template("report.html.jinja").render(
+    environment.filters |= {"number": "{:.3f}".format, "svg_uri": svg_uri}
+    page = environment.get_template("report.html.jinja").render(
         run=run,
         style=Markup(style),
         script=Markup(script),
         hashes=hashes,
         rows=score_rows(run.metrics),
         others=other_scores(run.metrics),
-        charts=[
-            (title, [svg_uri(figure) for figure in figures if figure]) for title, figures in charts if all(figures)
-        ],
+        charts=charts,
         cards=cards,
         card_scores={name: METRICS[name][0] for name in CARD_SCORES},
         maps={number: entry for number, entry in maps.items() if entry},
         views=dict(views),
         ranked_by=METRICS[metric][0] if metric else None,
     )
+    path = run_dir / "report.html"
+    with atomic_write(path) as file:
+        file.write(page)
+    return path
 
 
 def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str, int]], str | None]:
