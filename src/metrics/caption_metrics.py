@@ -37,16 +37,11 @@ class CaptionMetrics(evaluate.Metric):
         if isinstance(predictions, Mapping) and isinstance(references, Mapping):
             if predictions.keys() != references.keys():
                 raise UserError("predictions and references differ in image ids; expected the same in both")
-            references = [references[key] for key in predictions]
-            predictions = predictions.values()
-        given = [
-            None if texts is None or isinstance(texts, str | Mapping) else list(texts)
-            for texts in (predictions, references)
-        ]
-        texts, lists = given
-        if texts is None or lists is None or len(texts) != len(lists):
-            counts = ["no list of" if texts is None else len(texts) for texts in given]
-            raise UserError(f"{counts[0]} predictions and {counts[1]} references; expected two equal lists")
+            predictions, references = predictions.values(), [references[key] for key in predictions]
+        given = predictions, references
+        texts, lists = ([] if one is None or isinstance(one, str | Mapping) else list(one) for one in given)
+        if len(texts) != len(lists):
+            raise UserError(f"{len(texts)} predictions and {len(lists)} references; expected two equal lists")
         self.texts += texts
         self.lists += [[own] if isinstance(own, str) else None if own is None else list(own) for own in lists]
 

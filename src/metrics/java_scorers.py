@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pycocoevalcap
 
-from src.metrics.bootstrap import MetricResult, mean
+from src.metrics.bootstrap import Score, mean
 from src.utils.errors import UserError
 
 JARS = {"meteor": "meteor/meteor-1.5.jar", "spice": "spice/lib/stanford-corenlp-3.6.0-models.jar"}
@@ -45,8 +45,7 @@ def unavailable_reason(name: str) -> str | None:
 def skip_reason(name: str, setting: bool | str) -> str | None:
     """Return why `name` is skipped under its setting true or "auto" (where it can run); None where it runs.
 
-    Raises:
-        UserError: the setting is true and the scorer cannot run, or is neither.
+    Raises UserError where the setting is true and the scorer cannot run, or is neither.
     """
     reason = unavailable_reason(name)
     if setting not in (True, "auto") or (reason and setting is True):
@@ -55,37 +54,29 @@ def skip_reason(name: str, setting: bool | str) -> str | None:
     return reason
 
 
-def run(name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float) -> MetricResult:
+def run(name: str, candidates: Sequence[str], references: Sequence[Sequence[str]], timeout: float) -> Score:
     """Compute METEOR or SPICE of tokenized captions; line breaks and METEOR's separator `|||` become blanks.
 
-    Raises:
-        JavaScorerFailed: no result within `timeout` seconds, or the scorer failed.
+    Raises JavaScorerFailed without a result within `timeout` seconds, or where the scorer failed.
     """
-    task: dict[str, dict[str, list[str]]] = {"references": {}, "candidates": {}}
-    for index, texts in enumerate(zip(candidates, references, strict=True)):
-        key = f"{index:09d}"  # SPICE's results come in sorted order
-        for side, own in (("candidates", [texts[0]]), ("references", texts[1])):
-            task[side][key] = [" ".join(text.replace("|||", " ").split()) for text in own]
+    texts = {"references": references, "candidates": [[text] for text in candidates]}
+    task = {  # SPICE's results come in sorted order
+        side: {f"{k:09d}": [" ".join(text.replace("|||", " ").split()) for text in own] for k, own in enumerate(lists)}
+        for side, lists in texts.items()
+    }
     result = _run_worker(name, json.dumps(task), timeout)
     per_image = np.nan_to_num(np.array(result["per_image"], np.float64))  # SPICE's of a caption without a scene
-    if name == "meteor":  # no interval: the corpus score is no mean over images
-        return MetricResult({name: result["corpus"]}, {name: per_image}, {})
-    return MetricResult({name: float(per_image.mean())}, {name: per_image}, {name: mean(per_image)})
+    # METEOR has no interval: the corpus score is no mean over images.
+    return Score(result["corpus"], per_image) if name == "meteor" else mean(per_image)
 
 
 def _run_worker(name: str, task: str, timeout: float) -> dict[str, Any]:
     """Return the result of a process of this file, killed with its Java program when it takes too long."""
     options = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} {JAVA_OPTIONS}".strip()
-    worker = subprocess.Popen(
-        [*COMMAND, name],
-        cwd=Path(__file__).parents[2],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "JAVA_TOOL_OPTIONS": options, "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,
-    )
+    environment = {**os.environ, "JAVA_TOOL_OPTIONS": options, "PYTHONIOENCODING": "utf-8"}
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | {"encoding": "utf-8"}
+    root = Path(__file__).parents[2]
+    worker = subprocess.Popen([*COMMAND, name], cwd=root, env=environment, start_new_session=True, **pipes)
     try:
         output, errors = worker.communicate(task, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -98,8 +89,7 @@ def _run_worker(name: str, task: str, timeout: float) -> dict[str, Any]:
                 worker.kill()
         worker.wait()
     if worker.returncode != 0 or not output.strip():
-        last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
-        raise JavaScorerFailed(f"it failed: {last.strip()}")
+        raise JavaScorerFailed(f"it failed: {(errors.strip().splitlines() or ['no message'])[-1]}")
     return json.loads(output.splitlines()[-1])
 
 

@@ -3,13 +3,14 @@
 Pure functions of text: no model, no files, no network.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from src.metrics.bootstrap import intervals as bootstrap
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
-from src.metrics.ptb.tokenizer import ptb_tokenize
+from src.metrics.ptb_tokenizer import ptb_tokenize
 from src.metrics.text_scores import coco_scores, original_scores, text_statistics
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -46,9 +47,7 @@ class CaptionScorer:
 
     tokenizer: "ptb", or "whitespace" for tokenized text. meteor, spice: true, false or "auto" (where they can
     run): looked for here, so that a run learns before training what will be missing. java_timeout: seconds.
-
-    Raises:
-        UserError: an unknown tokenizer, a negative number of samples, METEOR or SPICE required but missing.
+    Raises UserError for a setting out of range, or METEOR or SPICE required but missing.
     """
 
     def __init__(
@@ -68,9 +67,9 @@ class CaptionScorer:
         self.tokenize = ptb_tokenize if tokenizer == "ptb" else list[str]
         self.bootstrap_samples, self.seed = bootstrap_samples, seed
         self.original, self.java_timeout = original, java_timeout
-        requested = (("meteor", meteor), ("spice", spice))
-        reasons = {name: skip_reason(name, setting) for name, setting in requested if setting}
-        self.java = [name for name, reason in reasons.items() if reason is None]
+        requested = {name: setting for name, setting in (("meteor", meteor), ("spice", spice)) if setting}
+        reasons = {name: skip_reason(name, setting) for name, setting in requested.items()}
+        self.java = [name for name, reason in reasons.items() if not reason]
         self.skipped = {name: reason for name, reason in reasons.items() if reason}
         for name, reason in self.skipped.items():
             log.info("%s is skipped: %s", name.upper(), reason)
@@ -83,45 +82,36 @@ class CaptionScorer:
         references: Sequence[Sequence[str]],
         intervals: bool = True,
     ) -> Scores:
-        """Score one candidate per image against its references.
+        """Score one candidate per image against its references; UserError on input that has no score.
 
         Without `intervals` this is the fast path for validation: METEOR and SPICE are left out too.
-
-        Raises:
-            UserError: the lists differ in length or are empty, an image occurs twice or has no reference, or
-                a caption is not a string.
         """
         _check(image_ids, candidates, references)
         if intervals and len(image_ids) < FEW_IMAGES and not self._warned_of_few:
             self._warned_of_few = True
             log.warning(
-                "CIDEr-D of %d images: its document frequencies are those of these images, so it compares with "
-                "scores on the same images only, and its intervals are wide",
-                len(image_ids),
+                f"CIDEr-D of {len(image_ids)} images: its document frequencies are those of these images, so it "
+                "compares with scores on the same images only, and its intervals are wide"
             )
         captions = self.tokenize(candidates)
         lines = iter(self.tokenize([text for texts in references for text in texts]))
         tokenized = [[next(lines) for _ in texts] for texts in references]
-        scores = coco_scores(captions, tokenized)
-        skipped = dict(self.skipped)
+        scores, skipped = coco_scores(captions, tokenized), dict(self.skipped)
         if self.original and max(map(len, (*candidates, *chain(*references)))) > MAX_ORIGINAL:
             skipped["original"] = f"a text is longer than {MAX_ORIGINAL} characters"  # quadratic memory
         elif self.original:
             scores |= original_scores(candidates, references)
         for name in self.java if intervals else ():
             try:
-                scores |= run(name, captions, tokenized, self.java_timeout)
+                scores[name] = run(name, captions, tokenized, self.java_timeout)
             except JavaScorerFailed as error:
                 skipped[name] = str(error)
                 log.warning("%s is skipped: %s", name.upper(), error)
         scores |= text_statistics(captions)
-        rows = zip(*(values.tolist() for values in scores.per_image.values()), strict=True)
-        return Scores(
-            scores.corpus,
-            bootstrap(scores.statistics, self.bootstrap_samples, self.seed) if intervals else {},
-            [dict(zip(scores.per_image, row, strict=True)) for row in rows],
-            skipped,
-        )
+        columns = {name: score.per_image.tolist() for name, score in scores.items() if score.per_image is not None}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        bounds = bootstrap(scores, self.bootstrap_samples, self.seed) if intervals else {}
+        return Scores({name: score.corpus for name, score in scores.items()}, bounds, rows, skipped)
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -130,11 +120,10 @@ def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequ
         raise UserError(f"{counts}; expected the same number of each")
     if not len(image_ids):
         raise UserError("no caption to score; expected at least one image with a caption and a reference")
-    seen: set[str] = set()
+    image_id, count = Counter(image_ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"image {image_id!r} occurs twice; expected one caption per image; remove one")
     for image_id, candidate, texts in zip(image_ids, candidates, references, strict=True):
-        if image_id in seen:
-            raise UserError(f"image {image_id!r} occurs twice; expected one caption per image; remove one")
-        seen.add(image_id)
         if texts is None or isinstance(texts, str) or not len(texts):
             raise UserError(f"image {image_id!r} has no list of references; expected one at least; remove it")
         if not all(isinstance(text, str) for text in (candidate, *texts)):

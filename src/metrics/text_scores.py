@@ -9,29 +9,26 @@ from functools import partial
 
 import numpy as np
 
-from src.metrics.bootstrap import Floats, MetricResult, SufficientStatistic, mean, ratio
+from src.metrics.bootstrap import Floats, Score, mean, ratio
 
-BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap's constants against division by zero
 ROUGE_BETA = 1.2
 ORIGINAL_ROUGE = tuple(f"rouge_{kind}_{score}" for kind in ("1", "2", "l") for score in ("r", "p", "f"))
 
 
-def coco_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> MetricResult:
+def coco_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
     """Compute BLEU-1..4, ROUGE-L and CIDEr-D as pycocoevalcap does. An empty candidate scores 0.
 
     Per image, BLEU is unsmoothed but for 1e-15: BLEU-4 of a caption without a common 4-gram is about 0. CIDEr-D
     is on the scale of 0 to 10; its document frequencies are those of the whole set, in resamples too; it is 0
     for a single image, whose n-grams are in every document.
     """
-    scores = _bleu(candidates, references)
     rouge = [rouge_l(candidate, texts) for candidate, texts in zip(candidates, references, strict=True)]
-    for name, values in (("rouge_l", np.array(rouge)), ("cider_d", _cider_d(candidates, references))):
-        scores |= MetricResult({name: float(np.mean(values))}, {name: values}, {name: mean(values)})
-    return scores
+    means = {"rouge_l": mean(np.array(rouge)), "cider_d": mean(_cider_d(candidates, references))}
+    return _bleu(candidates, references) | means
 
 
-def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> MetricResult:
+def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=4)
@@ -43,11 +40,10 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Met
         closest = min((abs(length - image["testlen"]), length) for length in image["reflen"])[1]
         counts.append([image["testlen"], closest, *image["guess"], *image["correct"]])
     sums = np.array(counts, np.float64)
-    return MetricResult(
-        dict(zip(BLEU, map(float, corpus), strict=True)),
-        {name: np.array(values) for name, values in zip(BLEU, per_image, strict=True)},
-        {name: SufficientStatistic(sums, partial(_bleu_of_counts, order=n + 1)) for n, name in enumerate(BLEU)},
-    )
+    return {
+        f"bleu_{n}": Score(float(score), np.array(values), sums, partial(_bleu_of_counts, order=n))
+        for n, score, values in zip((1, 2, 3, 4), corpus, per_image, strict=True)
+    }
 
 
 def _bleu_of_counts(counts: Floats, order: int) -> Floats:
@@ -95,7 +91,7 @@ def _lcs_length(x: Sequence[str], y: Sequence[str]) -> int:
     return len(y) - row.bit_count()
 
 
-def text_statistics(candidates: Sequence[str]) -> MetricResult:
+def text_statistics(candidates: Sequence[str]) -> dict[str, Score]:
     """Compute what shows a degenerate captioner, of tokenized candidates.
 
     distinct_fraction: different captions among all, without an interval: a resample repeats images by design.
@@ -104,17 +100,15 @@ def text_statistics(candidates: Sequence[str]) -> MetricResult:
     tokens = [candidate.split() for candidate in candidates]
     trigrams = [list(zip(caption, caption[1:], caption[2:], strict=False)) for caption in tokens]
     repeats = np.array([(len(found) - len(set(found)), len(found)) for found in trigrams], np.float64)  # (N, 2)
-    lengths = np.array([len(caption) for caption in tokens], np.float64)
-    corpus = {
-        "distinct_fraction": len(set(candidates)) / len(candidates),
-        "mean_length": float(lengths.mean()),
-        "repeated_ngram_fraction": float(ratio(repeats.sum(axis=0, keepdims=True))[0]),
+    repeated = float(ratio(repeats.sum(axis=0, keepdims=True))[0])
+    return {
+        "distinct_fraction": Score(len(set(candidates)) / len(candidates)),
+        "mean_length": mean(np.array([len(caption) for caption in tokens], np.float64))._replace(per_image=None),
+        "repeated_ngram_fraction": Score(repeated, None, repeats),
     }
-    repeated = SufficientStatistic(repeats, ratio)
-    return MetricResult(corpus, {}, {"mean_length": mean(lengths), "repeated_ngram_fraction": repeated})
 
 
-def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> MetricResult:
+def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
     """Compute `bleu_bigram` and `rouge_{1,2,l}_{r,p,f}` of raw texts as the original project does.
 
     Each candidate is paired with each of its references by itself; tokens are cut at blanks, case-sensitive.
@@ -124,17 +118,14 @@ def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str
     from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
     images = list(zip(candidates, references, strict=True))
-    pairs = [(found, text) for found, texts in images for text in texts]
-    wanted, found = [[text.split()] for _, text in pairs], [text.split() for text, _ in pairs]
-    corpus = {"bleu_bigram": float(corpus_bleu(wanted, found, (0, 1, 0, 0), SmoothingFunction().method4))}
+    pairs = [(found.split(), [text.split()]) for found, texts in images for text in texts]
+    found, wanted = zip(*pairs, strict=True)
+    scores = {"bleu_bigram": Score(float(corpus_bleu(wanted, found, (0, 1, 0, 0), SmoothingFunction().method4)))}
     sizes = np.array([len(texts) for texts in references], np.float64)  # (N,) pairs of an image
     rouge = np.array([sum(_original_rouge(found, text) for text in texts) for found, texts in images])  # (N, 9)
-    corpus |= dict(zip(ORIGINAL_ROUGE, (rouge.sum(axis=0) / sizes.sum()).tolist(), strict=True))
-    per_image = dict(zip(ORIGINAL_ROUGE, rouge.T, strict=True))
-    statistics = {
-        key: SufficientStatistic(np.stack([values, sizes], axis=1), ratio) for key, values in per_image.items()
-    }
-    return MetricResult(corpus, {key: values / sizes for key, values in per_image.items()}, statistics)
+    for name, total, values in zip(ORIGINAL_ROUGE, rouge.sum(axis=0) / sizes.sum(), rouge.T, strict=True):
+        scores[name] = Score(float(total), values / sizes, np.stack([values, sizes], axis=1))
+    return scores
 
 
 def _original_rouge(candidate: str, reference: str) -> Floats:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.metrics.bootstrap import SufficientStatistic, intervals, mean
+from src.metrics.bootstrap import Score, intervals, mean
 
 
 def test_mean_has_the_interval_of_a_normal_mean():
@@ -16,17 +16,13 @@ def test_mean_has_the_interval_of_a_normal_mean():
 
 def test_equals_resampling_one_by_one():
     values = np.random.default_rng(2).random((30, 2))
-    ratio = SufficientStatistic(values, lambda sums: sums[:, 0] / sums[:, 1])
-    rng = np.random.default_rng(0)
-    resamples = [values[rows].sum(axis=0) for rows in rng.integers(30, size=(50, 30))]
+    ratio = Score(0.0, None, values, lambda sums: sums[:, 0] / sums[:, 1])
+    resamples = [values[rows].sum(axis=0) for rows in np.random.default_rng(0).integers(30, size=(50, 30))]
     expected = np.percentile([a / b for a, b in resamples], [2.5, 97.5])
-    assert intervals({"ratio": ratio}, samples=50, seed=0)["ratio"] == pytest.approx(tuple(expected))
+    found = intervals({"no interval": Score(1.0), "ratio": ratio}, samples=50, seed=0)
+    assert found == {"ratio": pytest.approx(tuple(expected))}
 
 
-def test_one_image_gives_an_interval_of_no_width():
+def test_one_image_gives_an_interval_of_no_width_and_no_samples_give_none():
     assert intervals({"score": mean(np.array([0.25]))}) == {"score": (0.25, 0.25)}
-
-
-def test_no_statistics_or_no_samples_give_no_intervals():
-    assert intervals({}) == {}
-    assert intervals({"score": mean(np.ones(3))}, samples=0) == {}
+    assert intervals({}) == intervals({"score": mean(np.ones(3))}, samples=0) == {}
