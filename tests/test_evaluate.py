@@ -6,12 +6,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import PER_IMAGE, evaluate, rescore, write_predictions
 from src.metrics.scorer import CaptionScorer, Scores
-from src.report.run_files import finite_floats, read_predictions
+from src.report.run_files import read_predictions
 from src.utils.errors import UserError
 
 SCORER = CaptionScorer(bootstrap_samples=20)
@@ -101,11 +100,6 @@ def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content,
         rescore(path, tmp_path / "out", SCORER)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_logged_values_become_plain_finite_numbers():
-    logged = {"a": torch.tensor(1.5), "b": torch.tensor(float("nan")), "c": float("inf"), "d": 2}
-    assert finite_floats(logged) == {"a": 1.5, "d": 2.0}
 
 
 def test_without_a_readable_test_image_there_is_no_score(tmp_path, monkeypatch):
