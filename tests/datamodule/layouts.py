@@ -139,7 +139,7 @@ def embedded(samples: Samples) -> pa.Table:
 
 @layout
 def parquet_bytes(root: Path, samples: Samples) -> None:
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     pq.write_table(embedded(samples[:20]), root / "part-00000.parquet", row_group_size=7)
     pq.write_table(embedded(samples[20:]), root / "part-00001.parquet", row_group_size=7)
 
@@ -211,7 +211,7 @@ def img2dataset_files(root: Path, samples: Samples) -> None:
 
 @layout
 def tar_shards(root: Path, samples: Samples) -> None:
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate((samples[:30], samples[30:])):
         with tarfile.open(root / f"{number:05}.tar", "w") as tar:
             for sample in part:

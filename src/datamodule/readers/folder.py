@@ -200,9 +200,12 @@ def _build_table(rows: Sequence[Row], folder: ImageFolder) -> CaptionTable:
             captions.setdefault(key, {})[caption] = None
             split_and_group.setdefault(key, (row.split, row.group or group))
     count, images = Counter(name for name, _, _ in captions), []
+    shared = os.path.commonprefix([name for name, _, _ in captions])  # noqa: RUF071  characters, cut to a folder:
+    shared = shared[: shared.rfind("/") + 1]  # the one that all images are in is no part of their names
     for key, texts in captions.items():
         (name, path, span), (split, group) = key, split_and_group[key]
-        if span and count[name] > 1:  # in two tar or parquet files
+        name, group = name.removeprefix(shared), group.removeprefix(shared)
+        if span and count[key[0]] > 1:  # in two tar or parquet files
             name = f"{os.path.relpath(path, folder.data_dir).replace(os.sep, '/')}/{name}"
         images.append(CaptionedImage(name, path, tuple(texts), group or name, split=split or None, span=span))
     return CaptionTable(images, skipped, len(rows))

@@ -88,7 +88,7 @@ class ImageFolder:
         a bare name of a file in a subfolder. ImageNotFound where none or several match.
         """
         image_id = self._match(name, base)
-        if image_id != name and not self._matched_nearly and posixpath.normpath(base + name) != self._prefix + image_id:
+        if posixpath.basename(image_id) != posixpath.basename(name) and not self._matched_nearly:
             log.warning("some image names match a file nearly; the first: %r for %r", image_id, name)
             self._matched_nearly = True
         path, inside = self._paths.get(image_id, image_id), f"{self.root.rstrip(os.sep)}{os.sep}"
