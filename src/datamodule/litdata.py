@@ -1,10 +1,4 @@
-"""LitDataModule: train on shards that litdata streams from a disk or object storage, to any number of nodes.
-
-data = FolderDataModule("photos")  # or another data module
-data.setup()
-for split, images in data.splits.items():
-    write_shards(images, f"s3://bucket/{split}")
-"""
+"""LitDataModule: train on shards that litdata streams from a disk or object storage; docs/formats.md has an example."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -68,7 +62,7 @@ class LitDataModule(CaptionDataModule):
         return len(self.open_split(split)) if split == "train" and self.folders["train"] else super().num_images(split)
 
     def train_dataloader(self) -> "StreamedLoader":  # type: ignore[override]
-        """Return train batches in an order by seed and epoch, each image once over all processes."""
+        """Return train batches shuffled by seed and epoch, no image in two processes, which have equally many."""
         assert self.processor is not None
         return StreamedLoader(self, self.processor)
 
@@ -94,12 +88,12 @@ class LitDataModule(CaptionDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.is_file():
-                samples = [(split, part[index]) for split, part in parts.items() for index in range(len(part))]
-                images = [{"bytes": sample["image"], "path": sample["image_id"]} for _, sample in samples]
-                captions = [sample["captions"].split("\n") for _, sample in samples]
-                table = pd.DataFrame({"split": [split for split, _ in samples], "image": images, "captions": captions})
+                rows = [{"split": split, **part[index]} for split, part in parts.items() for index in range(len(part))]
+                for row in rows:
+                    row["image"] = {"bytes": row["image"], "path": row.pop("image_id")}
+                    row["captions"] = row["captions"].split("\n")
                 with atomic_write(path, "wb") as file:
-                    table.to_parquet(file, row_group_size=64)  # images that are read together
+                    pd.DataFrame(rows).to_parquet(file, row_group_size=64)  # images that are read together
         return read_folder(path.parent, split_column="split")
 
 
@@ -128,10 +122,12 @@ class StreamedLoader:
 
     def _load_batch(self, key: tuple[list[dict[str, Any]], int]) -> CaptionBatch:
         (samples, epoch), data, processor = key, self.data, self.processor
-        images = []
-        for sample in samples:
-            name, captions = sample["image_id"], tuple(sample["captions"].split("\n"))
-            images.append(CaptionedImage(name, name, captions, name, content=sample["image"]))
+        images = [
+            CaptionedImage(
+                row["image_id"], row["image_id"], tuple(row["captions"].split("\n")), "", content=row["image"]
+            )
+            for row in samples
+        ]
         tokens, _ = tokenize_captions(images, processor, processor.token_limit(data.max_caption_tokens))
         settings = (data.seed, data.captions_per_image, data.augment, None, data.max_megapixels)
         dataset = CaptionDataset(images, processor.image, tokens, True, *settings)

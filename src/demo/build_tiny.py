@@ -43,12 +43,7 @@ def build_tiny(folder: str | Path, seed: int = 0) -> Path:
     end = tokenizer.eos_token_id
     image: Any = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "hidden_size": WIDTH}
     image |= {"intermediate_size": 4 * WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS}
-    text: Any = {
-        "vocab_size": len(tokenizer),
-        "n_positions": MAX_POSITIONS,
-        "n_embd": WIDTH,
-        "n_layer": BLOCKS,
-    }
+    text: Any = {"vocab_size": len(tokenizer), "n_positions": MAX_POSITIONS, "n_embd": WIDTH, "n_layer": BLOCKS}
     dropout: Any = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     encoder = ViTConfig(**image, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     decoder = GPT2Config(**text, **dropout, n_head=HEADS, bos_token_id=end, eos_token_id=end)
@@ -71,9 +66,8 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(corpus(), VOCABULARY, min_frequency=2, special_tokens=[END], show_progress=False)
     tokens = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(bpe.to_str()), model_max_length=MAX_POSITIONS, **tokens
-    )
+    whole = Tokenizer.from_str(bpe.to_str())
+    return PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=MAX_POSITIONS, **tokens)
 
 
 def corpus() -> list[str]:

@@ -28,10 +28,10 @@ IGNORED_WARNINGS = (
     ".*does not have many workers.*", ".*exists and is not empty.*", ".*smaller than the logging interval.*",
     ".*mixed-precision.*", ".*find unused parameters.*", ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*",
     ".*tensorboardX.*", ".*is not supported by the model summary.*", ".*sync_dist=True.*",
-    ".*callbacks used to create the checkpoint.*", ".*dirpath has changed.*",
+    ".*callbacks used to create the checkpoint.*", ".*dirpath has changed.*", ".*has `__len__` defined.*",
 )  # fmt: skip
 VERBOSE_LOGGERS = (
-    "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx",
+    "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx", "litdata",
     "pytorch_lightning.trainer.connectors.checkpoint_connector", "lightning_fabric.utilities.distributed",
 )  # fmt: skip
 UNSUPPORTED = {  # a checkpoint holds the trained weights alone, and a step divides by the tokens of equal windows
