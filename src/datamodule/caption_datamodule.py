@@ -121,12 +121,12 @@ class CaptionDataModule(LightningDataModule):
             rows = map(astuple, self.table.skipped)
             write_csv(Path(run_dir) / "skipped.csv", ("line", "image_id", "reason", "detail"), rows)
         if self.splits:
-            rows = [
+            pairs = [
                 (image.image_id, name, self.duplicates.get(image.image_id, ""))
                 for name, images in self.splits.items()
                 for image in images
             ]
-            write_csv(Path(run_dir) / "splits.csv", ("image_id", "split", "looks_like"), rows)
+            write_csv(Path(run_dir) / "splits.csv", ("image_id", "split", "looks_like"), pairs)
 
     def num_images(self, split: str) -> int:
         """Return the images of a split."""
