@@ -53,12 +53,3 @@ def test_check_passes_up_to_the_fraction_and_stops_above() -> None:
     assert "7.png" not in str(caught.value)
     with pytest.raises(UserError, match="no image with a caption is left"):
         CaptionTable([], [], 0).check(1.0)
-
-
-def test_unreadable_images_count_against_the_pairs_that_num_samples_takes() -> None:
-    """Half of 10 pairs are unreadable: 50%, though the whole file has 5,000 rows."""
-    table = make_table(1000).take(10).without_unreadable({"0.jpg": "not an image"})
-    assert [row.reason for row in table.skipped] == ["unreadable image"] * 5
-    assert table.skipped_fraction == 0.5
-    with pytest.raises(UserError, match=r"50\.0% of the rows.*'0\.jpg', unreadable image \(not an image\)"):
-        table.check(0.01)

@@ -96,10 +96,7 @@ def test_each_different_prefix_has_one_row_and_attends_to_itself_alone(rows):
 
     images, _, width, _ = prefixes.mask.shape
     assert width % module.WIDTH_MULTIPLE == 0
-    assert len(prefixes.token) in (
-        images * width,
-        -(-len(row_of) // module.ROW_MULTIPLE) * module.ROW_MULTIPLE,
-    )
+    assert len(prefixes.token) in (images * width, -(-len(row_of) // module.ROW_MULTIPLE) * module.ROW_MULTIPLE)
     index = torch.arange(images * width) if prefixes.grid_index is None else prefixes.grid_index
     attended = prefixes.mask[:, 0].flatten(0, 1)[index].sum(1)
     assert all(attended[row] == len(tokens) for (_, tokens), row in row_of.items())

@@ -50,8 +50,7 @@ def test_a_download_is_read_like_any_folder_and_made_once(client, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("error", "resumes"),
-    [(ConnectionError("no route"), True), (ValueError("Unsupported archive type"), False)],
+    ("error", "resumes"), [(ConnectionError("no route"), True), (ValueError("Unsupported archive type"), False)]
 )
 def test_a_failed_download_is_one_line_and_resumes_unless_damaged(
     client, tmp_path: Path, error: Exception, resumes: bool

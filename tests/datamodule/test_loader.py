@@ -111,17 +111,6 @@ def test_a_position_in_another_epoch_or_order_is_dropped(images: list[CaptionedI
     assert training.unreadable == {"x": "gone"}
 
 
-def test_a_step_that_was_not_finished_is_done_again(images: list[CaptionedImage]) -> None:
-    training = loader(images)
-    batches = iter(training)
-    for _ in range(3):
-        next(batches)
-    training.num_finished = lambda: 2
-    assert training.state_dict()["batches"] == 2
-    training.num_finished = lambda: None
-    assert training.state_dict()["batches"] == 3
-
-
 @pytest.mark.parametrize(
     ("requested", "pixels", "processes", "cores", "expected"),
     [

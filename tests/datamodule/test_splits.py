@@ -1,6 +1,5 @@
 """Each group's split by its own hash; ratios, folds, official splits, very small sets."""
 
-import random
 from dataclasses import replace
 
 import pytest
@@ -50,15 +49,6 @@ def test_one_image_more_or_less_moves_no_other(settings: dict) -> None:
     for changed in (more, less):
         after = split_of(changed, **settings)
         assert all(after[name] == before[name] for name in after if name != "new.jpg")
-
-
-def test_split_depends_on_seed_and_names_not_on_order_or_random_state() -> None:
-    table = make_table(100)
-    first = split_of(table)
-    random.seed(99)
-    random.shuffle(table.images)
-    assert split_of(table) == first
-    assert split_of(table, seed=1) != first
 
 
 @pytest.mark.parametrize("num_images", [3, 4, 7, 12])
