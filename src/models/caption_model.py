@@ -95,10 +95,10 @@ class CaptionModel(nn.Module):
     def prepare(self, device: torch.device) -> str:
         """Tune the process for the kernels that a device gets; returns a line that names them."""
         decoder = type(self.network.decoder).__name__
-        if not self.uses_cpu_kernels(device):
-            return f"kernels: reference (transformers' {decoder} on {device.type})"
-        tune_malloc()
-        return f"kernels: cpu (models/kernels for {decoder})"
+        if self.uses_cpu_kernels(device):
+            tune_malloc()
+            return f"kernels: cpu (models/kernels for {decoder})"
+        return f"kernels: reference (transformers' {decoder} on {device.type})"
 
     @torch.no_grad()
     def backbone_features(self, pixel_values: Any) -> Tensor:

@@ -52,8 +52,7 @@ def count_frozen_blocks(encoder: nn.Module) -> int:
     for name, weight in encoder.named_parameters():
         if weight.requires_grad and id(weight) not in inside and not name.startswith("layernorm."):
             return 0
-    trains = [any(weight.requires_grad for weight in block.parameters()) for block in blocks]
-    return [*trains, True].index(True)
+    return [*(any(weight.requires_grad for weight in block.parameters()) for block in blocks), True].index(True)
 
 
 def choose_trainable(
@@ -65,8 +64,7 @@ def choose_trainable(
     cross-attention that has them always train; an unused pooler never.
     """
     if train not in TRAIN_MODES:
-        modes = ", ".join(TRAIN_MODES)
-        raise UserError(f"model.train={train!r}; expected one of {modes}; set model.train=last_blocks")
+        raise UserError(f"model.train={train!r}; expected {', '.join(TRAIN_MODES)}; set model.train=last_blocks")
     model.requires_grad_(False)
     chosen: list[nn.Module] = [model] if train == "full" else []
     for side in ("encoder", "decoder") if train == "last_blocks" else ():

@@ -45,28 +45,15 @@ def project_states(model: Model, states: Tensor) -> Tensor:
     return states if projection is None else projection(states)
 
 
-def packing_mask(caption_index: Tensor) -> Tensor:
-    """Block-diagonal causal mask, bool (R,1,T,T), of captions by token, i64 (R,T); padding (-1) attends to itself.
-
-    Example: captions of 2 and 1 tokens and one pad, [0, 0, 1, -1], give the rows 1000, 1100, 0010, 0001.
-    """
-    length = caption_index.shape[1]
-    same = caption_index[:, :, None] == caption_index[:, None, :]  # (R,T,T)
-    causal = torch.ones(length, length, dtype=torch.bool, device=caption_index.device).tril()
-    alone = torch.eye(length, dtype=torch.bool, device=caption_index.device)
-    return ((same & causal & (caption_index >= 0)[:, None, :]) | alone)[:, None]
-
-
 def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
     """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
-    allowed = packing_mask(batch.caption_index)
-    lowest = torch.finfo(states.dtype).min
+    blocked, lowest = ~batch.tokens.mask, torch.finfo(states.dtype).min  # (R,1,T,T)
     embeddings: Any = getattr(decoder.base_model, "embeddings", None)
     # RoBERTa and the like number positions from behind the padding id, the others from 0.
     after_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
     logits = decoder(
         input_ids=batch.input_ids,
-        attention_mask=torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, lowest),
+        attention_mask=torch.zeros_like(blocked, dtype=states.dtype).masked_fill(blocked, lowest),
         position_ids=batch.position_ids + (embeddings.padding_idx + 1 if after_padding else 0),
         encoder_hidden_states=states,
         use_cache=False,

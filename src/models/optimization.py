@@ -23,11 +23,7 @@ def parameter_groups(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
 
 
 def linear_with_warmup(
-    optimizer: Optimizer,
-    total_steps: int,
-    warmup: float = 0.05,
-    per_epoch: bool = False,
-    cosine: bool = False,
+    optimizer: Optimizer, total_steps: int, warmup: float = 0.05, per_epoch: bool = False, cosine: bool = False
 ) -> LambdaLR:
     """Raise the rate over the first `warmup` fraction of `total_steps`, then lower it to 0, or in a half cosine.
 

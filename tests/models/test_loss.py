@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.models.kernels.gpt2 import is_plain_gpt2
-from src.models.loss import TokenMean, packed_loss, packing_mask
+from src.models.loss import TokenMean, packed_loss
 from tests.models.random_captioner import (
     captioner,
     freeze_all_but,
@@ -19,7 +19,7 @@ from tests.models.random_captioner import (
 
 
 def test_packing_mask_by_hand():
-    mask = packing_mask(torch.tensor([[0, 0, 1, -1]]))
+    mask = packed([[[5], []]], multiple=4).tokens.mask  # captions of 2 and 1 tokens, the start included, and padding
     assert mask.dtype == torch.bool
     assert mask.int().tolist() == [[[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]]
 
