@@ -169,6 +169,7 @@ def test_every_fault_of_a_command_line_is_reported_at_once():
         ["datamodule.scope_only=true", "datamodule=medicat", "datamodule.data_dir=."],  # groups come first
     ],
 )
+@pytest.mark.slow
 def test_right_overrides_have_no_fault(overrides):
     assert find_faults(overrides, "train") == []
 
