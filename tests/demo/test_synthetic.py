@@ -20,17 +20,7 @@ from src.demo.synthetic.datamodules import (
 )
 from src.demo.synthetic.medical import Subfigure, draw_figure, report, sample_figure
 from src.demo.synthetic.scene_drawing import draw_scene
-from src.demo.synthetic.scenes import (
-    KINDS,
-    PEOPLE,
-    PLACES,
-    STYLES,
-    TABLES,
-    Scene,
-    Thing,
-    describe_scene,
-    sample_scene,
-)
+from src.demo.synthetic.scenes import KINDS, PEOPLE, PLACES, STYLES, TABLES, Scene, Thing, describe_scene, sample_scene
 from src.utils.errors import UserError
 from src.utils.files import SCRATCH_MARKER
 
@@ -197,15 +187,9 @@ def head(finding: str, side: str, size: str = "large", marker: str = "") -> Subf
 @pytest.mark.parametrize(
     ("figure", "caption"),
     [
-        (
-            [head("bright", "left", "small", "arrow")],
-            "a small hyperdense lesion in the left parietal lobe (arrow).",
-        ),
+        ([head("bright", "left", "small", "arrow")], "a small hyperdense lesion in the left parietal lobe (arrow)."),
         ([Subfigure("chest", "effusion", "right", "lower", "", "large")], "a large right pleural effusion."),
-        (
-            [Subfigure("abdomen", "stone", "left", "kidney", "", "small")],
-            "a small calcified stone in the left kidney.",
-        ),
+        ([Subfigure("abdomen", "stone", "left", "kidney", "", "small")], "a small calcified stone in the left kidney."),
         ([Subfigure("bone", "oblique", "", "femur", "distal")], "an oblique fracture of the distal shaft."),
         ([Subfigure("chest", "")], "normal findings."),
         (

@@ -220,6 +220,7 @@ def _draw_marker(pen: Pen, marker: str, x: float, y: float, rng: random.Random) 
             dx, dy = 0.03 * math.cos(turn * math.pi / 3), 0.03 * math.sin(turn * math.pi / 3)
             pen.shape("line", 255, 0.014, x - dx, y - dy, x + dx, y + dy)
         return
-    (x, y), tail = (x + toward * 0.08, y + 0.06), (x + toward * 0.22, y + _jitter(rng, 0.18, 0.02))
+    tail = (x + toward * 0.22, y + _jitter(rng, 0.18, 0.02))
+    x, y = x + toward * 0.08, y + 0.06
     pen.shape("line", 255, 0.02, *tail, x, y)
     pen.shape("polygon", 255, x, y, x + toward * 0.065, y + 0.01, x + toward * 0.02, y + 0.07)
