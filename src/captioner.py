@@ -11,14 +11,17 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.request import urlopen
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import VisionEncoderDecoderModel
 
-from src.datamodule.images.decode import UnreadableImage, from_pillow, load_image
+from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.images.decode import UnreadableImage, decode_bytes, from_pillow, read_bytes
 from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, visible_crop, word_attention
@@ -31,8 +34,10 @@ from src.utils.hub import silence_transformers
 from src.utils.lightning_compat import choose_precision
 from src.utils.run_folder import checkpoint_file
 
-ImageLike = str | Path | Image.Image | Tensor
+ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor | CaptionedImage
 BATCH_SIZE = 16
+URL_LIMIT = 50 * 2**20  # bytes
+URL_SECONDS = 20
 
 
 class Captioner:
@@ -86,35 +91,38 @@ class Captioner:
     def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
         """Return one caption per image, in order; a single image gives a list of one.
 
-        images: paths, PIL images or uint8 tensors (3,H,W), RGB, of any sizes; or one tensor (B,3,H,W).
+        images: paths, files' bytes or open files, PIL images, uint8 arrays (H,W) or (H,W,3) or tensors (3,H,W), RGB, of
+        any sizes; or one tensor (B,3,H,W). `read_url` gets the bytes of an address.
         UnreadableImage: an image is missing or damaged; `stream` continues instead.
         UserError: a tensor of another type or shape, or batch_size below 1.
         """
-        if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
-            images = [images]
+        alone = isinstance(images, str | Path | bytes | Image.Image | np.ndarray) or hasattr(images, "read")
+        if alone or (isinstance(images, Tensor) and images.ndim == 3):
+            images = [images]  # type: ignore[list-item]
         captions = []
-        for found in self.stream(images, batch_size):
+        for found in self.stream(images, batch_size):  # type: ignore[arg-type]
             if isinstance(found, UnreadableImage):
                 raise found
             captions.append(found)
         return captions
 
-    def stream(self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> Iterator[str | UnreadableImage]:
-        """Yield for each image, in order, its caption or why it cannot be read; UserError as `caption`."""
+    def stream(self, images: Iterable[ImageLike], batch_size: int = BATCH_SIZE, nbest: bool = False) -> Iterator[Any]:
+        """Yield for each image, in order, its caption (with `nbest`, what `nbest` returns) or its UnreadableImage.
+
+        UserError as `caption`.
+        """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}; expected 1 or more; set batch_size={BATCH_SIZE}")
         remaining = iter(images)
         batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
         for loaded in read_ahead(self._load_batch, batches, choose_workers(None, pixels=True)):
             readable = [pixels for pixels in loaded if isinstance(pixels, Tensor)]
-            captions = iter(self._generate(self.processor.image.normalize(readable)) if readable else ())
+            captions = iter(self._generate(self.processor.image.normalize(readable), nbest) if readable else ())
             yield from (next(captions) if isinstance(one, Tensor) else one for one in loaded)
 
     def nbest(self, image: ImageLike) -> list[Hypothesis]:
         """Return the finished beams of an image, at most num_beams, best first: the first is `caption`'s."""
-        states = self.encode(self.processor.image(self.load(image))[None])  # (1,P,D)
-        with self._autocast(), silence_transformers():
-            return generate_nbest(self.model, self.processor, states, self.max_length, self.num_beams)[0]
+        return self._generate(self.processor.image(self.load(image))[None], nbest=True)[0]
 
     def attention(self, image: ImageLike, captions: Sequence[str]) -> list[WordAttention] | None:
         """Return the cross-attention maps of each word of the captions, the image's own or any others.
@@ -133,10 +141,20 @@ class Captioner:
         with self._autocast():
             return self.model.encoder(pixels.to(self.device)).last_hidden_state
 
-    def load(self, image: ImageLike) -> Tensor:
-        """Return pixels uint8 (3,H,W) of an image; raises UnreadableImage and UserError as `caption` does."""
+    def load(self, image: ImageLike, side: int | None = None) -> Tensor:
+        """Return pixels uint8 (3,H,W) of an image; raises UnreadableImage and UserError as `caption` does.
+
+        side: pixels of a side that are needed, for a much larger JPEG to be decoded at a reduced scale.
+        """
         if isinstance(image, str | Path):
-            return load_image(image)
+            return decode_bytes(read_bytes(image), str(image), side=side)
+        if isinstance(image, CaptionedImage):
+            return decode_bytes(read_bytes(image.path, image.span), image.path, image.box, side=side)
+        if isinstance(image, bytes) or hasattr(image, "read"):
+            content: Any = image if isinstance(image, bytes) else image.read()  # type: ignore[union-attr]
+            return decode_bytes(content, "the image", side=side)
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+            image = Image.fromarray(image)
         if isinstance(image, Image.Image):
             try:
                 return from_pillow(image)
@@ -145,25 +163,42 @@ class Captioner:
         if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
             return image.cpu()
         shape = f" of {image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else ""
-        expected = "expected a path, a PIL image or a uint8 tensor (3,H,W), RGB; convert it"
+        expected = "expected a path, bytes, a PIL image, a uint8 array (H,W,3) or tensor (3,H,W), RGB; convert it"
         raise UserError(f"an image is a {type(image).__name__}{shape}; {expected}")
 
     def _load_batch(self, images: Sequence[ImageLike]) -> list[Tensor | UnreadableImage]:
         loaded: list[Tensor | UnreadableImage] = []  # uint8 (3,h,w), resized and cropped
+        transform = self.processor.image
         for image in images:
             try:
-                loaded.append(self.processor.image.resize_and_crop(self.load(image)))
+                pixels = self.load(image, max(transform.height, transform.width))
+                loaded.append(transform.resize_and_crop(pixels))
             except UnreadableImage as error:
                 loaded.append(error)
         return loaded
 
-    def _generate(self, pixels: Tensor) -> list[str]:
+    def _generate(self, pixels: Tensor, nbest: bool = False) -> list[Any]:
         states = self.encode(pixels)  # f32 (B,3,h,w) -> (B,P,D)
+        search = generate_nbest if nbest else generate_captions
         with self._autocast(), silence_transformers():
-            return generate_captions(self.model, self.processor, states, self.max_length, self.num_beams)
+            return search(self.model, self.processor, states, self.max_length, self.num_beams)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def read_url(url: str) -> bytes:
+    """Return the bytes of an http address, at most URL_LIMIT; UnreadableImage where that fails."""
+    try:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("no http address")
+        with urlopen(url, timeout=URL_SECONDS) as response:
+            content: bytes = response.read(URL_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"{url}: {error}; expected an image at an http address; check it") from error
+    if len(content) > URL_LIMIT:
+        raise UnreadableImage(f"{url}: over {URL_LIMIT:,} bytes; expected a smaller image; download it yourself")
+    return content
 
 
 def choose_device(device: str) -> torch.device:

@@ -1,9 +1,11 @@
 """Caption images: python -m src.predict PATH... checkpoint=<run, .ckpt, saved folder or hub id> [out=FILE]
 
-PATH            an image, a folder (searched with its subfolders) or a pattern in quotes
+PATH            an image, a folder (searched with its subfolders), a pattern in quotes, a .tar shard or a .parquet file
 checkpoint=     a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
 log_dir=        where `last` looks for the newest run; the project's logs/ when not given
-out=            a .csv or .jsonl file, written whole or not at all; csv on standard output when not given
+out=            a file, written whole or not at all; csv on standard output when not given
+format=         csv, jsonl, imageclef (ID,Caption, all quoted) or txt (a .txt beside each image that has none); by `out`
+num_captions=1  further captions of an image, of its other beams, in columns of their own
 batch_size=16   images captioned at once
 num_beams=0     beams of the search, 1 is greedy; 0: as the checkpoint was evaluated
 max_length=0    tokens of a caption, start token included; 0: likewise
@@ -11,9 +13,10 @@ device=auto     auto, cpu, cuda, mps
 precision=auto  auto (bf16 where the hardware has it), bf16, 32
 base=           where the base weights are now, when they were moved since training
 
-One row per image: image_id (the path below the folder, when PATH is one folder; else the path) and caption.
-Links are followed. Control characters in file names are escaped. Unreadable images are named on standard error
-and skipped.
+One row per image: image_id (the path below the folder, when PATH is one folder; else the path), caption, and
+confidence: the mean log-probability of its tokens in nats, 0 is certain. Links are followed. Control characters in file
+names are escaped. Unreadable images are named on standard error and skipped. The same command continues where a stopped
+one with `out` ended.
 
 Exit status: 0 every image was captioned; 1 none was, or a mistake in the command; 2 some could not be read or
 got an empty caption; 130 stopped.
@@ -21,37 +24,46 @@ got an empty caption; 130 stopped.
 
 import csv
 import glob
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import IO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 from tqdm import tqdm
 
+from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.readers.image_folder import IMAGE_SUFFIXES
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
+from src.utils.files import atomic_write, write_text
 from src.utils.logging import visible
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FORMATS = ("csv", "jsonl", "imageclef", "txt")
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "out": "", "batch_size": 16, "num_beams": 0, "max_length": 0, "device": "auto",
-    "precision": "auto", "base": "",
+    "checkpoint": None, "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16, "num_beams": 0,
+    "max_length": 0, "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write image_id and caption of each image to `out` or standard output; return the exit status.
+    """Caption images into `out`, files beside them, or standard output; return the exit status.
 
     UserErrors name mistakes in the command, a file that cannot be written, and that no image was captioned.
     """
     settings = parse_command(arguments, DEFAULTS, positional="paths")
-    paths, out, batch_size = (settings.pop(name) for name in ("paths", "out", "batch_size"))
-    if out and (Path(out).suffix not in (".csv", ".jsonl") or Path(out).is_dir()):
-        raise UserError(f"out={out!r}; expected a .csv or .jsonl file; set out=captions.csv")
+    partial_name = hashlib.blake2b(repr(sorted(settings.items())).encode(), digest_size=6).hexdigest()
+    paths, batch_size, count = (settings.pop(name) for name in ("paths", "batch_size", "num_captions"))
+    out, form = settings.pop("out"), settings.pop("format")
+    form = form or Path(out).suffix.removeprefix(".") or "csv"
+    if form not in FORMATS or os.path.isdir(out) or (out and form == "txt") or count < 1:
+        raise UserError(
+            f"out={out!r} format={form!r} num_captions={count}; expected a .csv or .jsonl file, format=imageclef, or "
+            "format=txt without out, and 1 or more captions; set out=captions.csv"
+        )
     images = find_images(paths)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
@@ -59,49 +71,117 @@ def main(arguments: Sequence[str]) -> int:
     from src.models.kernels.linear import tune_malloc
 
     tune_malloc()
-    captions = Captioner.from_checkpoint(**settings).stream(images, batch_size)
-    num_unreadable = num_empty = num_rows = 0
-    bar = tqdm(images.values(), unit=" images", leave=False, disable=None)  # only on a terminal
+    captioner = Captioner.from_checkpoint(**settings)
+    captioner.num_beams = max(captioner.num_beams, count)
+    problems = {"could not be read": 0, "empty captions": 0}
     try:
-        with atomic_write(out) if out else nullcontext(sys.stdout) as file:
-            for image_id, caption in zip(bar, captions, strict=True):
-                if not isinstance(caption, str):
-                    num_unreadable += 1
-                    bar.write(f"skipped: {caption}", file=sys.stderr)
-                    continue
-                if not caption.strip():
-                    num_empty += 1
-                    bar.write(f"empty caption: {visible(image_id)}", file=sys.stderr)
-                write_row(file, image_id, caption, is_json=out.endswith(".jsonl"), is_first=not num_rows)
-                num_rows += 1
-            if num_rows == num_empty:
-                found = f"{num_unreadable} could not be read and {num_empty} got empty captions"
-                raise UserError(f"of {len(images)} images {found}; expected at least one caption; see the lines above")
+        if out:
+            partial = Path(out).with_name(f".{Path(out).name}.{partial_name}.partial")
+            done = _write_file(captioner, images, Path(out), partial, form, count, batch_size, problems)
+        elif form == "txt":
+            beside = {image: Path(image.path).with_suffix(".txt") for image in images}
+            new = [image for image in images if image.span is None and not beside[image].exists()]
+            done = len(images) - len(new)
+            for image, row in _caption(captioner, new, count, batch_size, problems):
+                write_text(beside[image], row["caption"] + "\n")
+                done += 1
+        else:
+            done = 0
+            for _, row in _caption(captioner, images, count, batch_size, problems):
+                write_row(sys.stdout, row, form, is_first=not done)
+                done += 1
     except OSError as error:
         if not out:  # the reader of the pipe is gone
             raise
         reason = f"out={out!r} cannot be written ({error.strerror})"
         raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
-    counts = {"captioned": num_rows - num_empty, "could not be read": num_unreadable, "empty captions": num_empty}
-    print("; ".join(f"{count} {name}" for name, count in counts.items() if count), file=sys.stderr)
-    return 2 if num_unreadable or num_empty else 0
+    if done == problems["empty captions"]:
+        found = " and ".join(f"{number} {name}" for name, number in problems.items())
+        raise UserError(f"of {len(images)} images {found}; expected at least one caption; see the lines above")
+    counts = {"captioned": done - problems["empty captions"], **problems}
+    print("; ".join(f"{number} {name}" for name, number in counts.items() if number), file=sys.stderr)
+    return 2 if any(problems.values()) else 0
 
 
-def find_images(paths: Sequence[str]) -> dict[str, str]:
-    """Find the image files of files, folders and patterns: {absolute path: image_id}.
+def _caption(
+    captioner: Any, images: Sequence[CaptionedImage], count: int, batch_size: int, problems: dict[str, int]
+) -> Iterator[tuple[CaptionedImage, dict[str, Any]]]:
+    """Yield each image that can be read with its row; name and count the others."""
+    bar = tqdm(images, unit=" images", leave=False, disable=None)  # only on a terminal
+    for image, found in zip(bar, captioner.stream(images, batch_size, nbest=True), strict=True):
+        if not isinstance(found, list):
+            problems["could not be read"] += 1
+            bar.write(f"skipped: {found}", file=sys.stderr)
+            continue
+        if not found[0].caption.strip():
+            problems["empty captions"] += 1
+            bar.write(f"empty caption: {visible(image.image_id)}", file=sys.stderr)
+        row: dict[str, Any] = {"image_id": visible(image.image_id)}
+        for number in range(count):
+            end, best = f"_{number + 1}" if number else "", found[number] if number < len(found) else None
+            row |= {f"caption{end}": best.caption if best else "", f"confidence{end}": best and round(best.score, 4)}
+        yield image, row
+
+
+def _write_file(
+    captioner: Any, images: Sequence[CaptionedImage], out: Path, partial: Path, form: str, *settings: Any
+) -> int:
+    """Write the rows of all images, those of a stopped command included, which are kept in `partial`."""
+    rows: dict[str, dict[str, Any]] = {}
+    with suppress(FileNotFoundError):
+        for line in partial.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # a line that a kill cut off
+                row = json.loads(line)
+                rows[row["image_id"]] = row
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "a", encoding="utf-8", newline="") as file:
+        file.write("\n" if rows else "")
+        for _, row in _caption(captioner, [one for one in images if visible(one.image_id) not in rows], *settings):
+            rows[row["image_id"]] = row
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+    ordered = [rows[name] for image in images if (name := visible(image.image_id)) in rows]
+    if any(row["caption"].strip() for row in ordered):
+        with atomic_write(out) as file:
+            for number, row in enumerate(ordered):
+                write_row(file, row, form, is_first=not number)
+    partial.unlink()
+    return len(ordered)
+
+
+def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
+    """Find the images of files, folders, patterns, tar shards and parquet files; their captions are empty.
 
     paths: files of any name; folders, searched with subfolders and links for image suffixes, hidden names excluded;
     patterns with `*`, `?`, `[...]` or `**`. Each file counts once. UserError: a path names nothing, or no image.
     """
-    found: dict[str, str] = {}
+    found: dict[tuple[str, Any], CaptionedImage] = {}
     for path in paths:
         is_folder = os.path.isdir(path)
         for file in _walk(path) if is_folder else _matches(path):
-            image_id = Path(file).relative_to(path).as_posix() if is_folder and len(paths) == 1 else file
-            found.setdefault(os.path.abspath(file), image_id)  # two links to one file are two images
+            image_id, absolute = file, os.path.abspath(file)
+            if is_folder and len(paths) == 1:
+                image_id = Path(file).relative_to(path).as_posix()
+            members = {".tar": _tar_members, ".parquet": _parquet_members}.get(PurePath(file).suffix)
+            for name, span in members(Path(file)) if members else [(image_id, None)]:
+                # Two links to one file are two images.
+                found.setdefault((absolute, span), CaptionedImage(name, absolute, (), name, span=span))
     if not found:
         raise UserError(f"PATH={' '.join(paths)} holds no image; expected files, folders or patterns; name one")
-    return found
+    return [*found.values()]
+
+
+def _tar_members(path: Path) -> list[tuple[str, Any]]:
+    from src.datamodule.readers.shards import read_samples
+
+    return [(sample.name, sample.span) for sample in read_samples(path) if sample.span]
+
+
+def _parquet_members(path: Path) -> list[tuple[str, Any]]:
+    from src.datamodule.readers.tables import Embedded, read_parquet
+
+    cells = [cell for record in read_parquet(path) for cell in record.fields.values() if isinstance(cell, Embedded)]
+    return [(cell.name or f"{path.name}/{cell.row:06}", (cell.column, cell.row)) for cell in cells]
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -111,7 +191,7 @@ def _walk(folder: str) -> Iterator[str]:
         visited.add(os.path.realpath(root))
         shown = sorted(name for name in folders if not name.startswith("."))
         folders[:] = [name for name in shown if os.path.realpath(os.path.join(root, name)) not in visited]
-        images = (name for name in sorted(files) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        images = (name for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
         yield from (os.path.join(root, name) for name in images)
 
 
@@ -125,13 +205,18 @@ def _matches(path: str) -> list[str]:
     return matched
 
 
-def write_row(file: IO[str], image_id: str, caption: str, is_json: bool, is_first: bool) -> None:
-    """Write a row, the first of a csv with a header; on a terminal, captions too are escaped."""
-    row = {"image_id": visible(image_id), "caption": visible(caption) if file.isatty() else caption}
-    if is_json:
+def write_row(file: IO[str], row: Mapping[str, Any], form: str, is_first: bool) -> None:
+    """Write a row in one of FORMATS, the first of a csv with a header; on a terminal, captions too are escaped."""
+    if file.isatty():
+        row = {name: visible(value) if isinstance(value, str) else value for name, value in row.items()}
+    if form == "jsonl":
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    else:
-        csv.writer(file, lineterminator="\n").writerows([*([row.keys()] if is_first else []), row.values()])
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    if form == "imageclef":
+        row = {"ID": PurePath(row["image_id"]).stem, "Caption": row["caption"]}
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([*([row.keys()] if is_first else []), row.values()])
 
 
 if __name__ == "__main__":

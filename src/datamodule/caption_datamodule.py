@@ -118,8 +118,8 @@ class CaptionDataModule(LightningDataModule):
     def write_files(self, run_dir: str | Path) -> None:
         """Write `skipped.csv` and `splits.csv` of what `setup` has read into the run folder."""
         if self.table is not None:
-            rows = map(astuple, self.table.skipped)
-            write_csv(Path(run_dir) / "skipped.csv", ("line", "image_id", "reason", "detail"), rows)
+            skipped = map(astuple, self.table.skipped)
+            write_csv(Path(run_dir) / "skipped.csv", ("line", "image_id", "reason", "detail"), skipped)
         if self.splits:
             pairs = [
                 (image.image_id, name, self.duplicates.get(image.image_id, ""))
