@@ -1,16 +1,21 @@
 """The three-line API: the captions are evaluation's, whatever form the images come in."""
 
 import copy
+import io
 import itertools
 import shutil
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from src.captioner import Captioner
+from src.captioner import Captioner, read_url
 from src.datamodule.images.decode import UnreadableImage, load_image
 from src.models.generation import generate_captions
 from src.utils.errors import UserError
@@ -38,12 +43,37 @@ def test_captions_are_those_of_the_model(captioner, paths):
 
 def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     expected = captioner.caption(paths)
-    for image in (paths[0], str(paths[0]), Image.open(paths[0]), load_image(paths[0])):
+    content, array = Path(paths[0]).read_bytes(), np.asarray(Image.open(paths[0]))
+    for image in (
+        paths[0],
+        str(paths[0]),
+        Image.open(paths[0]),
+        load_image(paths[0]),
+        content,
+        io.BytesIO(content),
+        array,
+    ):
         assert captioner.caption(image) == expected[:1]
     assert captioner.caption([]) == []
     for kind in (str, Image.open, load_image):
         assert captioner.caption(map(kind, paths)) == expected
     assert captioner.caption(torch.stack([load_image(path) for path in paths])) == expected
+
+
+def test_addresses_are_read_on_request_up_to_a_limit(captioner, paths, monkeypatch):
+    handler = partial(SimpleHTTPRequestHandler, directory=str(Path(paths[0]).parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert captioner.caption(read_url(f"{address}/{Path(paths[0]).name}")) == captioner.caption(paths[0])
+        with pytest.raises(UnreadableImage, match="404"):
+            read_url(f"{address}/gone.jpg")
+        monkeypatch.setattr("src.captioner.URL_LIMIT", 10)
+        with pytest.raises(UnreadableImage, match="over 10 bytes"):
+            read_url(f"{address}/{Path(paths[0]).name}")
+        server.shutdown()
+    with pytest.raises(UnreadableImage, match="no http address"):
+        read_url("file:///etc/passwd")
 
 
 def test_nbest_begins_with_the_caption(captioner, paths):
