@@ -154,9 +154,9 @@ def parquet_bytes_splits(root: Path, samples: Samples) -> None:
 @layout
 def spreadsheet(root: Path, samples: Samples) -> None:
     """Own headings, other order, semicolons, a pandas index column and one more column."""
-    put_images(root / "Fotos", samples)
+    put_images(root / "Bilder", samples)
     rows = [(k, text, 2024, name) for k, (name, text) in enumerate(pairs(samples))]
-    put_rows(root / "Tabelle.csv", [("", "Beschreibung", "Jahr", "Foto"), *rows], ";")
+    put_rows(root / "Tabelle.csv", [("", "Beschreibung", "Jahr", "Bild"), *rows], ";")
 
 
 @layout
