@@ -109,6 +109,8 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
             row.image_id,
             *(f"  {name:<12}{text[:MAX_WIDTH]}" for name, text in texts.items() if text is not None),
         ]
+    if duplicates := int(metrics.get("data/near_duplicates", 0)):
+        lines += [f"{duplicates} images of val and test look like images of another split: see splits.csv"]
     paths = {"Run folder:": "", "Report:": "report.html", "TensorBoard: tensorboard --logdir": "tensorboard"}
     lines += run.notes + [f"{what} {folder / name}" for what, name in paths.items() if (folder / name).exists()]
     print(*map(visible, lines), sep="\n")

@@ -17,10 +17,9 @@ EXPECTED = (
 
 def read_json(path: Path) -> list[Record]:
     """Read a json or jsonl file; captions are a text or a list. UserError where it has no known structure."""
-    lines = read_lines(path)
     if path.suffix.lower() != ".json":
-        return [_record(number, _parse(line), line) for number, line in enumerate(lines, 1) if line.strip("\x00 \t")]
-    content = _parse("\n".join(lines))
+        return list(read_jsonl(path))
+    content = _parse("\n".join(read_lines(path)))
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list):
         coco = "annotations" in content
@@ -35,6 +34,13 @@ def read_json(path: Path) -> list[Record]:
         f"{str(path)!r} {'is no json' if content is None else 'has no images'}; expected Karpathy's or COCO's json, a "
         "list of objects, or names with captions; set datamodule.captions_file=..."
     )
+
+
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """Yield the records of a file with an object in each line."""
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip("\x00 \t"):
+            yield _record(number, _parse(line), line)
 
 
 def _parse(text: str) -> Any:

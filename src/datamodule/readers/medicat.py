@@ -11,7 +11,7 @@ from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRo
 from src.datamodule.readers.columns import SPLITS, read_texts
 from src.datamodule.readers.encodings import clean_caption, printable
 from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_first, find_path
-from src.datamodule.readers.json_files import read_json
+from src.datamodule.readers.json_files import read_json, read_jsonl
 from src.utils.errors import UserError
 
 RELEASE = "s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
@@ -111,7 +111,7 @@ def read_medicat(
 
 def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield number and fields of each line with pdf_hash and fig_uri; count all, list the others as malformed."""
-    for number, row, _ in read_json(path):
+    for number, row, _ in read_jsonl(path):
         table.rows_read += 1
         if all(isinstance(row.get(name), str) and row[name] for name in ("pdf_hash", "fig_uri")):
             yield number, row
