@@ -77,6 +77,8 @@ def test_files_have_no_mistakes_and_all_that_they_name_can_be_built(files, build
         with open_dict(config):
             if "data_dir" in list(config.datamodule):  # also where it is missing
                 config.datamodule.data_dir = str(folder)
+            if "dataset" in list(config.datamodule):
+                config.datamodule.dataset = str(folder)
             if "predictions" in config:
                 config.predictions = "captions.csv"  # one of the two that it may score
         problems = [line for line in find_problems(config) if "needs the package" not in line and "Neptune" not in line]
