@@ -28,7 +28,7 @@ ROWS, COLUMNS = 3, 4  # of the picture
 
 def main(arguments: Sequence[str]) -> None:
     """Print what a folder holds and draw a sample of it. UserError where it cannot be read, or no image is left."""
-    settings = parse_command(arguments, DEFAULTS)
+    settings = parse_command([argument.removeprefix("datamodule.") for argument in arguments], DEFAULTS)
     from src.datamodule.folder import FolderDataModule
 
     logging.basicConfig(format="%(message)s")
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{name:<16}{text}")
     images = [image for images in data.splits.values() for image in images]
     draw_contact_sheet(images[:: max(len(images) // (ROWS * COLUMNS), 1)], settings["out"])
-    print(f"{'picture':<16}{settings['out']}")
+    print(f"{'picture':<16}{Path(settings['out']).absolute()}")
 
 
 def describe(data: Any, checkpoint: str = "", max_tokens: int = 0) -> Iterator[tuple[str, str]]:
@@ -69,7 +69,7 @@ def describe(data: Any, checkpoint: str = "", max_tokens: int = 0) -> Iterator[t
         yield "caption tokens", f"{_quantiles(lengths)}; {num_cut / len(lengths):.1%} are cut at {limit}"
     official = any(image.split for image in table.images)
     sizes = ", ".join(f"{name} {len(images):,}" for name, images in data.splits.items())
-    yield "splits", f"{sizes} images ({'the official split' if official else 'by group, see datamodule.split_ratios'})"
+    yield "splits", f"{sizes} images ({'the official split' if official else 'see datamodule.split_ratios'})"
     duplicates = data.duplicates.items()
     first_pair = "".join(f"; such as {one!r} and {other!r}" for one, other in list(duplicates)[:1])
     yield "near-duplicates", f"{len(duplicates):,} images of val and test look like one of another split{first_pair}"

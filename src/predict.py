@@ -35,7 +35,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from src.datamodule.caption_table import CaptionedImage
+from src.datamodule.caption_table import CaptionedImage, with_unique_ids
 from src.datamodule.readers.image_folder import IMAGE_SUFFIXES
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
@@ -65,6 +65,12 @@ def main(arguments: Sequence[str]) -> int:
             "format=txt without out, and 1 or more captions; set out=captions.csv"
         )
     images = find_images(paths)
+    stems = {Path(image.path).with_suffix("") for image in images}
+    if form == "txt" and (len(stems) < len(images) or any(image.span for image in images)):
+        raise UserError(
+            "format=txt: images in a tar or parquet file, or two that differ in their suffix alone, have no text file "
+            "of their own; expected image files; set out=captions.csv"
+        )
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
     from src.captioner import Captioner
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
             done = _write_file(captioner, images, Path(out), partial, form, count, batch_size, problems)
         elif form == "txt":
             beside = {image: Path(image.path).with_suffix(".txt") for image in images}
-            new = [image for image in images if image.span is None and not beside[image].exists()]
+            new = [image for image in images if not beside[image].exists()]
             done = len(images) - len(new)
             for image, row in _caption(captioner, new, count, batch_size, problems):
                 write_text(beside[image], row["caption"] + "\n")
@@ -168,7 +174,7 @@ def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
                 found.setdefault((absolute, span), CaptionedImage(name, absolute, (), name, span=span))
     if not found:
         raise UserError(f"PATH={' '.join(paths)} holds no image; expected files, folders or patterns; name one")
-    return [*found.values()]
+    return with_unique_ids([*found.values()])
 
 
 def _tar_members(path: Path) -> list[tuple[str, Any]]:

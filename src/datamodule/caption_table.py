@@ -1,7 +1,8 @@
 """The table of captioned images that every reader returns, and its checks."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from src.utils.errors import UserError
@@ -23,6 +24,20 @@ class CaptionedImage:
     # (offset, size) in bytes of a tar's member, (column, row) of a parquet file; None for an ordinary file
     span: tuple[int, int] | tuple[str, int] | None = None
     content: bytes | None = None  # the image file itself, where it was streamed
+
+
+def with_unique_ids(images: Sequence[CaptionedImage], folder: str = "") -> list[CaptionedImage]:
+    """Put the file's path (within `folder`) before ids that several images have, and a number behind where needed."""
+    count, seen, named = Counter(image.image_id for image in images), Counter[str](), []
+    for image in images:
+        name = image.image_id
+        if count[name] > 1:
+            file = os.path.relpath(image.path, folder) if folder else image.path
+            name = f"{file.replace(os.sep, '/')}/{name}"
+            seen[name] += 1
+            name = f"{name}#{seen[name]}" if seen[name] > 1 else name
+        named.append(replace(image, image_id=name))
+    return named
 
 
 @dataclass(frozen=True, slots=True)

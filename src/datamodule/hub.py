@@ -48,7 +48,7 @@ def download_dataset(data_dir: Path, dataset: str, config_name: str | None = Non
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = data_dir.with_name(f".{data_dir.name}.partial")
     with FileLock(f"{partial}.lock"):
-        if data_dir.is_dir():
+        if data_dir.is_dir() and any(data_dir.iterdir()):
             return
         try:
             import datasets

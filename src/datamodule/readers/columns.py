@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from src.datamodule.readers.tables import Embedded, Record
 from src.utils.errors import UserError
+from src.utils.logging import get_logger
+
+log = get_logger(__name__)
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "restval"), "train"),
@@ -57,10 +60,22 @@ def choose_columns(path: Path, records: list[Record], is_image: Callable[[str], 
     if sample and not (captions and found):
         raise UserError(
             f"{str(path)!r} has the columns {names}, none with {'captions' if found else 'names of image files'}; "
-            "expected a column of each; set datamodule.image_column=... and caption_columns=..., or images_dir=..."
+            "expected a column of file names and one of captions; add it, or set datamodule.image_column=..., "
+            "datamodule.caption_columns=... or datamodule.images_dir=..."
         )
-    texts = {name: {str(fields.get(name)).strip().lower() for fields in sample} for name in names}
-    splits = [name for name in names if name.strip().lower() in SPLIT_COLUMNS and texts[name] <= SPLITS.keys()]
+    texts = {name: {str(fields.get(name) or "").strip().lower() for fields in sample} - {"", "nan"} for name in names}
+    usual = [name for name in names if name.strip().lower() in SPLIT_COLUMNS]
+    splits = [name for name in usual if texts[name] and texts[name] <= SPLITS.keys()]
+    unknown = sorted(texts[given.split] - SPLITS.keys()) if given.split and sample else []
+    if unknown:
+        raise UserError(
+            f"datamodule.split_column={given.split!r} of {path.name} holds {unknown[:5]}; "
+            "expected train, val (validation, dev) or test; correct the column"
+        )
+    if usual and not splits and not given.split:
+        log.warning(
+            "%s: the column %r holds other words than train, val and test, and is not used", path.name, usual[0]
+        )
     return Columns(image, captions, given.split or (splits[0] if splits else None), given.group)
 
 

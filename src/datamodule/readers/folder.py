@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
+from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow, with_unique_ids
 from src.datamodule.readers.columns import SPLITS, Columns, choose_columns, read_texts
 from src.datamodule.readers.encodings import clean_caption, printable, read_lines
 from src.datamodule.readers.image_folder import IMAGE_SUFFIXES, ImageFolder, ImageNotFound, find_first, find_path
@@ -31,9 +31,9 @@ CAPTIONS_FILES = (
     r"results\.csv|Flickr8k\.token\.txt|results_\d+\.token",
     r"metadata\.(csv|jsonl|parquet)",
     r".*\.parquet",
-    r".*\.tar",
     r"captions_.*\.json|dataset_flickr.*\.json",
     r"(?!(dataset|package).*info|state|.*_stats)[^.].*\.(csv|tsv|jsonl|ndjson|json)",
+    r".*\.tar",
     r"(?!readme|licen[sc]e|classes|requirements|flickr_8k\.)[^.].*\.txt",
 )
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -77,17 +77,22 @@ def read_folder(
     split_file = find_first("karpathy_json", karpathy_json, root, KARPATHY_FILES)
     rows: list[Row] = []
     problem: UserError | None = None
-    files = _find_captions_files(root, captions_file)
-    if any("pdf_hash" in line for path in files[:1] if path.suffix == ".jsonl" for line in islice(read_lines(path), 1)):
-        return read_medicat(root, files[0], images_dir)
-    for path in files:
-        try:
-            rows += _read_rows(path, folder, given)
-        except UserError as error:
-            problem = problem or error
-    if problem and (not rows or captions_file):
-        raise problem
+    for files in _find_captions_files(root, captions_file):
+        for path in files:
+            if path.suffix == ".jsonl" and any("pdf_hash" in line for line in islice(read_lines(path), 1)):
+                return read_medicat(root, path, images_dir)
+            try:
+                rows += _read_rows(path, folder, given)
+            except UserError as error:
+                if captions_file or path.suffix in (".parquet", ".tar"):
+                    raise
+                problem = problem or error
+                log.warning("no captions are read from %s: %s", path.name, error)
+        if rows:
+            break
     rows = rows or list(_sidecar_rows(folder))
+    if problem and not rows:
+        raise problem
     if not rows:
         found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
         raise UserError(
@@ -100,23 +105,23 @@ def read_folder(
     return replace(table, images=[replace(image, split=None) for image in table.images])
 
 
-def _find_captions_files(root: Path, given: str | Path | None) -> list[Path]:
-    """The files that are given (a name or pattern), else those that match the first pattern that any matches."""
+def _find_captions_files(root: Path, given: str | Path | None) -> list[list[Path]]:
+    """The files that are given (a name or pattern), else for each pattern those that match it."""
     if given is not None:
-        return sorted(root.glob(str(given))) if "*" in str(given) else [find_path("captions_file", given, root)]
+        return [sorted(root.glob(str(given))) if "*" in str(given) else [find_path("captions_file", given, root)]]
     files: list[Path] = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
         depth = len(Path(folder).relative_to(root).parts)
         subfolders[:] = sorted(name for name in subfolders if name[0] not in "._") if depth < DEPTH else []
-        # "a.txt" beside "a.jpg" is a caption, "0.parquet" beside "0.tar" says how it was downloaded.
+        # "a.txt" beside "a.jpg" is a caption, "0.parquet" beside "0.tar" or "0/" says how it was downloaded.
         stems = {os.path.splitext(name)[0] for name in names if name.lower().endswith((*IMAGE_SUFFIXES, ".tar"))}
+        stems |= {name for name in subfolders if name.isdigit()}
         others = [name for name in sorted(names) if os.path.splitext(name)[0] not in stems or name.endswith(".tar")]
         files += [Path(folder, name) for name in others]
     for path in files:
         if path.name.lower().endswith(COMPRESSED):
             raise UserError(f"{str(path)!r} is a compressed archive; expected .tar files; decompress it (gunzip)")
-    matches = ([path for path in files if re.fullmatch(text, path.name, re.IGNORECASE)] for text in CAPTIONS_FILES)
-    return next(filter(None, matches), [])
+    return [[path for path in files if re.fullmatch(text, path.name, re.IGNORECASE)] for text in CAPTIONS_FILES]
 
 
 def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]:
@@ -166,15 +171,18 @@ def _split_of_path(path: Path) -> str:
 
 def _sidecar_rows(folder: ImageFolder) -> Iterator[Row]:
     """Yield a row per caption of the images that have a .txt, .caption or .json file of their name beside them."""
-    files = set(folder)
+    files, alone = set(folder), 0
     for name in folder:
         stem, suffix = os.path.splitext(name)
         texts = [end for end in (".txt", ".caption", ".json") if stem + end in files]
+        alone += suffix.lower() in IMAGE_SUFFIXES and not texts
         if suffix.lower() in IMAGE_SUFFIXES and texts:
             content = {end: "\n".join(read_lines(Path(folder.root, stem + end))).encode() for end in texts}
             sample = Sample(name, None, content.get(".txt") or content.get(".caption", b""), content.get(".json", b""))
             for text in sample.captions():
                 yield Row(0, name, text, split=_split_of_path(Path(name).parent / "_"))
+    if 0 < alone < sum(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
+        log.info("%d images have no text file beside them and are left out", alone)
 
 
 def _build_table(rows: Sequence[Row], folder: ImageFolder) -> CaptionTable:
@@ -199,24 +207,27 @@ def _build_table(rows: Sequence[Row], folder: ImageFolder) -> CaptionTable:
         else:
             captions.setdefault(key, {})[caption] = None
             split_and_group.setdefault(key, (row.split, row.group or group))
-    count, images = Counter(name for name, _, _ in captions), []
+    in_file = Counter((name, path) for name, path, span in captions if span)
+    images = []
     shared = os.path.commonprefix([name for name, _, _ in captions])  # noqa: RUF071  characters, cut to a folder:
     shared = shared[: shared.rfind("/") + 1]  # the one that all images are in is no part of their names
     for key, texts in captions.items():
         (name, path, span), (split, group) = key, split_and_group[key]
+        if span and in_file[name, path] > 1 and len(in_file) > 1 and not group:  # a row per caption of an image
+            group = name
         name, group = name.removeprefix(shared), group.removeprefix(shared)
-        if span and count[key[0]] > 1:  # in two tar or parquet files
-            name = f"{os.path.relpath(path, folder.data_dir).replace(os.sep, '/')}/{name}"
-        images.append(CaptionedImage(name, path, tuple(texts), group or name, split=split or None, span=span))
+        images.append(CaptionedImage(name, path, tuple(texts), group, split=split or None, span=span))
+    images = with_unique_ids(images, folder.data_dir)
+    images = [image if image.group else replace(image, group=image.image_id) for image in images]
     return CaptionTable(images, skipped, len(rows))
 
 
 def _use_official_split(table: CaptionTable, folder: ImageFolder, split_file: Path | None) -> CaptionTable:
     """Set the official split of a json or of lists beside the captions; images that it does not name are excluded."""
-    split_of, source = {image.image_id: image.split or "" for image in table.images}, "the official split"
+    split_of, source = {image.path: "" for image in table.images}, "the official split"
     names: Iterable[tuple[Any, str]] = ()
     lists = sorted(Path(folder.data_dir).glob("**/Flickr_8k.*Images.txt"))
-    if any(split_of.values()):
+    if any(image.split for image in table.images):
         pass
     elif split_file:
         source = split_file.name
@@ -226,9 +237,10 @@ def _use_official_split(table: CaptionTable, folder: ImageFolder, split_file: Pa
         names = ((line, path.name.split(".")[1].removesuffix("Images")) for path in lists for line in read_lines(path))
     for name, split in names:
         with suppress(ImageNotFound):  # a split may name more images than a copy of the data set has
-            split_of[folder.find(str(name or "").strip())[0]] = SPLITS.get(split, "")
-    kept = [replace(image, split=split_of[image.image_id]) for image in table.images if split_of[image.image_id]]
-    if not kept and split_file and table.images:
+            split_of[folder.find(str(name or "").strip())[1]] = SPLITS.get(split, "")
+    splits = [image.split or split_of[image.path] for image in table.images]
+    kept = [replace(image, split=split) for image, split in zip(table.images, splits, strict=True) if split]
+    if not kept and (split_file or lists) and table.images:
         raise UserError(
             f"{source} names none of the {len(table.images)} images; expected the json of the same data set; "
             "set datamodule.karpathy_json=... or datamodule.official_split=false"

@@ -22,9 +22,10 @@ def read_json(path: Path) -> list[Record]:
     content = _parse("\n".join(read_lines(path)))
     images = content.get("images") if isinstance(content, dict) else None
     if isinstance(images, list):
-        coco = "annotations" in content
+        karpathy = any("sentences" in image for image in images if isinstance(image, dict))
+        coco = "annotations" in content or not karpathy
         return list(
-            _coco(images, content["annotations"]) if coco else map(_karpathy, range(1, len(images) + 1), images)
+            _coco(images, content.get("annotations")) if coco else map(_karpathy, range(1, len(images) + 1), images)
         )
     if isinstance(content, dict) and content and all(isinstance(value, str | list) for value in content.values()):
         content = [{"image": name, "caption": text} for name, text in content.items()]
@@ -56,7 +57,8 @@ def _record(line: int, item: Any, text: str) -> Record:
         return Record(line, {"": text}, "malformed line")
     turns = item.get("conversations", item.get("messages"))
     if not isinstance(turns, list):
-        return Record(line, item)
+        image = item.get("image")
+        return Record(line, item | {"image": image["path"]} if isinstance(image, dict) and "path" in image else item)
     image = item.get("image") or item.get("images")
     image = image[0] if isinstance(image, list) and len(image) == 1 else image
     image = image.get("path") if isinstance(image, dict) else image
@@ -96,4 +98,6 @@ def _coco(images: list[Any], annotations: Any) -> Iterator[Record]:
         if not isinstance(name, str) or not isinstance(key, str | int):
             yield Record(number, {"": str(image)}, "malformed line")
         elif key in captions:
-            yield Record(number, {"image": name, "caption": captions[key]})
+            yield Record(number, {"image": name, "caption": captions.pop(key)})
+    for key, texts in captions.items():
+        yield from (Record(0, {"": f"image_id {key}: {text}"}, "no image of that id") for text in texts)

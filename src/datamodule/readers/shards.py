@@ -41,7 +41,8 @@ class Sample:
             fields = json.loads(self.json)
         fields = fields if isinstance(fields, dict) else {}
         listed = fields["captions"] if isinstance(fields.get("captions"), list) else []
-        return listed or (self.txt.decode("utf-8", "replace").splitlines() if self.txt else [fields.get("caption")])
+        lines = [line for line in self.txt.decode("utf-8", "replace").splitlines() if line.strip()]
+        return listed or lines or [fields.get("caption")]
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -17,6 +17,7 @@ from src.utils.errors import UserError
 
 TOKEN_ROW = re.compile(r"([^\t]+)#\d+ *\t(.*)")  # Flickr8k.token.txt: name.jpg#0<TAB>caption
 ROW_START = re.compile(r'"?[^",]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?,', re.IGNORECASE)
+CAPTION = re.compile("caption|text|desc|comment|sentence|report|title", re.IGNORECASE)
 MAX_CAPTION_LINES = 20
 
 
@@ -62,14 +63,17 @@ def read_delimited(path: Path, is_image: Callable[[str], bool]) -> list[Record]:
             f"{str(path)!r} begins with {head[:60]!r}; expected a first line that names the columns, such as "
             "'image,caption', or rows like 'name.jpg#0<TAB>caption'; correct it or set datamodule.captions_file=..."
         )
-    if is_image(columns[0]):
-        columns, start = ["image", "caption"], start - 1
+    image = next((k for k, cell in enumerate(columns) if not cell.isdigit() and is_image(cell)), None)
+    if image is not None:  # no header; a number may stand before or behind the image
+        numbers = [str(k) for k, cell in enumerate(columns[image + 1 : image + 2]) if cell.isdigit()]
+        columns, start = [*(f"column {k}" for k in range(image)), "image", *numbers, "caption"], start - 1
+    has_caption_last = len(columns) == 2 or bool(CAPTION.search(columns[-1]))
     if delimiter == ",":
         _join_quoted(lines, len(columns))
     records = []
     for number, line in lines.items():
         if number > start and line.strip("\x00 \t"):
-            cells = _split(line, delimiter, len(columns))
+            cells = _split(line, delimiter, len(columns), has_caption_last)
             fields = dict(zip(columns, cells, strict=True)) if cells else {"": line}
             records.append(Record(number, fields, _error(line, cells)))
     return records
@@ -79,8 +83,8 @@ def _error(line: str, found: Any) -> str:
     return "" if found else "unclosed quote" if line.count('"') % 2 else "malformed line"
 
 
-def _split(line: str, delimiter: str, count: int) -> list[str] | None:
-    """Return the cells of a line; surplus delimiters belong to the last one; None where it is malformed."""
+def _split(line: str, delimiter: str, count: int, has_caption_last: bool = True) -> list[str] | None:
+    """Return the cells of a line; surplus delimiters belong to a caption that is last; None where it is malformed."""
     line = line.strip("\x00 ") if delimiter != "\t" else line
     plain = line.split(delimiter, count - 1)
     try:
@@ -91,6 +95,8 @@ def _split(line: str, delimiter: str, count: int) -> list[str] | None:
         return cells
     if delimiter == "|" and len(plain) == count - 1 and (number := re.match(r"\s*(\d+)\s+(?=\S)", plain[-1])):
         return [*plain[:-1], number[1], plain[-1][number.end() :]]  # a known row of results.csv lacks its second "|"
+    if not has_caption_last:
+        return None
     quoted = delimiter == "," and (plain[-1].lstrip()[:1] == '"' or '"' in "".join(plain[:-1]))
     return plain if len(plain) == count and not quoted else None
 
@@ -126,7 +132,8 @@ def read_parquet(path: Path) -> list[Record]:
     for number, row in enumerate(rows):
         for name in images:
             file_name = (row.get(name) or {}).get("path") or ""
-            short = re.split(r"[\\/]", file_name)[-1]
+            short = file_name.replace("\\", "/")
+            short = short.rpartition("/")[2] if ".." in short or short.startswith("/") or ":" in short else short
             row[name] = file_name if name in absent else Embedded(name, number, short)
     return [Record(number, row) for number, row in enumerate(rows, 1)]
 

@@ -3,6 +3,8 @@
 import io
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -10,7 +12,8 @@ from src.datamodule.caption_table import CaptionTable
 from src.datamodule.folder import FolderDataModule
 from src.datamodule.images.decode import check_images, load_image
 from src.datamodule.readers.folder import read_folder
-from tests.datamodule.layouts import LAYOUTS, Sample
+from src.utils.errors import UserError
+from tests.datamodule.layouts import LAYOUTS, Sample, put_images, put_json
 from tests.datamodule.tiny import tiny_processor
 
 
@@ -80,3 +83,76 @@ def test_one_name_in_two_folders_stays_two_images(tmp_path: Path) -> None:
         assert [(red, image.captions) for red, image in zip(reds, table.images, strict=True)] == [
             (5 * k, sample.captions) for k, sample in enumerate(samples)
         ]
+
+
+def read_reds(table: CaptionTable) -> list[int]:
+    return [load_image(image.path, span=image.span)[0, 0, 0].item() for image in table.images]
+
+
+def test_parquet_rows_of_one_name_stay_apart_and_in_one_split(tmp_path: Path) -> None:
+    """Folders before the name are kept; a row per caption of an image keeps the image in one group."""
+    samples = make_samples(6)
+    rows = [
+        {"image": {"bytes": s.content, "path": f"{k % 3}/0.png"}, "caption": s.captions[0]}
+        for k, s in enumerate(samples)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    table = read_folder(tmp_path)
+    assert len({image.image_id for image in table.images}) == 6
+    assert [image.group for image in table.images] == ["0/0.png", "1/0.png", "2/0.png"] * 2
+    assert read_reds(table) == [5 * k for k in range(6)]
+    for row in rows:
+        row["image"]["path"] = "image.png"  # says nothing
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert len({image.group for image in read_folder(tmp_path).images}) == 6
+
+
+def test_a_damaged_parquet_or_tar_file_is_named(tmp_path: Path) -> None:
+    LAYOUTS["parquet_bytes"](tmp_path, make_samples())
+    (tmp_path / "part-00001.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(UserError, match=r"part-00001\.parquet' cannot be read"):
+        read_folder(tmp_path)
+
+
+def test_official_lists_are_found_for_images_in_a_deeper_folder(tmp_path: Path) -> None:
+    samples = make_samples(6)
+    put_images(tmp_path / "Flickr8k_Dataset" / "Flicker8k_Dataset", samples)
+    rows = [f"{s.name}#{k}\t{text}" for s in samples for k, text in enumerate(s.captions)]
+    (tmp_path / "Flickr8k_text").mkdir()
+    (tmp_path / "Flickr8k_text" / "Flickr8k.token.txt").write_text("\n".join(rows))
+    for name, part in (("train", samples[:3]), ("dev", samples[3:4]), ("test", samples[4:])):
+        names = "\n".join(sample.name for sample in part)
+        (tmp_path / "Flickr8k_text" / f"Flickr_8k.{name}Images.txt").write_text(names)
+    splits = [image.split for image in read_folder(tmp_path).images]
+    assert splits == ["train"] * 3 + ["val"] + ["test"] * 2
+
+
+def test_a_caption_with_commas_before_other_columns_is_no_row(tmp_path: Path) -> None:
+    put_images(tmp_path, make_samples(2))
+    text = "image,caption,split\npic_000.png,a dog, running,train\npic_001.png,a cat,train\n"
+    (tmp_path / "x.csv").write_text(text)
+    table = read_folder(tmp_path)
+    assert [(row.line, row.reason) for row in table.skipped] == [(2, "malformed line")]
+    assert [image.captions for image in table.images] == [("a cat",)]
+
+
+@pytest.mark.parametrize("line", ["pic_000.png,0,A dog, running", "0,pic_000.png,A dog, running"])
+def test_numbers_beside_the_image_are_no_captions(tmp_path: Path, line: str) -> None:
+    put_images(tmp_path, make_samples(1))
+    (tmp_path / "x.csv").write_text(line)
+    assert [image.captions for image in read_folder(tmp_path).images] == [("A dog, running",)]
+
+
+def test_a_coco_file_without_captions_and_foreign_words_of_splits(tmp_path: Path) -> None:
+    LAYOUTS["coco"](tmp_path, make_samples())
+    put_json(tmp_path / "annotations" / "captions_test2017.json", {"images": [{"id": 1, "file_name": "x.jpg"}]})
+    assert len(read_folder(tmp_path).images) == 50
+    LAYOUTS["table_with_split"](tmp_path / "b", make_samples())
+    with pytest.raises(UserError, match=r"split_column='caption' of data\.csv holds \["):
+        read_folder(tmp_path / "b", split_column="caption")
+
+
+def test_what_img2dataset_writes_beside_its_files_is_no_captions_file(tmp_path: Path) -> None:
+    LAYOUTS["img2dataset_files"](tmp_path, make_samples())
+    pq.write_table(pa.Table.from_pylist([{"key": "0", "url": "x", "caption": "y"}]), tmp_path / "00000.parquet")
+    assert len(read_folder(tmp_path).images) == 50
