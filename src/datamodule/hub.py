@@ -1,6 +1,5 @@
 """HubDataModule: a data set of the Hugging Face Hub as train, val and test batches."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from filelock import FileLock
 from src.datamodule.caption_table import CaptionTable
 from src.datamodule.folder import FolderDataModule
 from src.utils.errors import UserError
+from src.utils.files import scratch_folder
 from src.utils.hub import is_hub_reachable
 from src.utils.logging import get_logger
 
@@ -46,8 +46,7 @@ def download_dataset(data_dir: Path, dataset: str, config_name: str | None = Non
     UserError where `datasets` is not installed, or the data set cannot be downloaded or written.
     """
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = data_dir.with_name(f".{data_dir.name}.partial")
-    with FileLock(f"{partial}.lock"):
+    with FileLock(data_dir.with_name(f".{data_dir.name}.lock")):
         if data_dir.is_dir() and any(data_dir.iterdir()):
             return
         try:
@@ -57,17 +56,17 @@ def download_dataset(data_dir: Path, dataset: str, config_name: str | None = Non
             if not Path(dataset).is_dir() and not is_hub_reachable():
                 raise ConnectionError("the hub cannot be reached")
             log.info("downloading %s into %s", dataset, data_dir)
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            for split, rows in datasets.load_dataset(dataset, config_name, revision=revision).items():
-                for name, feature in rows.features.items():
-                    if isinstance(feature, datasets.Image):
-                        rows = rows.cast_column(name, datasets.Image(decode=False))
-                embedded = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100)
-                embedded.to_parquet(partial / f"{split}.parquet", batch_size=100)
-            partial.rename(data_dir)
+            with scratch_folder(data_dir.parent, f".{data_dir.name}.") as scratch:
+                partial = scratch / "data"
+                partial.mkdir()
+                for split, rows in datasets.load_dataset(dataset, config_name, revision=revision).items():
+                    for name, feature in rows.features.items():
+                        if isinstance(feature, datasets.Image):
+                            rows = rows.cast_column(name, datasets.Image(decode=False))
+                    embedded = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100)
+                    embedded.to_parquet(partial / f"{split}.parquet", batch_size=100)
+                partial.rename(data_dir)
         except Exception as error:  # of the packages datasets, requests and pyarrow
-            shutil.rmtree(partial, ignore_errors=True)
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             if isinstance(error, ImportError):
                 reason = "the package datasets is not installed: pip install datasets"

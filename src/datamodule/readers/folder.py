@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 KARPATHY_FILES = ("dataset_flickr8k.json", "dataset_flickr30k.json")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-# The first pattern that files match names the captions files; files that match a later one are something else.
+# The captions files are those of the first pattern that gives rows; files of a later one are something else.
 CAPTIONS_FILES = (
     r"captions\.txt|captions\.csv",
     r"results\.csv|Flickr8k\.token\.txt|results_\d+\.token",
