@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from src.models.generation import generate_captions, generate_ids, generate_nbest, generation_config
+from src.models.generation import generate_captions, generate_ids, generate_nbest, generation_config, sample_captions
 from tests.models.random_captioner import END, captioner, freeze_all_but, random_states, separate_nll
 
 
@@ -107,3 +107,34 @@ def test_ids_that_decode_to_the_same_text_are_one_hypothesis():
     assert [[hypothesis.caption for hypothesis in row] for row in found] == [["a dog"]] * 2
     best = generate_nbest(captioner(), Digits(), random_states(2), 8, 4)
     assert [row[0].score for row in found] == [row[0].score for row in best]
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9)])
+def test_samples_are_those_of_generate_and_of_the_seed(temperature, top_p):
+    model, states = captioner(), random_states(3)
+    with torch.no_grad():
+        model.decoder.lm_head.weight[END] *= 2
+    settings = (model, Digits(), states, 4, 9, temperature, top_p)
+    torch.manual_seed(3)
+    found, drawn = sample_captions(*settings, seed=5), torch.rand(1)
+    reference = sample_captions(*settings, seed=5, on_cpu=False)
+    assert all(map(torch.equal, found, reference))
+    assert not torch.equal(found.ids, sample_captions(*settings, seed=6).ids)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))  # the run's own generator goes on as before
+    assert found.ids.shape == (3, 4, 8)
+    for ids, length in zip(found.ids.flatten(0, 1).tolist(), found.lengths.flatten().tolist(), strict=True):
+        assert length == (ids.index(END) + 1 if END in ids else len(ids))
+        assert set(ids[length:]) <= {END}
+    assert 1 < len({tuple(ids) for ids in found.ids.flatten(0, 1).tolist()})
+    assert found.lengths.min() < 8
+
+
+def test_samples_follow_the_distribution_of_the_decoder():
+    model, states = captioner(), random_states(1)
+    found = sample_captions(model, Digits(), states, 4000, 2)
+    logits = model(encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=torch.tensor([[END]]))
+    expected = logits.logits[0, 0].softmax(-1)
+    frequencies = found.ids.flatten().bincount(minlength=len(expected)) / 4000
+    assert (frequencies - expected).abs().max() < 0.03
+    assert found.lengths.eq(1).all()
