@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from src.metrics.bootstrap import Floats, Score, mean, ratio
+from src.metrics.cider import CiderD
 
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap's constants against division by zero
 ROUGE_BETA = 1.2
@@ -54,14 +55,8 @@ def _bleu_of_counts(counts: Floats, order: int) -> Floats:
 
 
 def _cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
-    from pycocoevalcap.cider.cider_scorer import CiderScorer
-
-    if not any(text.strip() for texts in references for text in texts):
-        return np.zeros(len(candidates))  # undefined without a single reference token
-    scorer = CiderScorer(n=4, sigma=6.0)
-    for candidate, texts in zip(candidates, references, strict=True):
-        scorer += (candidate, list(texts))
-    return np.asarray(scorer.compute_score()[1], np.float64)
+    cider = CiderD(references)
+    return np.array([cider.score([one], texts)[0] for one, texts in zip(candidates, references, strict=True)])
 
 
 def rouge_l(candidate: str, references: Sequence[str]) -> float:

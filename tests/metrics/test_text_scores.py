@@ -26,6 +26,18 @@ def test_statistics_of_all_images_give_the_corpus_scores(compute):
             assert combine(statistics) == pytest.approx(per_image, rel=1e-6, abs=1e-9)
 
 
+@given(st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=3)), min_size=1, max_size=4))
+@settings(max_examples=25)
+def test_cider_d_equals_pycocoevalcap(images):
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+    scorer = CiderScorer()
+    for candidate, texts in [("a", ["a"]), *images]:  # without any token it fails
+        scorer += (candidate, texts)
+    found = coco_scores(["a", *(one for one, _ in images)], [["a"], *(texts for _, texts in images)])
+    assert found["cider_d"].per_image.tolist() == scorer.compute_score()[1].tolist()
+
+
 def test_references_without_words_score_zero():
     scores = coco_scores(["a dog", "a cat"], [[""], [" "]])
     assert scores["cider_d"].corpus == 0
