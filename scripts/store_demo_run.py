@@ -19,7 +19,7 @@ OUT = ROOT / "src" / "demo" / "flickr"
 PROJECT = "${oc.env:PROJECT_ROOT}"
 COPIED = ("metrics.json", "splits.csv", "skipped.csv", "attention.json", "losses.png", "csv/metrics.csv")
 WITH_PATHS = ("config_resolved.yaml", "run.json")
-DROPPED_TAGS = re.compile(r"^gradients/|^_hparams_|text_summary")
+DROPPED_TAGS = re.compile(r"^weights_gradients/|^_hparams_")
 STATES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 IMAGES = 24  # of the first test images
 

@@ -1,15 +1,18 @@
 """Caption validation images during training: log their scores, and show a few of them in TensorBoard."""
 
+import textwrap
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 
 from src.datamodule.images.decode import UnreadableImage, load_image
 from src.metrics.scorer import CaptionScorer
 from src.models.vit_gpt2 import VitGpt2
-from src.utils.logging import get_logger
+from src.utils.logging import get_logger, visible
 
 log = get_logger(__name__)
 LOGGED = ("cider_d", "bleu_4", "distinct_fraction")
@@ -19,7 +22,7 @@ class CaptionSamples(Callback):
     """Log `val/cider_d`, `val/bleu_4` and `val/distinct_fraction`, which checkpoint and early stopping may monitor.
 
     max_images: images of validation that are captioned: the first ones, the same each time. every_n_epochs: epochs
-    between. num_shown: how many of them TensorBoard shows with caption and references.
+    between. num_shown: how many of them TensorBoard shows with caption and first reference.
     """
 
     def __init__(self, max_images: int = 200, every_n_epochs: int = 1, num_shown: int = 4) -> None:
@@ -71,7 +74,18 @@ class CaptionSamples(Callback):
                 log.warning("%s", error)
                 continue
             caption, references = found[image.image_id]
+            figure = draw_caption(pixels, caption, references[0])
             for writer in writers:
-                writer.add_image(f"val/{image.image_id}", pixels, trainer.current_epoch)
-                text = "\n\n".join([f"**{caption}**", *references])
-                writer.add_text(f"val/{image.image_id}", text, trainer.current_epoch)
+                writer.add_figure(f"val_captions/{image.image_id}", figure, trainer.current_epoch)
+
+
+def draw_caption(pixels: Tensor, caption: str, reference: str) -> Figure:
+    """Draw an image, uint8 (3,H,W), above its caption and a reference."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(pixels.permute(1, 2, 0))
+    axes.set_axis_off()
+    lines = (f"fine-tuned: {caption}", f"reference: {reference}")
+    text = "\n".join(textwrap.fill(visible(line), 60, max_lines=3) for line in lines)
+    figure.supxlabel(text, x=0.02, ha="left", parse_math=False)
+    return figure

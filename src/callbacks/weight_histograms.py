@@ -9,8 +9,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 class WeightHistograms(Callback):
     """Log trained weights at the start and after each epoch, gradients every `gradients_every_n_steps` steps.
 
-    Tags are `weights/encoder/<name>`, `weights/decoder/<name>` and the same under `gradients/`. Does nothing
-    without a TensorBoard logger.
+    Tags are `weights/encoder/<name>`, `weights/decoder/<name>` and the same under `weights_gradients/`, which
+    TensorBoard shows below the scores. Does nothing without its logger.
     """
 
     def __init__(self, gradients_every_n_steps: int | None = 100) -> None:
@@ -24,7 +24,7 @@ class WeightHistograms(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if self.every and trainer.global_step % self.every == 0:
-            self._log("gradients", trainer, pl_module, trainer.global_step)
+            self._log("weights_gradients", trainer, pl_module, trainer.global_step)
 
     def _log(self, kind: str, trainer: Trainer, pl_module: Any, step: int) -> None:
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -29,6 +29,7 @@ IGNORED_WARNINGS = (
     ".*mixed-precision.*", ".*find unused parameters.*", ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*",
     ".*tensorboardX.*", ".*is not supported by the model summary.*", ".*sync_dist=True.*",
     ".*callbacks used to create the checkpoint.*", ".*dirpath has changed.*", ".*has `__len__` defined.*",
+    ".*missing from font.*",
 )  # fmt: skip
 VERBOSE_LOGGERS = (
     "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "httpx", "litdata",

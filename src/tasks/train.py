@@ -21,7 +21,7 @@ from src.report.run_files import finite_floats
 from src.report.scores import print_summary
 from src.tasks.building import build, build_data, can_test, count_data, prepare
 from src.utils.files import atomic_write, write_json, write_text
-from src.utils.lightning_compat import all_processes_end
+from src.utils.lightning_compat import ScoresFirstTensorBoard, all_processes_end
 from src.utils.logging import get_logger
 from src.utils.run_folder import check_same_settings, check_same_splits, checkpoint_file, plain_config, resumed_run
 
@@ -55,6 +55,9 @@ def train(config: DictConfig) -> dict[str, float]:
             metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
         elif config.test:
             log.info("no test images (datamodule.split_ratios, limit_test_batches): the test is skipped")
+    for logger in trainer.loggers:
+        if isinstance(logger, ScoresFirstTensorBoard):
+            logger.log_scores(settings, metrics, trainer.global_step)
     if trainer.is_global_zero:
         write_reports(folder, metrics)
     return metrics

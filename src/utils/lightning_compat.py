@@ -1,4 +1,4 @@
-"""What Lightning lacks: an automatic precision, a csv logger that resumes, and workarounds of its internals.
+"""What Lightning lacks: an automatic precision, loggers for csv and TensorBoard, and workarounds of its internals.
 
 The workarounds are of pytorch-lightning 2.6.6; tests/utils/test_lightning_compat.py shows for each when it can go.
 """
@@ -13,15 +13,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from src.utils.files import write_csv
 from src.utils.logging import get_logger
+from src.utils.run_folder import flat
 
 log = get_logger(__name__)
 GRACE_SECONDS = 3.0
 SAVE_SECONDS = 10.0
+SCORES = ("cider_d", "bleu_4", "loss")  # those of the test that TensorBoard shows
+SETTINGS = (
+    "seed", "datamodule.num_samples", "datamodule.batch_size", "model.checkpoint", "model.train",
+    "model.num_layers_to_train", "model.optimizer.lr", "model.num_beams", "trainer.max_epochs", "trainer.precision",
+)  # fmt: skip
 
 
 def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
@@ -68,6 +74,27 @@ def all_processes_end(trainer: pl.Trainer) -> Iterator[None]:
                 time.sleep(GRACE_SECONDS)  # in which they report their own error
             launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
         raise
+
+
+class ScoresFirstTensorBoard(TensorBoardLogger):
+    """Lightning's logger whose first groups are test, train and val; `hparams` has a run's settings and scores."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log learning rates as `train/lr-...`, and not `epoch`, which would be the first group."""
+        rates = {f"train/{name}": value for name, value in metrics.items() if name.startswith("lr-")}
+        others = {name: value for name, value in metrics.items() if name != "epoch" and not name.startswith("lr-")}
+        super().log_metrics(others | rates, step)
+
+    @rank_zero_only
+    def log_scores(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Log test scores, `test/cider_d_base` beside `test/cider_d`, with SETTINGS of a config as hparams."""
+        names = {f"test/{name}": f"test/{name}" for name in SCORES}
+        names |= {f"{name}_base": f"zero_shot/{name}" for name in names}
+        scores = {tag: metrics[name] for tag, name in names.items() if name in metrics}
+        values = dict(flat(settings))
+        self.log_hyperparams({name: values.get(name) for name in SETTINGS}, scores, step)
+        self.finalize("success")
 
 
 class CsvLogger(Logger):

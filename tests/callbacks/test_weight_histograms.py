@@ -20,10 +20,10 @@ def test_weights_each_epoch_and_gradients_every_so_many_steps(tmp_path, tiny_che
     events = EventAccumulator(str(file), {"histograms": 0}).Reload()
     found = {tag: events.Histograms(tag) for tag in events.Tags()["histograms"]}
     names = {name.replace(".", "/", 1): weight for name, weight in module.trained_weights().items()}
-    assert found.keys() == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    assert found.keys() == {f"{kind}/{name}" for kind in ("weights", "weights_gradients") for name in names}
     for name, weight in names.items():
         assert [event.step for event in found[f"weights/{name}"]] == [0, 1, 2]
-        assert [event.step for event in found[f"gradients/{name}"]] == [0, 3, 6]
+        assert [event.step for event in found[f"weights_gradients/{name}"]] == [0, 3, 6]
         last = found[f"weights/{name}"][-1].histogram_value
         assert last.num == weight.numel()
         assert math.isclose(last.sum, float(weight.detach().double().sum()), abs_tol=1e-3)

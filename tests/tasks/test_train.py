@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.demo.synthetic.datamodules import write_scenes
 from src.models.checkpoint import METADATA_KEY
@@ -38,7 +39,6 @@ def test_the_run_folder_is_complete(finished):
         "config_resolved.yaml", "metrics.json", "predictions.csv", "splits.csv", "skipped.csv", "report.html",
         "checkpoints/best.ckpt", "checkpoints/last.ckpt", "csv/metrics.csv", "losses.png", "run.json", "attention.json",
     } <= names  # fmt: skip
-    assert list((finished.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert not [name for name in names if name.endswith(".tmp")]
     assert json.loads((finished.folder / "run.json").read_text())["status"] == "finished"
     text = (finished.folder / "config_resolved.yaml").read_text()
@@ -47,6 +47,16 @@ def test_the_run_folder_is_complete(finished):
     assert checkpoint[METADATA_KEY]["config"] == OmegaConf.to_container(OmegaConf.create(text))
     report = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert all(row.image_id in report for row in read_predictions(finished.folder / "predictions.csv"))
+
+
+def test_tensorboard_has_the_scores_of_both_models_and_the_settings(finished):
+    events = EventAccumulator(str(finished.folder / "tensorboard")).Reload()
+    scores = {name: events.Scalars(f"test/{name}")[-1].value for name in ("cider_d", "cider_d_base", "loss_base")}
+    expected = {"cider_d": "test/cider_d", "cider_d_base": "zero_shot/test/cider_d", "loss_base": "zero_shot/test/loss"}
+    assert scores == pytest.approx({name: finished.metrics[key] for name, key in expected.items()})
+    assert {tag.split("/")[0] for tag in events.Tags()["scalars"]} == {"test", "train", "val"}
+    (settings,) = (value for tag, value in events.PluginTagToContent("hparams").items() if "session_start" in tag)
+    assert b"model.optimizer.lr" in settings
 
 
 def test_metrics_are_flat_finite_and_named_as_logged(finished):
