@@ -31,6 +31,7 @@ class CaptionModel(nn.Module):
     train, num_layers_to_train, new_weights: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
     max_length: tokens of a generated caption, start included; None: 32. kernels: reference (transformers' own decoder,
     any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile each block of the encoder.
+    label_smoothing: probability that the loss's gradient, not its value, moves from the label to the whole vocabulary.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class CaptionModel(nn.Module):
         num_beams: int = 4,
         kernels: str = "auto",
         compile: bool = False,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if kernels not in ("auto", "reference", "cpu"):
@@ -57,6 +59,7 @@ class CaptionModel(nn.Module):
                 f"model.max_length={min(DEFAULT_LENGTH, positions)}"
             )
         self.network, self.processor, self.kernels, self.num_beams = network, processor, kernels, num_beams
+        self.label_smoothing = label_smoothing
         network.generation_config = generation_config(processor, self.max_length, num_beams)
         trained = choose_trainable(network, train, num_layers_to_train, new_weights)
         if train == "lora":
@@ -138,7 +141,7 @@ class CaptionModel(nn.Module):
 
     def loss(self, states: Tensor, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy in nats, f32 (), of encoder states (B,P,D), and its number of tokens, i64 ()."""
-        return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device))
+        return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device), self.label_smoothing)
 
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         return self.loss(self.encode(batch), batch)

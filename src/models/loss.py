@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.collate import CaptionBatch
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
-from src.models.kernels.linear import linear_cross_entropy
+from src.models.kernels.linear import cross_entropy, linear_cross_entropy
 
 
-def packed_loss(model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None) -> tuple[Tensor, Tensor]:
+def packed_loss(
+    model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
     on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.
+    label_smoothing: of the gradient alone; see `cross_entropy`.
     """
     decoder: Any = model.decoder
     states = project_states(model, states)  # (B,P,D)
@@ -28,10 +31,11 @@ def packed_loss(model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool 
     labels = batch.labels.flatten()[batch.token_index]  # (M)
     count = torch.tensor(batch.num_tokens, device=labels.device)
     if can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu:
-        return linear_cross_entropy(packed_hidden(decoder, states, batch), decoder.lm_head, labels), count
+        hidden = packed_hidden(decoder, states, batch)
+        return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
-    return nn.functional.cross_entropy(logits.float(), labels, reduction="sum"), count
+    return cross_entropy(logits, labels, label_smoothing), count
 
 
 def can_use_cpu_kernels(model: Model, device: torch.device) -> bool:

@@ -1,9 +1,8 @@
-"""Parameter groups and learning-rate schedules."""
+"""Optimizers with named parameter groups, and learning-rate schedules."""
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -14,12 +13,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from src.utils.errors import UserError
 
 
-def parameter_groups(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """Group the trained weights: matrices decay; biases and layer norms (one dimension) do not."""
-    trained = [weight for weight in weights if weight.requires_grad]
-    matrices = {"params": [weight for weight in trained if weight.ndim > 1]}
-    vectors = {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0}
-    return [group for group in (matrices, vectors) if group["params"]]
+def make_optimizer(
+    factory: Callable[..., Optimizer], weights: Mapping[str, nn.Parameter], encoder_lr_factor: float = 1.0
+) -> Optimizer:
+    """Call `factory` with the trained weights in named groups: matrices decay, biases and layer norms do not.
+
+    weights: by their names in the network. encoder_lr_factor: the encoder's learning rate over that of the others;
+    other than 1, its weights form groups of their own.
+    """
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, weight in weights.items():
+        side = "" if encoder_lr_factor == 1 else "encoder_" if name.startswith("encoder.") else "decoder_"
+        groups.setdefault(f"{side}{'matrices' if weight.ndim > 1 else 'vectors'}", []).append(weight)
+    settings = {name: {"weight_decay": 0.0} if name.endswith("vectors") else {} for name in sorted(groups)}
+    optimizer = factory([{"name": name, "params": groups[name], **more} for name, more in settings.items()])
+    for group in optimizer.param_groups:
+        group["lr"] *= encoder_lr_factor if group["name"].startswith("encoder") else 1
+    return optimizer
 
 
 def linear_with_warmup(
@@ -40,9 +50,6 @@ def linear_with_warmup(
         return max(0.0, (total_steps - step) / falling)
 
     return LambdaLR(optimizer, factor)
-
-
-cosine_with_warmup = partial(linear_with_warmup, cosine=True)
 
 
 def make_scheduler(optimizer: Optimizer, settings: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:

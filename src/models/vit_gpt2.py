@@ -15,7 +15,7 @@ from src.models import checkpoint as files
 from src.models.caption_model import CaptionModel
 from src.models.freezing import adapted_names, has_block_list
 from src.models.loss import TokenMean
-from src.models.optimization import make_scheduler, parameter_groups
+from src.models.optimization import make_optimizer, make_scheduler
 from src.models.pretrained import is_pooler, load_captioner
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
@@ -27,7 +27,7 @@ log = get_logger(__name__)
 class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
-    Most settings are those of `load_captioner` and `CaptionModel`. optimizer: called with parameter groups.
+    Most settings are those of `load_captioner` and `CaptionModel`. optimizer: called by `make_optimizer`.
     lr_scheduler: see `make_scheduler`. run_config: plain values, kept in every checkpoint.
     """
 
@@ -46,7 +46,9 @@ class VitGpt2(LightningModule):
         kernels: str = "auto",
         compile: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        encoder_lr_factor: float = 1.0,
         lr_scheduler: Mapping[str, Any] | None = None,
+        label_smoothing: float = 0.0,
         seed: int = 0,
         processor: Processor | None = None,
         run_config: Mapping[str, Any] | None = None,
@@ -55,13 +57,13 @@ class VitGpt2(LightningModule):
         source = checkpoint, revision, from_encoder_decoder
         network, self.processor, self.base_id, new_weights = load_captioner(*source, seed or 0, processor)
         self.seed, self.run_config = seed, dict(run_config or {})
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.optimizer, self.lr_scheduler, self.encoder_lr_factor = optimizer, lr_scheduler, encoder_lr_factor
         names = files.hub_parameter_names(network)
         self.digests = files.weight_digests(network, names)
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
         self.base_sha256 = files.combine_digests(self.digests, self.digests.keys() - unsaved)
         settings = train, num_layers_to_train, lora, new_weights, max_length, num_beams, kernels, compile
-        self.captioner = CaptionModel(network, self.processor, *settings)
+        self.captioner = CaptionModel(network, self.processor, *settings, label_smoothing)
         self.names = adapted_names(network, names)
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
@@ -180,7 +182,7 @@ class VitGpt2(LightningModule):
     def configure_optimizers(self) -> Any:
         if self.optimizer is None:
             raise UserError("model.optimizer=null; expected an optimizer to train with; remove the override")
-        optimizer = self.optimizer(parameter_groups(self.parameters()))
+        optimizer = make_optimizer(self.optimizer, self.trained_weights(), self.encoder_lr_factor)
         schedule = self.lr_scheduler and make_scheduler(optimizer, self.lr_scheduler, self.trainer)
         return ([optimizer], [schedule]) if schedule else optimizer
 

@@ -161,9 +161,10 @@ def _instantiate_group(group: DictConfig | None, resume_step: int | None = None)
 
 def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
     """Refuse a `monitor` that nothing logs, not even a callback from outside; Lightning finds it after an epoch."""
-    names = [*METRICS]
-    if any(isinstance(callback, CaptionSamples) for callback in callbacks):
-        names += [f"val/{name}" for name in LOGGED]
+    names, sampled = [*METRICS], [f"val/{name}" for name in LOGGED]
+    for callback in callbacks:
+        if isinstance(callback, CaptionSamples) and callback.every_n_epochs == 1 and callback.max_images:
+            names += sampled
     packages = {type(callback).__module__.split(".")[0] for callback in callbacks}
     for callback in callbacks if packages <= {"src", "pytorch_lightning"} else ():
         monitor = getattr(callback, "monitor", None)
@@ -171,7 +172,8 @@ def check_monitors(callbacks: Sequence[pl.Callback]) -> None:
             near = difflib.get_close_matches(monitor, names, n=1, cutoff=0.4) or ["val/loss"]
             raise UserError(
                 f"monitor={monitor} of {type(callback).__name__}; expected one of {', '.join(names)}; "
-                f"set callbacks.<name>.monitor={near[0]}"
+                f"set monitor={near[0]}"
+                + (", or caption each epoch with callbacks.caption_samples.every_n_epochs=1" * (monitor in sampled))
             )
 
 

@@ -85,6 +85,8 @@ def _fit(
     metrics["time/fit_seconds"] = round(time.monotonic() - started, 3)
     saver = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
     best = trainer.strategy.broadcast(saver.best_model_path if saver else "")
+    if saver and saver.best_model_score is not None:
+        metrics = finite_floats({f"{saver.monitor}_best": saver.best_model_score}) | metrics
     fast = getattr(trainer, "fast_dev_run", False)
     if saver and saver.save_top_k and not best and not fast:  # it ended before a validation
         best = str(Path(str(saver.dirpath)) / "best.ckpt")

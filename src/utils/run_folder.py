@@ -63,9 +63,14 @@ def made_folder(path: str) -> str:
     return str(folder)
 
 
+def best_mode(metric: str) -> str:
+    """Return the mode of callbacks that keep the best of a metric: min for a loss, else max."""
+    return "min" if "loss" in metric else "max"
+
+
 def register_resolvers() -> None:
     """Register `${run_stamp:}` and the others with OmegaConf; all mentions in one config have one stamp."""
-    for function in (run_stamp, run_folder, run_root, made_folder):
+    for function in (run_stamp, run_folder, run_root, made_folder, best_mode):
         OmegaConf.register_new_resolver(function.__name__, function, use_cache=True, replace=True)
 
 

@@ -72,6 +72,19 @@ def test_bf16_is_within_a_hundredth():
     assert torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0) > 0.99
 
 
+def test_label_smoothing_changes_the_gradient_alone_and_alike_with_both_kernels():
+    model, rows, states = captioner(), random_captions(), random_states().requires_grad_()
+    freeze_all_but(model, 1)
+    gradients = {}
+    for on_cpu in (False, True):
+        for smoothing in (0.0, 0.2):
+            nll, _ = packed_loss(model, states, packed(rows), on_cpu, smoothing)
+            (gradients[on_cpu, smoothing],) = torch.autograd.grad(nll, states)
+            torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradients[True, 0.2], gradients[False, 0.2], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(gradients[True, 0.2], gradients[True, 0.0], rtol=0.01)
+
+
 def test_a_mean_over_tokens_counts_each_token_once():
     mean, alone = TokenMean(), SimpleNamespace(world_size=1)
     assert math.isnan(mean.compute(alone))

@@ -85,6 +85,21 @@ def test_a_metric_that_nothing_logs_is_refused_before_training(monitor):
     check_monitors([Own("val/own"), callback])
 
 
+@pytest.mark.parametrize(
+    ("settings", "accepted"), [([], True), (["callbacks.caption_samples.every_n_epochs=2"], False)]
+)
+def test_checkpoint_and_early_stopping_follow_the_monitor_if_each_epoch_logs_it(settings, accepted, tmp_path):
+    with job(tmp_path, "monitor=val/cider_d", "trainer=default", "logger=none", *settings) as composed_config:
+        composed_config.trainer.precision = "32-true"
+        if not accepted:
+            with pytest.raises(UserError, match=r"monitor=val/cider_d of .*monitor=val/loss, or caption each epoch"):
+                build_trainer(composed_config)
+            return
+        callbacks = build_trainer(composed_config).callbacks
+    found = [one for one in callbacks if isinstance(one, EarlyStopping | ModelCheckpoint)]
+    assert [(one.monitor, one.mode) for one in found] == [("val/cider_d", "max")] * 2
+
+
 def fitted(trainer=None, batch_size=1, **counts):
     """The trainer after a look at data with so many images a split."""
     settings = {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "limit_test_batches": 1.0, "world_size": 1}

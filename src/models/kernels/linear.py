@@ -126,21 +126,35 @@ class OneDNNLinear(nn.Linear):
         return linear(input.flatten(0, -2), self, self.weight, self.bias).unflatten(0, input.shape[:-1])
 
 
-def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor) -> Tensor:
-    """Summed cross-entropy in nats, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Summed cross-entropy in nats, f32 (), of labels i64 (N) under logits (N,V), with the gradient of smoothed labels.
+
+    The value is that of unsmoothed labels, so that losses compare. label_smoothing: probability spread over all V.
+    """
+    logits = logits.float()
+    nll = nn.functional.cross_entropy(logits, labels, reduction="sum")
+    if not (label_smoothing and nll.requires_grad):
+        return nll
+    smoothed = nn.functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+    return nll.detach() + (smoothed - smoothed.detach())
+
+
+def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """`cross_entropy`, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
 
     With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once.
     """
     bias = None if head.bias is None else head.bias.to(hidden.dtype)
     if any(weight.requires_grad for weight in head.parameters()):
         logits = nn.functional.linear(hidden, head.weight.to(hidden.dtype), bias)
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-    return _ChunkedCrossEntropy.apply(hidden, prepack(head, head.weight, hidden.dtype), bias, labels)
+        return cross_entropy(logits, labels, label_smoothing)
+    packed = prepack(head, head.weight, hidden.dtype)
+    return _ChunkedCrossEntropy.apply(hidden, packed, bias, labels, label_smoothing)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Any, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Any, labels: Tensor, smoothing: float) -> Tensor:
         nll = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
@@ -153,7 +167,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
             nll += (log_sum[: len(label)] - logits[: len(label)].gather(1, label)).sum()
             if dhidden is not None:
-                probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, -1.0))
+                probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, smoothing - 1))
+                probabilities = probabilities.sub_(smoothing / probabilities.shape[1]) if smoothing else probabilities
                 dhidden[chunk] = onednn_linear(probabilities.to(logits.dtype), packed.backward)[: len(label)]
         ctx.save_for_backward(dhidden)
         return nll
@@ -161,7 +176,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.saved_tensors[0] * grad, None, None, None
+        return ctx.saved_tensors[0] * grad, None, None, None, None
 
 
 def tune_malloc() -> bool:

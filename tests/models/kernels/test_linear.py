@@ -93,15 +93,17 @@ def test_what_inference_mode_packed_is_used_in_training():
 
 @pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, monkeypatch):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, smoothing, monkeypatch):
+    """Label smoothing changes the gradient, and not the value."""
     monkeypatch.setattr(kernel, "CHUNK", 4)
     head = nn.Linear(8, 50, bias=with_bias).requires_grad_(trains)
     hidden = torch.randn(11, 8, requires_grad=True)
     labels = torch.randint(0, 50, (11,))
     inputs = [hidden, *head.parameters()] if trains else [hidden]
-    found = linear_cross_entropy(hidden, head, labels)
-    expected = nn.functional.cross_entropy(head(hidden), labels, reduction="sum")
-    torch.testing.assert_close(found, expected)
+    found = linear_cross_entropy(hidden, head, labels, smoothing)
+    torch.testing.assert_close(found, nn.functional.cross_entropy(head(hidden), labels, reduction="sum"))
+    expected = nn.functional.cross_entropy(head(hidden), labels, reduction="sum", label_smoothing=smoothing)
     gradients = torch.autograd.grad(found / 11, inputs)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected / 11, inputs))
 
