@@ -24,7 +24,7 @@ const addAttentionMaps = (() => {
   };
 
   // Make the words of `caption` buttons, each of which shows its map over `image`, whose width and height are set.
-  // map: one entry of attention.json.
+  // map: one entry of attention.json. Returns a function that shows the map of a word (-1: none) and their number.
   return (image, caption, map) => {
     if (!image || !map.words.length) return;
     const canvas = document.createElement("canvas");
@@ -65,6 +65,8 @@ const addAttentionMaps = (() => {
     });
     caption.setAttribute("role", "group");
     caption.setAttribute("aria-label", `${caption.textContent}. Attention maps: arrow keys move between words.`);
-    caption.replaceChildren(...words.flatMap((button) => [button, " "]));
+    const isMark = (button) => /^[,.;:!?%)\]]/.test(button?.textContent);
+    caption.replaceChildren(...words.flatMap((button, index) => isMark(words[index + 1]) ? [button] : [button, " "]));
+    return [highlight, words.length];
   };
 })();

@@ -22,15 +22,26 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from src.report.run_files import CURVES, History, Prediction, curve, read_attention, read_history, read_predictions
+from src.report.run_files import (
+    CURVES,
+    History,
+    Prediction,
+    curve,
+    read_attention,
+    read_history,
+    read_predictions,
+    tidy,
+)
+from src.report.scores import number
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write
 from src.utils.logging import visible
 
-TUNED, TRAIN, SOFT, LINE = "#0f766e", "#c2a878", "#5c6068", "#dfdcd5"
+TUNED, TRAIN, SOFT, LINE = "#2b5fa5", "#c2a878", "#5c6068", "#dfdcd5"
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
+MIN_POINTS = 3  # of a curve
 BINS = np.linspace(0, 1, 81)
 TAILS = (0.001, 0.999)  # quantiles of the values at the ends of a histogram's axis
 COLUMNS = 3  # images side by side
@@ -58,13 +69,13 @@ def write_losses(run_dir: Path) -> Path | None:
 
 
 def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4)) -> Figure | None:
-    """Draw the curves of `name` in CURVES over optimizer steps and mark the best validation point; None without any.
+    """Draw the curves of `name` in CURVES over optimizer steps and mark the best validation point.
 
-    size: inches.
+    size: inches. Returns None with fewer than MIN_POINTS.
     """
     label, best, train_names, val_names = CURVES[name]
     train, val = curve(history, train_names), curve(history, val_names)
-    if not train and not val:
+    if max(len(train), len(val)) < MIN_POINTS:
         return None
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
@@ -77,11 +88,13 @@ def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4))
         step, value = best(val, key=lambda point: point[1])
         axes.plot(step, value, "o", ms=11, mfc="none", **style)
         above: dict[str, Any] = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(f"best {value:.3f}", (step, value), weight="bold", color=SOFT, **above)
+        axes.annotate(f"best {number(value)}", (step, value), weight="bold", color=SOFT, **above)
     axes.set_xlabel("optimizer step", color=SOFT)
     axes.set_ylabel(label, color=SOFT)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.margins(x=0.03, y=0.14)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=LINE, clip_on=False)
     axes.tick_params(colors=SOFT, color=LINE)
     axes.spines[["top", "right"]].set_visible(False)
@@ -170,12 +183,13 @@ def draw_captions(predictions: Sequence[Prediction], titles: Sequence[str] = ())
         axes.imshow(row.pixels())  # type: ignore[arg-type]
         axes.set_axis_off()
         axes.set_title(titles[index] if titles else "", fontsize=10, color=SOFT)
-        captions = {"before": row.zero_shot_caption, "after": row.caption, "reference": next(iter(row.references), "")}
+        reference = next(iter(row.references), "")
+        captions = {"base": row.zero_shot_caption, "fine-tuned": row.caption, "reference": reference}
         style: dict[str, Any] = {"va": "top", "fontsize": 9.5, "parse_math": False}  # captions are no formulas
         down = -0.04
         for (name, text), colour in zip(captions.items(), (SOFT, TUNED, "black"), strict=True):
             if text:
-                wrapped = textwrap.fill(visible(f"{name}: {text}"), 46, max_lines=3, placeholder=" ...")
+                wrapped = textwrap.fill(visible(f"{name}: {tidy(text)}"), 46, max_lines=3, placeholder=" ...")
                 axes.text(0, down, wrapped, transform=axes.transAxes, color=colour, **style)
                 down -= 0.075 * (wrapped.count("\n") + 1) + 0.015
     return figure
@@ -188,9 +202,9 @@ def draw_extremes(predictions: Sequence[Prediction]) -> Figure | None:
     if not ranked:
         return None
     chosen = {0: "best", len(ranked) // 2: "middle", len(ranked) - 1: "worst"}
-    rows = [ranked[index] for index in chosen]
-    ranks = zip(chosen.values(), rows, strict=True)
-    return draw_captions(rows, [f"{rank} of {len(ranked)}: CIDEr-D {row.scores['cider_d']:.2f}" for rank, row in ranks])
+    scores = [number(ranked[index].scores["cider_d"]) for index in chosen]
+    titles = [f"{rank} of {len(ranked)}: CIDEr-D {score}" for rank, score in zip(chosen.values(), scores, strict=True)]
+    return draw_captions([ranked[index] for index in chosen], titles)
 
 
 def draw_images(run_dir: str | Path, count: int = 6) -> Figure:

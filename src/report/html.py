@@ -7,7 +7,7 @@ policy runs only the one script and style whose hashes it names.
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from src.report.facts import count, run_facts
 from src.report.figures import draw_curves, svg_uri
-from src.report.run_files import Prediction, random_order, read_run
-from src.report.scores import METRICS, other_scores, score_rows
+from src.report.run_files import Prediction, random_order, read_run, tidy
+from src.report.scores import METRICS, number, other_scores, score_rows
 from src.utils.files import atomic_write
 from src.utils.logging import visible
 
@@ -40,11 +41,12 @@ VIEWS = {"random": "Random", "best": "Best", "worst": "Worst", "improved": "Most
 def write_report(run_dir: Path) -> Path:
     """Write report.html into a run folder from the folder's own files; what is missing is noted in the report."""
     run = read_run(run_dir)
-    ranks, metric = choose_images(run.predictions)
+    ranks, metric = choose_images(run.predictions, run.attention)
     rows = sorted(ranks)
     cards = [_card(run.predictions[row], ranks[row], metric) for row in rows]
     if unreadable := sum(card["thumbnail"] is None for card in cards):
-        run.notes.append(f"{unreadable} of {len(cards)} images could not be read; their captions are shown alone.")
+        notes = f"{unreadable:,} of {count(len(cards), 'image')} could not be read; their captions are shown alone."
+        run.notes.append(notes)
     maps = {number: run.attention.get(run.predictions[row].image_id) for number, row in enumerate(rows)}
     charts = [(title, [draw_curves(run.history, name, size) for size in sizes]) for title, name, *sizes in CHARTS]
     is_compared = any(card["gain"] is not None for card in cards)
@@ -57,9 +59,13 @@ def write_report(run_dir: Path) -> Path:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_escape_controls
     )
-    environment.filters |= {"number": "{:.3f}".format, "svg_uri": svg_uri}
+    environment.filters |= {"number": number, "svg_uri": svg_uri, "tidy": tidy}
     page = environment.get_template("report.html.jinja").render(
         run=run,
+        count=count,
+        facts=run_facts(run),
+        is_synthetic="synthetic" in str(run.config.get("datamodule._target_")),
+        hero=[(k, card) for k, card in enumerate(cards) if maps[k] and card["ranks"].get("random", 99) < 3],
         style=Markup(style),
         script=Markup(script),
         hashes=hashes,
@@ -78,11 +84,14 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str, int]], str | None]:
+def choose_images(
+    predictions: Sequence[Prediction], mapped: Container[str] = ()
+) -> tuple[dict[int, dict[str, int]], str | None]:
     """Choose at most MAX_IMAGES images: those of the views, and a random sample of the others.
 
     Returns the ranks, from 0, of each chosen row in the views that it belongs to, and the score that ranked them
-    (None without any). The random view is a fair sample of all, whatever else is shown.
+    (None without any). The random view shows images with attention maps (their ids: mapped), where there are any:
+    they are a fair sample of all, as `random_order` chose them.
     """
     metric = next((name for name in RANKED_BY if any(name in row.scores for row in predictions)), None)
     value = {row: one.scores[metric] for row, one in enumerate(predictions) if metric in one.scores}
@@ -90,7 +99,7 @@ def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str
     best, rising = (sorted(found, key=lambda row: -found[row]) for found in (value, gain))
     order = random_order(len(predictions))
     views = {
-        "random": order,
+        "random": [row for row in order if _can_be_mapped(predictions[row], mapped)] or order,
         "best": best,
         "worst": best[::-1],
         "improved": [row for row in rising if gain[row] > 0],
@@ -104,6 +113,10 @@ def choose_images(predictions: Sequence[Prediction]) -> tuple[dict[int, dict[str
         if len(ranks) < MAX_IMAGES:
             ranks.setdefault(row, {})
     return ranks, metric
+
+
+def _can_be_mapped(prediction: Prediction, mapped: Container[str]) -> bool:
+    return prediction.image_id in mapped and Path(prediction.path).is_file()
 
 
 def _gain(prediction: Prediction, metric: str | None) -> float | None:

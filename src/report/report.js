@@ -39,9 +39,27 @@
     for (const details of document.querySelectorAll(".references")) details.open = event.target.checked;
   });
 
-  for (const card of cards)
-    if (card.dataset.index in maps)
-      addAttentionMaps(card.querySelector("img"), card.querySelector(".caption.tuned"), maps[card.dataset.index]);
+  const addMaps = (card) => addAttentionMaps(
+    card.querySelector("img"), card.querySelector(".caption.tuned"), maps[card.dataset.index]);
+  for (const card of cards) if (card.dataset.index in maps) addMaps(card);
+
+  // ---- the first images: each word in turn, until someone points at them or stops it
+  const players = [...document.querySelectorAll("#hero article")].map(addMaps).filter(Boolean);
+  if (players.length) {
+    const button = byId("play");
+    let timer = 0, tick = 0;
+    const step = () => { for (const [highlight, count] of players) highlight(tick % count); tick++; };
+    const play = (on) => {
+      clearInterval(timer);
+      timer = on ? setInterval(step, 900) : 0;
+      button.textContent = on ? "Pause" : "Play";
+    };
+    button.hidden = false;
+    button.addEventListener("click", () => play(!timer));
+    for (const event of ["pointerover", "focusin"]) byId("hero").addEventListener(event, () => play(false));
+    step();
+    play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+  }
   toolbar.hidden = false;
   show();
 })();

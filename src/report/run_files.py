@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from src.utils.logging import visible
+from src.utils.run_folder import flat
 
 if TYPE_CHECKING:
     from src.models.attention_maps import WordAttention
@@ -32,7 +34,7 @@ CURVES: dict[str, tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = {
     "loss": ("loss, nats per token", min, ("train/loss_step", "train/loss"), ("val/loss",)),
     "cider_d": ("CIDEr-D", max, (), ("val/cider_d",)),
 }
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error, yaml.YAMLError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class RunFiles:
     history: History = field(default_factory=list)
     attention: dict[str, dict[str, Any]] = field(default_factory=dict)  # by image_id
     about: dict[str, Any] = field(default_factory=dict)  # run.json
+    config: dict[str, Any] = field(default_factory=dict)  # config_resolved.yaml, by dotted key
     notes: list[str] = field(default_factory=list)
 
     def read(self, name: str, reader: Callable[[Path], Any], consequence: str = "") -> Any:
@@ -92,6 +95,7 @@ def read_run(run_dir: Path) -> RunFiles:
     run.history = run.read("csv", read_history) or []
     run.attention = run.read("attention.json", read_attention) or {}
     run.about = run.read("run.json", read_json_object, "command, commit and versions are not known.") or {}
+    run.config = run.read("config_resolved.yaml", read_config) or {}
     if run.predictions and all(row.zero_shot_caption is None for row in run.predictions):
         run.notes.append("The base model was not scored: captions are shown without a comparison.")
     return run
@@ -100,6 +104,11 @@ def read_run(run_dir: Path) -> RunFiles:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return a file's JSON object; raises ValueError or TypeError where it holds something else."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a YAML file's values by dotted key; raises as `read_json_object`, or YAMLError."""
+    return dict(flat(dict(yaml.safe_load(path.read_text(encoding="utf-8")))))
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -199,6 +208,11 @@ def curve(history: History, names: tuple[str, ...], max_points: int = 400) -> li
     size = math.ceil(len(points) / max_points) or 1
     means = [np.mean(points[start : start + size], axis=0) for start in range(0, len(points), size)]
     return [(float(step), float(value)) for step, value in means]
+
+
+def tidy(caption: str) -> str:
+    """Return a caption as it is shown: without the blanks that tokenizers leave before punctuation."""
+    return re.sub(r" +([,.;:!?%)\]]|'\w)", r"\1", caption)
 
 
 def random_order(count: int) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions
 from src.utils.errors import UserError
@@ -25,6 +26,11 @@ METRICS = {
 MAX_WIDTH = 200  # characters of a printed caption or reference
 
 
+def number(value: float) -> str:
+    """Write a score with three decimals; one that these would make 0 as `<0.001`."""
+    return "<0.001" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A value with the ends of its 95% interval, None where no interval was computed."""
@@ -38,22 +44,34 @@ class Score:
         """The interval as text, "" without one."""
         if self.low is None or self.high is None:
             return ""
-        return f"{self.low:.3f} \u2013 {self.high:.3f}"
+        return f"{number(self.low)} \u2013 {number(self.high)}"
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.interval})" if self.interval else f"{self.value:.3f}"
+        return f"{number(self.value)} ({self.interval})" if self.interval else number(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One metric of both models; `scale` is the value at the right end of its bar."""
+    """One metric of both models, the paired gain of the fine-tuned one, and the ticks of its axis, from 0."""
 
     key: str
     label: str
     hint: str
     tuned: Score | None
     base: Score | None
-    scale: float
+    gain: Score | None
+    ticks: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """better, worse or unclear by the 95% interval of the gain, else by whether both overlap; "" without."""
+        low, high = (self.gain.low, self.gain.high) if self.gain else (None, None)
+        if self.tuned and self.base and self.tuned.interval and self.base.interval and low is None:
+            low, high = self.tuned.low - self.base.high, self.tuned.high - self.base.low  # type: ignore[operator]
+        if low is None or high is None:
+            return ""
+        low, high = (-high, -low) if self.key == "loss" else (low, high)
+        return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
 def _score(metrics: Mapping[str, float], key: str) -> Score | None:
@@ -67,7 +85,8 @@ def score_rows(metrics: Mapping[str, float]) -> list[ScoreRow]:
         tuned, base = _score(metrics, f"test/{key}"), _score(metrics, f"zero_shot/test/{key}")
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
-            rows.append(ScoreRow(key, label, hint, tuned, base, 1.08 * max(ends) or 1.0))
+            ticks = tuple(MaxNLocator(4).tick_values(0, max(ends) or 1.0).tolist())
+            rows.append(ScoreRow(key, label, hint, tuned, base, _score(metrics, f"test/{key}_gain"), ticks))
     return rows
 
 
@@ -75,7 +94,7 @@ def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, 
     """Return (name, fine-tuned, base) of the other metrics: lengths, distinct captions..."""
     tested = {key.removeprefix("zero_shot/") for key in metrics if key.startswith(("test/", "zero_shot/test/"))}
     names = sorted(
-        {key.removeprefix("test/") for key in tested if not key.endswith(("_low", "_high"))} - METRICS.keys()
+        {key.removeprefix("test/") for key in tested if not key.endswith(("_low", "_high", "_gain"))} - METRICS.keys()
     )
     pairs = [(_score(metrics, f"test/{name}"), _score(metrics, f"zero_shot/test/{name}")) for name in names]
     return [(name.replace("_", " "), *pair) for name, pair in zip(names, pairs, strict=True)]

@@ -21,6 +21,7 @@ SCORES = {
     "bleu_1": (0.74, 0.45), "rouge_l": (0.633, 0.341),
 }  # fmt: skip
 METRICS = {
+    "data/train_images": 100, "data/val_images": 1, "data/test_images": 12,
     "test/loss": 1.214, "zero_shot/test/loss": 3.402, "data/skipped_rows": 3, "data/unreadable_images": 1,
     "time/fit_seconds": 61.5, "train/loss": 1.1, "val/loss": 1.25, "val/loss_best": 1.22,
     "test/distinct_captions": 0.81, "zero_shot/test/distinct_captions": 0.12, "test/mean_length": 9.4,
@@ -30,6 +31,12 @@ ABOUT = {
     "commit": "36d1d9289d320dca47fd6e5a0143bd460d430b14", "seed": 0, "started": "2026-03-01T12:00:00+00:00",
     "versions": {"python": "3.11.9", "torch": "2.9.0", "transformers": "5.9.0", "captioner": "0.1.0"},
 }  # fmt: skip
+CONFIG = """
+train: true
+datamodule: {_target_: src.demo.synthetic.datamodules.SyntheticFlickrDataModule, data_dir: /x/night-1600}
+model: {checkpoint: /x/vit_gpt2_tiny, train: last_blocks, num_layers_to_train: 2, optimizer: {lr: 0.003}}
+trainer: {max_epochs: 4, accelerator: cpu, precision: bf16-mixed}
+"""
 
 
 def word_attention(words, heat, region=(0.0, 0.0, 1.0, 1.0)) -> SimpleNamespace:
@@ -63,6 +70,7 @@ def make_run(folder: Path, count: int = 12, hostile: bool = True) -> Path:
     pd.DataFrame(history).to_csv(folder / "csv" / "metrics.csv", index=False)
     for name, content in (("attention", entries), ("metrics", metrics), ("run", ABOUT)):
         (folder / f"{name}.json").write_text(json.dumps(content))
+    (folder / "config_resolved.yaml").write_text(CONFIG)
     return folder
 
 

@@ -14,7 +14,7 @@ from tests.report.fake_run import HOSTILE, make_run
 NAMES = [f"h.11.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "c_fc", "c_proj", "ln", "x", "y")]
 HISTORY = [
     {"step": 1.0, "train/loss": 3.0}, {"step": 2.0, "val/loss": 2.0, "val/cider_d": 0.5},
-    {"step": 4.0, "val/loss": 2.5, "val/cider_d": 0.7},
+    {"step": 4.0, "val/loss": 2.5, "val/cider_d": 0.7}, {"step": 5.0, "val/loss": 2.6, "val/cider_d": 0.6},
 ]  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def test_curves_mark_the_lowest_loss_and_the_highest_score():
     assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "validation"]
     assert (losses.texts[0].get_text(), losses.texts[0].xy) == ("best 2.000", (2.0, 2.0))
     assert (scores.texts[0].get_text(), scores.texts[0].xy) == ("best 0.700", (4.0, 0.7))
-    assert draw_curves([], "loss") is None
+    assert (losses.get_xlim()[0], losses.get_ylim()[0]) == (0, 0)
+    assert draw_curves(HISTORY[:3], "loss") is None  # two points
 
 
 def test_losses_are_written_the_same_each_time(run, tmp_path):
@@ -79,7 +80,7 @@ def test_best_middle_and_worst_captions(run):
     scores = sorted((row.scores["cider_d"] for row in rows[1:]), reverse=True)
     ranks = zip(("best", "middle", "worst"), (scores[0], scores[3], scores[-1]), strict=True)
     titles = [found.get_title() for found in draw_extremes(rows).axes]
-    assert titles == [f"{rank} of 7: CIDEr-D {score:.2f}" for rank, score in ranks]
+    assert titles == [f"{rank} of 7: CIDEr-D {score:.3f}" for rank, score in ranks]
     assert draw_extremes(rows[:1]) is None  # no readable image
 
 
@@ -88,7 +89,7 @@ def test_readable_images_with_their_captions_as_text(run):
     texts = [text for axes in figure.axes for text in axes.texts]
     joined = " ".join(text.get_text().replace("\n", " ") for text in texts)
     assert len([axes for axes in figure.axes if axes.has_data()]) == 4
-    assert f"after: {HOSTILE}"[:60] in joined
+    assert f"fine-tuned: {HOSTILE}"[:60] in joined
     assert not any(text.get_parse_math() for text in texts)
     figure.canvas.draw()
 

@@ -6,6 +6,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from src.report.html import write_report
 from tests.browser import browser, console_errors, look, sideways_scroll  # noqa: F401
@@ -42,7 +43,7 @@ def test_it_opens_without_errors_fetches_nothing_and_keeps_text_as_text(page):
     assert console_errors(page) == []
     fetched = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert [name for name in fetched if not name.startswith("data:")] == []
-    assert page.find_element(By.TAG_NAME, "h1").text == "CIDEr-D 0.451 → 2.512"
+    assert page.find_element(By.TAG_NAME, "h1").text == "Fine-tuning raised CIDEr-D from 0.451 to 2.512"
     assert HOSTILE in texts(page, ".caption.tuned")
     assert page.execute_script("return window.hacked") is None
 
@@ -58,7 +59,8 @@ def test_curves_are_light_on_a_dark_page(browser, report):  # noqa: F811
 
 
 def test_views_are_ordered_and_search_filters(page):
-    assert len(shown(page)) == 24
+    assert len(shown(page)) == 15  # those with attention maps
+    assert all(card.find_elements(By.CSS_SELECTOR, ".word") for card in shown(page))
     for view, descending in (("best", True), ("worst", False)):
         press(page, view)
         first = ".card:not([hidden]) .marks tbody tr:first-child td:nth-of-type(1)"
@@ -103,6 +105,25 @@ def test_a_word_shows_its_attention_map_by_mouse_click_and_keyboard(page):
     page.execute_script("arguments[0].focus()", words[0])
     assert is_on(ActionChains(page).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT))
     assert page.switch_to.active_element == words[2]
+
+
+def test_a_link_lands_where_it_says(page):
+    page.find_element(By.LINK_TEXT, "This run").click()
+    box = "const { top, bottom } = document.getElementById('run').getBoundingClientRect(); return [top, bottom]"
+    top, bottom = page.execute_script(box)
+    assert 0 <= top < 450
+    assert bottom < 900
+
+
+def test_the_first_images_play_their_attention_maps_until_they_are_stopped(page):
+    button = page.find_element(By.ID, "play")
+    words = page.find_elements(By.CSS_SELECTOR, "#hero article:first-child .word")
+    assert len(page.find_elements(By.CSS_SELECTOR, "#hero canvas.on")) == 3
+    assert button.text == "Play"  # less motion was asked for
+    button.click()
+    WebDriverWait(page, 5, 0.1).until(lambda _: "on" in words[1].get_attribute("class"))
+    button.click()
+    assert button.text == "Play"
 
 
 @pytest.mark.parametrize("width", [320, 768, 2560])

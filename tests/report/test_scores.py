@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.report.scores import other_scores, print_summary, read_scores, score_rows
+from src.report.scores import Score, other_scores, print_summary, read_scores, score_rows
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -17,14 +17,24 @@ METRICS = {
 def test_a_row_has_both_models_with_their_intervals():
     cider, loss = score_rows(METRICS)
     assert (cider.label, str(cider.tuned), cider.base.value) == ("CIDEr-D", "2.000 (1.800 – 2.200)", 0.5)
-    assert 2.2 < cider.scale < 2.5
+    assert cider.ticks[0] == 0
+    assert 2.2 < cider.ticks[-1] < 2.6
     assert (str(loss.tuned), str(loss.base)) == ("1.000", "3.000")
+
+
+def test_a_verdict_is_that_of_the_paired_interval():
+    gains = {"better": (0.1, 0.4), "unclear": (-0.1, 0.4), "worse": (-0.4, -0.1)}
+    for verdict, (low, high) in gains.items():
+        gain = {"test/cider_d_gain": low, "test/cider_d_gain_low": low, "test/cider_d_gain_high": high}
+        assert score_rows(METRICS | gain)[0].verdict == verdict
+    assert [row.verdict for row in score_rows(METRICS)] == ["better", ""]  # intervals apart; no interval
+    assert [str(Score(value)) for value in (0.0, 0.0004, 0.0005)] == ["0.000", "<0.001", "0.001"]
 
 
 def test_scores_of_one_model_and_zero():
     row = score_rows({"test/cider_d": 1.0})[0]
     assert row.base is None
-    assert score_rows({"test/bleu_4": 0.0})[0].scale == 1
+    assert score_rows({"test/bleu_4": 0.0})[0].ticks[-1] == 1
     assert score_rows({"test/bleu_4": 1.0, "test/bleu_4_low": 0.5})[0].tuned.interval == ""
     more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}
     distinct, length = other_scores(more)
