@@ -139,9 +139,13 @@ class CaptionModel(nn.Module):
             for weight in module.parameters():
                 page_out(weight)
 
-    def loss(self, states: Tensor, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy in nats, f32 (), of encoder states (B,P,D), and its number of tokens, i64 ()."""
-        return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device), self.label_smoothing)
+    def loss(self, states: Tensor, batch: CaptionBatch, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy in nats, f32 (), of encoder states (B,P,D), and its number of tokens, i64 (), M.
+
+        weights: f32 (M), of each token in the sum, with labels as they are; None: 1, with smoothed labels.
+        """
+        settings = (self.label_smoothing, None) if weights is None else (0.0, weights)
+        return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device), *settings)
 
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         return self.loss(self.encode(batch), batch)

@@ -17,12 +17,17 @@ from src.models.kernels.linear import cross_entropy, linear_cross_entropy
 
 
 def packed_loss(
-    model: Model, states: Tensor, batch: CaptionBatch, on_cpu: bool | None = None, label_smoothing: float = 0.0
+    model: Model,
+    states: Tensor,
+    batch: CaptionBatch,
+    on_cpu: bool | None = None,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy in nats, f32 (), of the M labels under encoder states (B,P,De), and M, i64 ().
 
     on_cpu: whether `models/kernels` take the place of transformers' decoder; None where they can.
-    label_smoothing: of the gradient alone; see `cross_entropy`.
+    label_smoothing, weights (M): see `cross_entropy`.
     """
     decoder: Any = model.decoder
     states = project_states(model, states)  # (B,P,D)
@@ -32,10 +37,10 @@ def packed_loss(
     count = torch.tensor(batch.num_tokens, device=labels.device)
     if can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu:
         hidden = packed_hidden(decoder, states, batch)
-        return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing), count
+        return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing, weights), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
-    return cross_entropy(logits, labels, label_smoothing), count
+    return cross_entropy(logits, labels, label_smoothing, weights), count
 
 
 def can_use_cpu_kernels(model: Model, device: torch.device) -> bool:

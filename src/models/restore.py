@@ -33,7 +33,8 @@ TARGETS = {  # what a checkpoint's config may build
     "model": re.escape(MODEL_TARGET),
     "datamodule": r"src\.(datamodule\.[a-z_]+|demo\.synthetic\.datamodules)\.[A-Za-z]+DataModule",
 }
-NOT_RESTORED = {"kwargs", "optimizer", "lr_scheduler", "processor", "run_config", "_target_"}
+FOR_TRAINING = {"optimizer", "lr_scheduler", "objective", "scst"}
+NOT_RESTORED = {"kwargs", "processor", "reward", "run_config", "_target_"} | FOR_TRAINING
 FORCED = {"download": False, "cache_dir": None}  # a checkpoint may neither download nor write
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
 MAX_BEAMS = 128

@@ -17,6 +17,7 @@ from src.models.freezing import adapted_names, has_block_list
 from src.models.loss import TokenMean
 from src.models.optimization import make_optimizer, make_scheduler
 from src.models.pretrained import is_pooler, load_captioner
+from src.models.scst import SelfCritical
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
 from src.utils.logging import get_logger
@@ -28,7 +29,8 @@ class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
     Most settings are those of `load_captioner` and `CaptionModel`. optimizer: called by `make_optimizer`.
-    lr_scheduler: see `make_scheduler`. run_config: plain values, kept in every checkpoint.
+    lr_scheduler: see `make_scheduler`. objective: cross_entropy, or scst with the settings and reward of
+    `SelfCritical`. run_config: plain values, kept in every checkpoint.
     """
 
     strict_loading = False  # a checkpoint holds the trained weights only; `match_weights` checks them
@@ -49,8 +51,11 @@ class VitGpt2(LightningModule):
         encoder_lr_factor: float = 1.0,
         lr_scheduler: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        objective: str = "cross_entropy",
+        scst: Mapping[str, Any] | None = None,
         seed: int = 0,
         processor: Processor | None = None,
+        reward: Any = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -65,6 +70,9 @@ class VitGpt2(LightningModule):
         settings = train, num_layers_to_train, lora, new_weights, max_length, num_beams, kernels, compile
         self.captioner = CaptionModel(network, self.processor, *settings, label_smoothing)
         self.names = adapted_names(network, names)
+        self.scst: SelfCritical | None = None
+        if objective == "scst" and scst:
+            self.scst = SelfCritical(reward, scst["num_samples"], scst["cross_entropy_weight"])
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
         self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
@@ -113,11 +121,11 @@ class VitGpt2(LightningModule):
             log.info("the encoder has no single list of blocks: no feature cache, pixels are read")
 
     def on_train_start(self) -> None:
-        self.train()  # Lightning resumes in mid-epoch in eval mode, with the loader at its start
+        self.train(self.scst is None)  # Lightning resumes in mid-epoch in eval mode, with the loader at its start
         load_loader_position(self.trainer)
 
     def on_train_epoch_start(self) -> None:
-        self.train()
+        self.train(self.scst is None)  # samples have no dropout, and so must their gradient
         self.train_loss = TokenMean()
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
@@ -126,7 +134,11 @@ class VitGpt2(LightningModule):
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         """Loss in nats per token, over the tokens of all processes and of the accumulated batches so far."""
-        nll, tokens = self.captioner(batch)
+        if self.scst is None:
+            nll, tokens = self.captioner(batch)
+        else:
+            nll, tokens, reward = self.scst.loss(self.captioner, batch)
+            self.log("train/reward", reward, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]

@@ -12,12 +12,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 
 from src.callbacks.caption_samples import LOGGED, CaptionSamples
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.processor import load_processor
+from src.metrics.reward import CiderReward
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
@@ -38,7 +39,8 @@ VERBOSE_LOGGERS = (
 UNSUPPORTED = {  # a checkpoint holds the trained weights alone, and a step divides by the tokens of equal windows
     "GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging",
 }  # fmt: skip
-METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/grad_norm")
+FROM_TRAINING = ("datamodule", "model", "seed")
+METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/grad_norm", "train/reward")
 
 
 def silence_libraries(config: DictConfig) -> None:
@@ -79,6 +81,28 @@ def check_trainer(config: DictConfig) -> None:
         raise ConfigErrors(problems)
 
 
+def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictConfig:
+    """Return the config with data, model, seed and precision of the training run, but for what the command line sets.
+
+    fp16 stays with the GPU that it was chosen for.
+    """
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    keys = {override.split("=", 1)[0].lstrip("+") for override in overrides}
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    merged: Any = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
+    with open_dict(merged):
+        for name in FROM_TRAINING:
+            if name not in keys and name in trained:
+                merged[name] = trained[name]
+        for key in keys:
+            if "." in key and key.split(".")[0] in FROM_TRAINING:
+                OmegaConf.update(merged, key, OmegaConf.select(config, key))
+        precision = trained.get("trainer", {}).get("precision")
+        if "trainer.precision" not in keys and precision and not str(precision).startswith("16"):
+            merged.trainer.precision = precision
+    return merged
+
+
 def prepare(config: DictConfig) -> None:
     """Check what does not depend on data, hide library warnings and seed all generators."""
     silence_libraries(config)
@@ -116,7 +140,8 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     """Build the model with the processor of the data."""
     build = instantiate(config.model, _partial_=True)  # partial: Hydra would build what stands in run_config
     length = config.model.get("max_length") or datamodule.generation_length
-    return build(processor=datamodule.processor, run_config=plain_config(config), max_length=length)
+    reward = CiderReward(datamodule.splits["train"]) if config.model.get("objective") == "scst" else None
+    return build(processor=datamodule.processor, run_config=plain_config(config), max_length=length, reward=reward)
 
 
 def count_data(datamodule: CaptionDataModule) -> dict[str, float]:

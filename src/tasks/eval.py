@@ -1,16 +1,14 @@
 """What `eval.py` does: score a checkpoint with the config of the run that made it, or a predictions file."""
 
 from pathlib import Path
-from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
-from src.tasks.building import build, build_data, can_test, count_data, prepare
+from src.tasks.building import build, build_data, can_test, count_data, prepare, with_training_config
 from src.tasks.train import write_reports
 from src.utils.errors import UserError
 from src.utils.lightning_compat import all_processes_end
@@ -18,7 +16,6 @@ from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file, read_splits
 
 log = get_logger(__name__)
-FROM_TRAINING = ("datamodule", "model", "seed")
 
 
 def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
@@ -63,25 +60,3 @@ def _count_seen_in_training(datamodule: CaptionDataModule, ckpt_path: Path | Non
             "datamodule.split_seed and split_ratios of its run"
         )
     return {"data/test_images_trained_on": len(seen)} if before else {}
-
-
-def with_training_config(config: DictConfig, trained: dict[str, Any]) -> DictConfig:
-    """Return the config with data, model, seed and precision of the training run, but for what the command line sets.
-
-    fp16 stays with the GPU that it was chosen for.
-    """
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    keys = {override.split("=", 1)[0].lstrip("+") for override in overrides}
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    merged: Any = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
-    with open_dict(merged):
-        for name in FROM_TRAINING:
-            if name not in keys and name in trained:
-                merged[name] = trained[name]
-        for key in keys:
-            if "." in key and key.split(".")[0] in FROM_TRAINING:
-                OmegaConf.update(merged, key, OmegaConf.select(config, key))
-        precision = trained.get("trainer", {}).get("precision")
-        if "trainer.precision" not in keys and precision and not str(precision).startswith("16"):
-            merged.trainer.precision = precision
-    return merged

@@ -13,13 +13,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.callbacks.checkpointing import resumed_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate
+from src.metrics.reward import CiderReward
 from src.models.checkpoint import METADATA_KEY, read_checkpoint
+from src.models.restore import FOR_TRAINING, scoring_settings
 from src.models.vit_gpt2 import VitGpt2
 from src.report.figures import write_losses
 from src.report.html import write_report
 from src.report.run_files import finite_floats
 from src.report.scores import print_summary
-from src.tasks.building import build, build_data, can_test, count_data, prepare
+from src.tasks.building import build, build_data, can_test, count_data, prepare, with_training_config
 from src.utils.files import atomic_write, write_json, write_text
 from src.utils.lightning_compat import ScoresFirstTensorBoard, all_processes_end
 from src.utils.logging import get_logger
@@ -30,16 +32,21 @@ log = get_logger(__name__)
 
 def train(config: DictConfig) -> dict[str, float]:
     """Fine-tune, then score the best checkpoint beside the untouched base; return what `metrics.json` holds."""
+    config, start = _second_stage(config)
     prepare(config)
     folder, settings = Path(config.paths.output_dir), plain_config(config)
-    ckpt_path, resume_step = _checkpoint_to_resume(config)
+    ckpt_path, resume_step = (None, None) if start else _checkpoint_to_resume(config)
     scorer, datamodule = instantiate(config.metrics), build_data(config)
-    if ckpt_path:
+    if source := start or ckpt_path:
         splits = {image.image_id: split for split, images in datamodule.splits.items() for image in images}
-        check_same_splits(splits, ckpt_path)
+        check_same_splits(splits, source)
     model, trainer = build(config, datamodule, config.train, resume_step)
-    metrics = count_data(datamodule)
-    if ckpt_path:  # until here the settings of the run that is resumed stood there
+    metrics: dict[str, Any] = count_data(datamodule)
+    if start:
+        model.load_state_dict(model.match_checkpoint(read_checkpoint(start)), strict=False)
+    if config.model.objective == "scst":
+        metrics["scst/signature"] = CiderReward.signature(config.model.scst.num_samples)
+    if source:  # until here the settings of the run that is resumed, or not those of the first stage, stood there
         write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(settings))
     for logger in trainer.loggers:
         logger.log_hyperparams(settings)
@@ -61,6 +68,23 @@ def train(config: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         write_reports(folder, metrics)
     return metrics
+
+
+def _second_stage(config: DictConfig) -> tuple[DictConfig, Path | None]:
+    """For SCST, return the config with data and model of the run that ckpt_path names, and the file to start from.
+
+    The file is None where the run had that objective too: it is resumed.
+    """
+    if not config.get("ckpt_path") or config.model.objective != "scst":
+        return config, None
+    file = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path", config.task_name)
+    first = read_checkpoint(file or config.ckpt_path)[METADATA_KEY]["config"].get("model") or {}
+    resumes, lr = first.get("objective") == "scst", (first.get("optimizer") or {}).get("lr")
+    settings, own = scoring_settings(config.ckpt_path, file), plain_config(config)["model"]
+    settings["model"] |= {name: own[name] for name in FOR_TRAINING & own.keys()}
+    if isinstance(lr, float):
+        settings["model"]["optimizer"]["lr"] = lr if resumes else lr * own["scst"]["lr_factor"]
+    return with_training_config(config, settings), None if resumes else file
 
 
 def _checkpoint_to_resume(config: DictConfig) -> tuple[str | None, int | None]:

@@ -33,6 +33,9 @@ RULES: dict[str, Any] = {  # regular expressions of keys
     r"datamodule\.split_ratios": Annotated[list[Number], Field(min_length=3, max_length=3)],
     r"datamodule\.num_folds": Annotated[int, Field(ge=3)],
     r"datamodule\.max_skipped|model\.lr_scheduler\.scheduler\.warmup|model\.label_smoothing": Fraction,
+    r"model\.objective": Literal["cross_entropy", "scst"],
+    r"model\.scst\.num_samples": Annotated[int, Field(ge=2)],
+    r"model\.scst\.cross_entropy_weight": Fraction,
     r"model\.train": Literal["last_blocks", "cross_attention", "lora", "full"],
     r"model\.num_beams": Annotated[int, Field(ge=1, le=1000)],
     r"model\.max_length": Annotated[int, Field(ge=2)] | None,
@@ -105,8 +108,9 @@ def type_error(value: Any, annotation: Any) -> str:
 def _check_data_dir(values: Mapping[str, Any]) -> Iterator[str]:
     folder = values.get("datamodule.data_dir")
     ours = str(values.get("datamodule._target_")).startswith("src.datamodule.")  # synthetic data are generated
-    if not isinstance(folder, str) or values.get("datamodule.download") or not ours or "train" not in values:
-        return  # eval.py takes the data from the checkpoint's config
+    from_run = "train" not in values or (values.get("ckpt_path") and values.get("model.objective") == "scst")
+    if not isinstance(folder, str) or values.get("datamodule.download") or not ours or from_run:
+        return  # the data are those of the checkpoint's config
     path = Path(folder).expanduser().absolute()
     if not path.is_dir():
         siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]

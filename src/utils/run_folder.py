@@ -50,9 +50,12 @@ def _rank_folder() -> str:
     return folder
 
 
-def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None) -> str:
-    """Return the run folder of a training: that of the run which it resumes, else a new one."""
+def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None, objective: str | None = None) -> str:
+    """Return the run folder of a training: that of the run which it resumes, else a new one, also of a second stage."""
     resumed = resumed_run(ckpt_path, log_dir, task_name) if rank() == 0 else None
+    if resumed and objective == "scst":
+        first = OmegaConf.select(OmegaConf.load(resumed / "config_resolved.yaml"), "model.objective")
+        resumed = resumed if first == objective else None
     return str(resumed or Path(run_root(log_dir)) / task_name / "runs" / run_stamp())
 
 

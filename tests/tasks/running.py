@@ -35,6 +35,12 @@ def run_train(folder: Path, checkpoint: Path, images_folder: Path, *overrides: s
     return _run("train", train, folder, *TRAIN, *data, *overrides)
 
 
+def run_second_stage(folder: Path, run: Path, *overrides: str) -> dict[str, float]:
+    """Run `train.py experiment=scst` on the run folder `run`; return what it returns."""
+    settings = ("experiment=scst", "trainer=default", "~callbacks.model_summary", "datamodule.num_workers=0")
+    return _run("train", train, folder, *settings, f"ckpt_path={run}", *overrides)
+
+
 def run_eval(folder: Path, *overrides: str) -> dict[str, float]:
     """Run `eval.py` with its files in `folder`; return what it returns."""
     return _run("eval", evaluate_checkpoint, folder, *overrides)

@@ -126,12 +126,17 @@ class OneDNNLinear(nn.Linear):
         return linear(input.flatten(0, -2), self, self.weight, self.bias).unflatten(0, input.shape[:-1])
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under logits (N,V), with the gradient of smoothed labels.
 
     The value is that of unsmoothed labels, so that losses compare. label_smoothing: probability spread over all V.
+    weights: f32 (N), of each label in the sum, for labels without smoothing.
     """
     logits = logits.float()
+    if weights is not None:
+        return nn.functional.cross_entropy(logits, labels, reduction="none") @ weights
     nll = nn.functional.cross_entropy(logits, labels, reduction="sum")
     if not (label_smoothing and nll.requires_grad):
         return nll
@@ -139,7 +144,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     return nll.detach() + (smoothed - smoothed.detach())
 
 
-def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, head: nn.Linear, labels: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """`cross_entropy`, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
 
     With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once.
@@ -147,14 +154,16 @@ def linear_cross_entropy(hidden: Tensor, head: nn.Linear, labels: Tensor, label_
     bias = None if head.bias is None else head.bias.to(hidden.dtype)
     if any(weight.requires_grad for weight in head.parameters()):
         logits = nn.functional.linear(hidden, head.weight.to(hidden.dtype), bias)
-        return cross_entropy(logits, labels, label_smoothing)
+        return cross_entropy(logits, labels, label_smoothing, weights)
     packed = prepack(head, head.weight, hidden.dtype)
-    return _ChunkedCrossEntropy.apply(hidden, packed, bias, labels, label_smoothing)
+    return _ChunkedCrossEntropy.apply(hidden, packed, bias, labels, label_smoothing, weights)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Any, labels: Tensor, smoothing: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, packed: PackedWeight, bias: Any, labels: Tensor, smoothing: float, weights: Any
+    ) -> Tensor:
         nll = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), CHUNK):
@@ -165,10 +174,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
             # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
             log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
-            nll += (log_sum[: len(label)] - logits[: len(label)].gather(1, label)).sum()
+            losses = log_sum[: len(label)] - logits[: len(label)].gather(1, label)
+            nll += losses.sum() if weights is None else losses[:, 0] @ weights[chunk]
             if dhidden is not None:
                 probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, smoothing - 1))
                 probabilities = probabilities.sub_(smoothing / probabilities.shape[1]) if smoothing else probabilities
+                if weights is not None:
+                    probabilities[: len(label)].mul_(weights[chunk, None])
                 dhidden[chunk] = onednn_linear(probabilities.to(logits.dtype), packed.backward)[: len(label)]
         ctx.save_for_backward(dhidden)
         return nll
@@ -176,7 +188,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.saved_tensors[0] * grad, None, None, None, None
+        return ctx.saved_tensors[0] * grad, None, None, None, None, None
 
 
 def tune_malloc() -> bool:
