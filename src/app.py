@@ -10,7 +10,8 @@ device=auto        auto, cpu, cuda, mps
 precision=auto     auto (bf16 where the hardware has it), bf16, 32
 base=              where the base weights are now, when they were moved since training
 
-Upload, drop or paste an image to see its caption, the other beams, and where the model attended for each word.
+Press a sample, or upload, drop or paste an image, to see its caption, the other beams, and where the model attended.
+docs/page.md has a client in three lines.
 Uploads of at most 20 MB and 50 megapixels are deleted within two minutes. Needs the extra `app`. Ctrl-C stops it.
 """
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from src.captioner import Captioner
+    from src.report.run_files import RunFiles
 
 DEFAULTS = {
     "checkpoint": None, "log_dir": "", "host": "127.0.0.1", "port": 7860, "num_beams": 0, "max_length": 0,
@@ -43,7 +46,7 @@ MAX_MEGABYTES, MAX_TOTAL_MEGABYTES = 20, 200  # of an uploaded file, of all on d
 MAX_MEGAPIXELS = 50
 LONGEST_SIDE = 960  # pixels of the image as it is shown
 PREFIX = "captioner-uploads-"
-ASSETS = Path(__file__).parent / "report"
+ASSETS, DEMO = (Path(__file__).parent / name for name in ("report", "demo/flickr"))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,37 +55,63 @@ def main(arguments: Sequence[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise UserError("gradio is not installed; expected the extra app; poetry install --extras app")
     from src.captioner import Captioner
+    from src.report.run_files import RunFiles, read_run
+    from src.utils.run_folder import checkpoint_file
 
     host, port = settings.pop("host"), settings.pop("port")
     captioner = Captioner.from_checkpoint(**settings)
-    name = Path(settings["checkpoint"]).name  # without the machine's folders
-    about = f"{name} · {captioner.num_beams} beams · {captioner.device}, {captioner.dtype}"
+    file = checkpoint_file(settings["checkpoint"], settings["log_dir"])
+    run = read_run(file.parents[1]) if file else RunFiles(Path(settings["checkpoint"]))
     with scratch_folder(Path(os.path.realpath(tempfile.gettempdir())), PREFIX, mode=0o700) as folder:
-        page = build_page(captioner, about, folder)
+        page = build_page(captioner, run, folder)
         launch(page, host, port, folder)
         page.block_thread()
     print("stopped", file=sys.stderr)
     return 130
 
 
-def build_page(captioner: "Captioner", about: str, folder: Path) -> "Blocks":
-    """Return the page: an image to upload into `folder`, its captions and attention maps."""
+def describe(captioner: "Captioner", run: "RunFiles") -> str:
+    """Return the page's head as HTML: the run's name without the machine's folders, data, first score, settings."""
+    from src.report.facts import count, data_name
+    from src.report.scores import score_rows
+
+    lead = next((row for row in score_rows(run.metrics) if row.tuned), None)
+    score = lead and f"{lead.label} {lead.tuned} on {count(len(run.predictions), 'test image')}"
+    precision = str(captioner.dtype).removeprefix("torch.")
+    facts = (data_name(run.config), score, count(captioner.num_beams, "beam"), f"{captioner.device}, {precision}")
+    return f"<h1>{html.escape(run.folder.name)}</h1><p>{html.escape(' · '.join(filter(None, facts)))}</p>"
+
+
+def sample_images(run: "RunFiles") -> str:
+    """Return three of the run's test images, or of the shipped demo's, as buttons in HTML."""
+    from src.report.html import thumbnail
+    from src.report.run_files import random_order, read_predictions
+
+    rows = run.predictions or read_predictions(DEMO / "predictions.csv")
+    found = (pixels for index in random_order(len(rows)) if (pixels := rows[index].pixels()) is not None)
+    uris = [thumbnail(pixels, LONGEST_SIDE)["uri"] for pixels in islice(found, 3)]
+    button = '<button type="button" class="sample"><img src="{}" alt="Sample {}"></button>'
+    return f'<div class="samples">{"".join(button.format(uri, k) for k, uri in enumerate(uris, 1))}</div>'
+
+
+def build_page(captioner: "Captioner", run: "RunFiles", folder: Path) -> "Blocks":
+    """Return the page: an image to press or to upload into `folder`, its captions and attention maps."""
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}  # read by the import
     import gradio as gr
 
-    def caption(path: str | None) -> tuple[Any, Any]:
-        return (None, respond(captioner, Path(path))) if path else (gr.skip(), gr.skip())
+    def caption(image: str | None) -> tuple[Any, Any]:
+        return (None, respond(captioner, Path(image))) if image else (gr.skip(), gr.skip())
 
-    limits = f"At most {MAX_MEGABYTES} MB and {MAX_MEGAPIXELS} megapixels, deleted within two minutes."
+    limits = f"Uploads: at most {MAX_MEGABYTES} MB and {MAX_MEGAPIXELS} megapixels, deleted within two minutes."
     scripts = "\n".join((ASSETS / name).read_text("utf-8") for name in ("cross_attention_maps.js", "page.js"))
     empty = '<div class="result" aria-live="polite"></div>'
     with gr.Blocks(title="Captioner", analytics_enabled=False, delete_cache=(60, 60)) as page:
-        gr.HTML(f"<h1>Captioner</h1><p>{html.escape(about)}</p>", elem_id="about")
+        gr.HTML(describe(captioner, run), elem_id="about")
         with gr.Row():
-            with gr.Column(scale=2, min_width=280):
+            with gr.Column(min_width=280):
                 upload = gr.File(label="Image", file_types=["image"], height=200, elem_id="upload")
-                gr.HTML(f"<p>{limits}</p>", elem_id="limits")
-            with gr.Column(scale=3, min_width=280):
+                gr.HTML(f"{sample_images(run)}<p>{limits}</p>", elem_id="limits")
+            with gr.Column(min_width=280):
                 result = gr.HTML(html_template=empty, js_on_load=scripts, apply_default_css=False, elem_id="result")
         shown = [upload, result]
         upload.upload(caption, upload, shown, api_name="caption", concurrency_limit=1, show_progress_on=[result])
@@ -126,7 +155,7 @@ def launch(page: "Blocks", host: str, port: int, folder: Path) -> str:
             server_name=host, server_port=port or None, prevent_thread_lock=True, quiet=True, share=False,
             max_file_size=MAX_MEGABYTES * 2**20, footer_links=[],
             app_kwargs={"middleware": [limit], "openapi_url": None},
-            theme=gr.themes.Base(primary_hue="teal", neutral_hue="stone", **fonts),
+            theme=gr.themes.Base(primary_hue="blue", neutral_hue="stone", **fonts),
             css_paths=[ASSETS / "cross_attention_maps.css", ASSETS / "page.css"],
             run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False,
         )  # fmt: skip

@@ -23,8 +23,10 @@ from src.app import LONGEST_SIDE, build_page, launch, limit_uploads, main, respo
 from src.captioner import Captioner
 from src.models.attention_maps import WordAttention
 from src.models.generation import Hypothesis
+from src.report.run_files import RunFiles, read_run
 from src.utils.errors import UserError
 from tests.browser import PHONE, browser, console_errors, look, sideways_scroll  # noqa: F401
+from tests.report.fake_run import make_run
 
 HOST = "127.0.0.1"
 HOSTILE = "<script>window.hacked=1</script> <img src=x onerror=window.hacked=2> {{value}} ${1+1}"
@@ -50,7 +52,8 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")  # restored after the tests
-        page = build_page(FakeCaptioner(), "<b>mine</b>", folder)
+        run = read_run(make_run(tmp_path_factory.mktemp("runs") / "<b>mine<", count=4))
+        page = build_page(FakeCaptioner(), run, folder)
         yield launch(page, HOST, 0, folder), folder
         page.close(verbose=False)
 
@@ -66,7 +69,7 @@ def test_mistakes_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_p
     with pytest.raises(UserError, match=r"checkpoint='/no/where.ckpt' does not exist"):
         main(["checkpoint=/no/where.ckpt"])
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    page = build_page(FakeCaptioner(), "", tmp_path)
+    page = build_page(FakeCaptioner(), RunFiles(tmp_path), tmp_path)
     with socket.create_server((HOST, 0)) as other:
         for port in (other.getsockname()[1], 70_000):
             with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
@@ -134,7 +137,8 @@ def test_files_that_were_not_uploaded_are_out_of_reach(served, tmp_path):
 def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_path, capsys):
     def visit(page):
         content = httpx.get(page.local_url, timeout=60, trust_env=False).text
-        assert "run \u00b7 3 beams" in content
+        for text in ("run", "SyntheticFlickr, night-1600", "on 4 test images", "3 beams"):
+            assert text in content
         assert "anna" not in content
         (folder,) = tmp_path.glob("captioner-uploads-*")
         assert folder.stat().st_mode & 0o077 == 0
@@ -144,7 +148,10 @@ def test_the_command_serves_and_removes_the_uploads_at_its_end(monkeypatch, tmp_
     monkeypatch.setattr(Captioner, "from_checkpoint", lambda **_: FakeCaptioner())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # restored after the test
-    assert main(["checkpoint=/home/anna/run", "port=0"]) == 130
+    run = make_run(tmp_path / "anna" / "run", count=4)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").touch()
+    assert main([f"checkpoint={run}", "port=0"]) == 130
     assert not list(tmp_path.glob("captioner-uploads-*"))
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
 
@@ -169,15 +176,18 @@ def test_an_upload_shows_captions_and_attention_maps_in_a_browser(browser, serve
     upload(browser, served[0], image, PHONE)
     wait(browser, ".result .card")
     assert sideways_scroll(browser) == 0
-    assert "<b>mine</b>" in browser.find_element(By.ID, "about").text
+    about = browser.find_element(By.ID, "about").text
+    assert about.startswith("<b>mine<\nSyntheticFlickr, night-1600 · CIDEr-D 2.512 (2.336 – 2.663) on 4 test images")
     assert texts(browser, ".result .word") == CAPTIONS[0].split()
     assert texts(browser, ".hypothesis .text") == list(CAPTIONS)
+    assert texts(browser, ".hypothesis .score") == ["61%", "22%", "8%"]
     word = browser.find_elements(By.CSS_SELECTOR, ".result .word")[1]
     ActionChains(browser).move_to_element(word).perform()
     assert browser.find_element(By.CSS_SELECTOR, ".result canvas").get_attribute("class") == "on"
     second = browser.find_elements(By.CSS_SELECTOR, ".hypothesis")[1]
     browser.execute_script("arguments[0].click()", second)
     assert texts(browser, ".result .word") == HOSTILE.split()
+    assert texts(browser, ".copy") == ["Copy"]
     assert browser.execute_script("return window.hacked") is None
     assert [line for line in console_errors(browser) if not any(known in line for known in FROM_GRADIO)] == []
     script = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
@@ -199,3 +209,5 @@ def test_an_unreadable_or_pasted_image_in_a_browser(browser, served, image, tmp_
     browser.execute_script(script, base64.b64encode(image.read_bytes()).decode())
     wait(browser, ".result .card")
     assert "pasted.png" in texts(browser, ".result > .hint")[-1]
+    browser.find_elements(By.CSS_SELECTOR, ".sample")[2].click()
+    WebDriverWait(browser, 60, 0.1).until(lambda page: "Sample 3.jpg" in texts(page, ".result > .hint")[-1])

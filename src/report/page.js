@@ -15,21 +15,31 @@ const frame = ({ uri, width, height }, caption) => {
   return box;
 };
 
+const tidy = (caption) => caption.replace(/ +([,.;:!?%)\]])/g, "$1") || "(empty caption)";
+
+const copyButton = (text) => {
+  const button = Object.assign(make("button", "copy", "Copy"), { type: "button", hidden: !navigator.clipboard });
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  });
+  return button;
+};
+
 // One caption in large type, with its attention maps over the image.
 const chosenCaption = (result, { caption, map }) => {
-  const box = frame(result.image, caption), text = make("p", "caption", caption || "(empty caption)");
+  const box = frame(result.image, caption), text = make("p", "caption", tidy(caption));
   text.dir = "auto";
   if (map) addAttentionMaps(box.firstChild, text, map);
   const hint = !map ? "This model has no attention maps."
     : map.words.length ? "Point at a word or tap it to see where the model attended." : "";
-  return [box, text, make("p", "hint", hint)];
+  return [box, text, make("p", "hint", copyButton(tidy(caption)), hint)];
 };
 
 const row = ({ caption, nats }) => {
-  const bar = make("span", "bar"), text = make("span", "text", caption || "(empty caption)");
+  const text = make("span", "text", tidy(caption));
   text.dir = "auto";
-  bar.style.setProperty("--fraction", Math.exp(-nats));
-  const button = make("button", "hypothesis", text, make("span", "score", bar, nats.toFixed(2)));
+  const button = make("button", "hypothesis", text, make("span", "score", `${Math.round(100 * Math.exp(-nats))}%`));
   button.type = "button";
   return button;
 };
@@ -43,8 +53,8 @@ const drawResult = (result) => {
   rows.forEach((button, index) => button.addEventListener("click", () => choose(index)));
   choose(0);
   const others = rows.length > 1
-    ? [make("h2", "", "Beams"),
-      make("p", "hint", "Nats per token: lower is more certain. Press a caption to see its attention maps."),
+    ? [make("h2", "", "Best captions of the beam search"),
+      make("p", "hint", "With the model's certainty: the mean probability of a token. Press one to see its attention maps."),
       make("div", "hypotheses", ...rows)]
     : [make("p", "hint", "One beam; start the page with num_beams=4 to see several.")];
   return [card, ...others, make("p", "hint", `${result.name}, ${result.seconds.toFixed(1)} s`)];
@@ -67,11 +77,20 @@ const show = () => {
 watch("value", show);
 show();
 
-// Handle an image that is pasted anywhere like an uploaded one.
-document.addEventListener("paste", (event) => {
-  const input = document.querySelector("#upload input[type=file]");
-  if (!input || !event.clipboardData?.files.length) return;
-  input.files = event.clipboardData.files;
+// Handle an image that is pasted anywhere, and a sample that is pressed, like an uploaded one.
+const takeFile = (file) => {
+  const input = document.querySelector("#upload input[type=file]"), transfer = new DataTransfer();
+  if (!input) return;
+  transfer.items.add(file);
+  input.files = transfer.files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
+};
+document.addEventListener("paste", (event) => {
+  if (!event.clipboardData?.files.length) return;
+  takeFile(event.clipboardData.files[0]);
   event.preventDefault();
+});
+document.addEventListener("click", async (event) => {
+  const image = event.target.closest?.(".sample")?.firstElementChild;
+  if (image) takeFile(new File([await (await fetch(image.src)).blob()], `${image.alt}.jpg`, { type: "image/jpeg" }));
 });
