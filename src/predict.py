@@ -36,7 +36,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from src.datamodule.caption_table import CaptionedImage, with_unique_ids
-from src.datamodule.readers.image_folder import IMAGE_SUFFIXES
+from src.datamodule.readers.files import IMAGE_SUFFIXES
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_text
@@ -168,8 +168,8 @@ def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
             image_id, absolute = file, os.path.abspath(file)
             if is_folder and len(paths) == 1:
                 image_id = Path(file).relative_to(path).as_posix()
-            members = {".tar": _tar_members, ".parquet": _parquet_members}.get(PurePath(file).suffix)
-            for name, span in members(Path(file)) if members else [(image_id, None)]:
+            has_members = PurePath(file).suffix in (".tar", ".parquet")
+            for name, span in _members(Path(file)) if has_members else [(image_id, None)]:
                 # Two links to one file are two images.
                 found.setdefault((absolute, span), CaptionedImage(name, absolute, (), name, span=span))
     if not found:
@@ -177,17 +177,12 @@ def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
     return with_unique_ids([*found.values()])
 
 
-def _tar_members(path: Path) -> list[tuple[str, Any]]:
-    from src.datamodule.readers.shards import read_samples
+def _members(path: Path) -> list[tuple[str, Any]]:
+    """Return name and span of the images in a tar or parquet file."""
+    from src.datamodule.readers.records import Embedded, read_parquet, read_tar
 
-    return [(sample.name, sample.span) for sample in read_samples(path) if sample.span]
-
-
-def _parquet_members(path: Path) -> list[tuple[str, Any]]:
-    from src.datamodule.readers.tables import Embedded, read_parquet
-
-    cells = [cell for record in read_parquet(path) for cell in record.fields.values() if isinstance(cell, Embedded)]
-    return [(cell.name or f"{path.name}/{cell.row:06}", (cell.column, cell.row)) for cell in cells]
+    records = read_tar(path) if path.suffix == ".tar" else read_parquet(path)
+    return [tuple(cell) for record in records for cell in record.fields.values() if isinstance(cell, Embedded)]
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from src.datamodule.readers.encodings import printable
+from src.datamodule.readers.files import printable
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 

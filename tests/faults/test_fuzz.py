@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from src.datamodule.caption_dataset import CaptionItem, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import collate
-from src.datamodule.readers.encodings import clean_caption
+from src.datamodule.readers.files import clean_caption
 from src.evaluate import PER_IMAGE, write_predictions
 from src.metrics.scorer import Scores
 from src.report.run_files import read_predictions

@@ -4,14 +4,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
-from src.datamodule.readers.columns import SPLITS, read_texts
-from src.datamodule.readers.encodings import clean_caption, printable
-from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_first, find_path
-from src.datamodule.readers.json_files import read_json, read_jsonl
+from src.datamodule.readers import files
+from src.datamodule.readers.files import SPLITS, ImageFolder, ImageNotFound, clean_caption, printable
+from src.datamodule.readers.records import read_json, read_jsonl
+from src.datamodule.readers.tables import read_texts
 from src.utils.errors import UserError
 
 RELEASE = "s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl"
@@ -53,10 +54,10 @@ def read_medicat(
     The arguments are the keys of configs/datamodule/medicat.yaml. With subcaptions, SPLIT_FILE beside them is the
     official split. UserError where a folder or file is missing or unreadable, or no row has the release's fields.
     """
-    root = find_path("data_dir", data_dir, is_dir=True)
+    root = files.find_path("data_dir", data_dir, is_dir=True)
     names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
-    index = find_first("captions_file", captions_file, root, (RELEASE, *names[:1]))
-    if index is None or (captions_file is None and len(names) > 1 and index.name != RELEASE):
+    index = files.find_first("captions_file", captions_file, root, (RELEASE, *names) if len(names) == 1 else (RELEASE,))
+    if index is None:
         raise UserError(
             f"datamodule.data_dir={str(root)!r} has {len(names)} jsonl files ({names}); "
             "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
@@ -65,11 +66,11 @@ def read_medicat(
     subfigures: dict[str, list[Subfigure]] = {}
     split_of: dict[str, str] = {}
     if subcaptions_file is not None:
-        file = find_path("subcaptions_file", subcaptions_file, root)
+        file = files.find_path("subcaptions_file", subcaptions_file, root)
         subfigures, split_of = read_subfigures(file, table), _read_split(file.with_name(SPLIT_FILE))
     required = [name for name, on in (("radiology", radiology_only), ("scope", scope_only)) if on]
     fields = [caption_fields] if isinstance(caption_fields, str) else list(caption_fields)
-    seen, line = set[str](), 0
+    seen = set[str]()
     for line, row in _read_rows(index, table):
         figure = f"{row['pdf_hash']}_{row['fig_uri']}"
         reasons = [f"not {name}" for name in required if row.get(name) is not True]
@@ -98,14 +99,8 @@ def read_medicat(
             elif len(caption.split(" ")) < min_words:
                 table.excluded[f"under {min_words} words"] += 1
             else:
-                captions = tuple(dict.fromkeys([caption, *extra]))
-                paper, license_name, split = row["pdf_hash"], _license(row), split_of.get(figure)
-                table.images.append(CaptionedImage(name, path, captions, paper, box, license_name, split))
-    if not line:
-        raise UserError(
-            f"{str(index)!r} has no line with pdf_hash and fig_uri; expected the release's jsonl ({RELEASE}); "
-            "set datamodule.captions_file=..."
-        )
+                captions, paper, split = tuple(dict.fromkeys([caption, *extra])), row["pdf_hash"], split_of.get(figure)
+                table.images.append(CaptionedImage(name, path, captions, paper, box, _license(row), split))
     return table
 
 
@@ -120,14 +115,14 @@ def _read_rows(path: Path, table: CaptionTable) -> Iterator[tuple[int, dict[str,
 
 
 def _read_split(path: Path) -> dict[str, str]:
-    """The split of each figure, by "{pdf_hash}_{fig_uri}"; {} where there is no such file."""
-    if not path.is_file():
-        return {}
-    fields = {str(record.fields.get("image")): record.fields.get("caption") for record in read_json(path)}
-    keys = {
-        key: SPLITS[name] for name in fields if name in SPLITS for key in fields[name] or () if isinstance(key, str)
-    }
-    return keys or {key: SPLITS[name] for key, name in fields.items() if isinstance(name, str) and name in SPLITS}
+    """The split of each figure by "{pdf_hash}_{fig_uri}", of {split: [keys]} or {key: split}; {} without the file."""
+    split_of: dict[str, str] = {}
+    for _, fields, _ in read_json(path) if path.is_file() else ():
+        name, value = fields.get("image"), fields.get("caption")
+        keys, split = (value, name) if isinstance(value, list) else ([name], value)
+        if split in SPLITS:
+            split_of |= dict.fromkeys(map(str, keys), SPLITS[split])
+    return split_of
 
 
 def _skip(table: CaptionTable, line: int, figure: str, reason: str, detail: str) -> None:
@@ -143,10 +138,9 @@ def strip_label(caption: str, letter: str = "") -> str:
 
 def _license(row: Mapping[str, Any]) -> str:
     """The article's license, "cc-by" or the like; "" where the release knows none."""
-    try:
+    with suppress(KeyError, TypeError):
         return printable(row["oa_info"]["oa"]["license"], 80)
-    except (KeyError, TypeError):
-        return ""
+    return ""
 
 
 def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure]]:
@@ -161,11 +155,9 @@ def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure
             table.excluded["subfigures not accepted"] += 1
             continue
         figure, captions = f"{row['pdf_hash']}_{row['fig_uri']}", row.get("subcaptions")
-        crops = row.get("subfigures") or row.get("spans")
-        for crop in crops if isinstance(crops, list) else []:
-            fields = crop if isinstance(crop, dict) else {}
-            box, label = _box(fields.get("points"), row), str(fields.get("label"))
-            caption = _join_tokens(captions.get(label), row) if isinstance(captions, dict) else ""
+        for crop in row.get("subfigures") or row.get("spans") or ():
+            box, label = _box(crop.get("points"), row), str(crop.get("label"))
+            caption = _join_tokens(captions.get(label), row) if captions else ""
             if box is None:
                 _skip(table, number, figure, "malformed box", f"{path.name}: {crop}")
             elif caption:
@@ -191,11 +183,8 @@ def _join_tokens(indices: Any, row: Mapping[str, Any]) -> str:
     """The text of a subcaption: its tokens, with a blank between those that the caption separates."""
     if isinstance(indices, str):
         return clean_caption(indices)
-    tokens = row.get("tokens")
-    if not isinstance(indices, list) or not isinstance(tokens, list):
-        return ""
-    text, end = "", None
-    for index in sorted({index for index in indices if isinstance(index, int) and 0 <= index < len(tokens)}):
+    tokens, text, end = row.get("tokens") or [], "", None
+    for index in sorted({k for k in indices or () if isinstance(k, int) and 0 <= k < len(tokens)}):
         token = tokens[index] if isinstance(tokens[index], dict) else {"text": tokens[index]}
         adjacent = end is not None and token.get("start") == end
         text, end = f"{text}{'' if adjacent else ' '}{token.get('text', '')}", token.get("end")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datamodule.readers.encodings import clean_caption, printable, read_lines
+from src.datamodule.readers.files import clean_caption, printable, read_lines
 from src.utils.errors import UserError
 
 TEXT = "image,caption\u2028\na.jpg,Ein Hund läuft 🐕 .\nb.jpg,كلب يجري"

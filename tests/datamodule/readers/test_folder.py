@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
 from src.datamodule.readers.folder import read_folder
-from src.datamodule.readers.tables import Record, read_delimited
+from src.datamodule.readers.records import Record
+from src.datamodule.readers.tables import read_delimited
 from src.utils.errors import UserError
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.readers.image_folder import ImageFolder, ImageNotFound, find_path
+from src.datamodule.readers.files import ImageFolder, ImageNotFound, find_path
 from src.utils.errors import UserError
 
 

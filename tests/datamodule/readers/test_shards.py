@@ -13,9 +13,9 @@ from PIL import Image
 
 from src.datamodule.folder import FolderDataModule
 from src.datamodule.images.decode import load_image
-from src.datamodule.readers.encodings import clean_caption
+from src.datamodule.readers.files import clean_caption
 from src.datamodule.readers.folder import read_folder
-from src.datamodule.readers.shards import Sample
+from src.datamodule.readers.records import Sample
 from src.utils.errors import UserError
 
 
