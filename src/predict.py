@@ -182,7 +182,8 @@ def _members(path: Path) -> list[tuple[str, Any]]:
     from src.datamodule.readers.records import Embedded, read_parquet, read_tar
 
     records = read_tar(path) if path.suffix == ".tar" else read_parquet(path)
-    return [tuple(cell) for record in records for cell in record.fields.values() if isinstance(cell, Embedded)]
+    cells = [cell for record in records for cell in record.fields.values() if isinstance(cell, Embedded)]
+    return [(cell.name, cell.span) for cell in cells]
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -59,7 +59,7 @@ def download_dataset(data_dir: Path, dataset: str, config_name: str | None = Non
             with scratch_folder(data_dir.parent, f".{data_dir.name}.") as scratch:
                 partial = scratch / "data"
                 partial.mkdir()
-                for split, rows in datasets.load_dataset(dataset, config_name, revision=revision).items():
+                for split, rows in datasets.load_dataset(dataset, config_name or None, revision=revision).items():
                     for name, feature in rows.features.items():
                         if isinstance(feature, datasets.Image):
                             rows = rows.cast_column(name, datasets.Image(decode=False))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from src.datamodule import hub
 from src.datamodule.hub import HubDataModule
@@ -25,6 +26,14 @@ def test_a_local_data_set_is_written_once_and_read(tmp_path: Path, monkeypatch) 
     again = HubDataModule(tmp_path / "out" / "mine", dataset=str(tmp_path / "source"))
     again.setup()
     assert content(again.table) == content(data.table)
+
+
+def test_each_config_and_revision_has_its_own_folder() -> None:
+    with initialize_config_dir(str(Path("configs").resolve()), version_base="1.3"):
+        common = ["datamodule=hub", "datamodule.dataset=o/n", "paths.data_dir=X"]
+        given = [[], ["datamodule.config_name=a"], ["datamodule.revision=v2"]]
+        folders = [compose("train", [*common, *overrides]).datamodule.data_dir for overrides in given]
+    assert [str(Path(folder)) for folder in folders] == ["X/hub/o/n@main", "X/hub/a/o/n@main", "X/hub/o/n@v2"]
 
 
 def test_offline_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:

@@ -36,6 +36,7 @@ CAPTIONS_FILES = (
     r"(?!readme|licen[sc]e|classes|requirements|flickr_8k\.)[^.].*\.txt",
 )
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+SIDECARS = (".txt", ".caption", ".json")
 DEPTH = 3  # subfolders in which captions files are looked for
 
 
@@ -54,16 +55,11 @@ class Row(NamedTuple):
 
 
 def read_folder(
-    data_dir: str | Path,
-    captions_file: str | Path | None = None,
-    images_dir: str | Path | None = None,
-    image_column: str | None = None,
-    caption_columns: str | Sequence[str] | None = None,
-    split_column: str | None = None,
-    group_column: str | None = None,
-    karpathy_json: str | Path | None = None,
-    official_split: bool = True,
-) -> CaptionTable:
+    data_dir: str | Path, captions_file: str | Path | None = None, images_dir: str | Path | None = None,
+    image_column: str | None = None, caption_columns: str | Sequence[str] | None = None,
+    split_column: str | None = None, group_column: str | None = None,
+    karpathy_json: str | Path | None = None, official_split: bool = True,
+) -> CaptionTable:  # fmt: skip
     """Read a folder of captioned images in any usual layout, in the order of its captions files; images are not opened.
 
     The arguments are the keys of configs/datamodule/folder.yaml, docs/formats.md lists the layouts. Images that an
@@ -75,7 +71,7 @@ def read_folder(
     given = Columns(image_column or "", captions, split_column, group_column)
     split_file = files.find_first("karpathy_json", karpathy_json, root, KARPATHY_FILES)
     rows: list[Row] = []
-    problem: UserError | None = None
+    problem = None
     for path in (path for paths in _find_captions_files(root, captions_file) if not rows for path in paths):
         if path.suffix == ".jsonl" and any("pdf_hash" in line for line in islice(files.read_lines(path), 1)):
             return read_medicat(root, path, images_dir)
@@ -93,8 +89,7 @@ def read_folder(
             f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)}); expected a "
             "table of image names and captions, or a .txt file beside each image; set datamodule.captions_file=..."
         )
-    table = _build_table(rows, folder)
-    return _use_official_split(table, folder, split_file) if official_split else _without_split(table)
+    return _use_official_split(_build_table(rows, folder), folder, split_file, official_split)
 
 
 def _find_captions_files(root: Path, given: str | Path | None) -> list[list[Path]]:
@@ -134,7 +129,7 @@ def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]
         if error:
             yield Row(line, re.split(r"[\t|;,]", fields[""])[0], fields[""], error)
             continue
-        image, group = fields.get(columns.image), str(fields.get(columns.group) or "")
+        image, group = fields.get(columns.image), str(fields.get(columns.group) or "") if columns.group else ""
         name, file, span = str(image or ""), "", None
         if isinstance(image, Embedded):
             (name, span), file = image, str(path.resolve())
@@ -146,18 +141,16 @@ def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]
 
 def _sidecar_rows(folder: ImageFolder) -> Iterator[Row]:
     """Yield a row per caption of the images that have a .txt, .caption or .json file of their name beside them."""
-    names = set(folder)
-    images = [name for name in folder if name.lower().endswith(IMAGE_SUFFIXES)]
-    beside = {
-        name: {os.path.splitext(name)[0] + end for end in (".txt", ".caption", ".json")} & names for name in images
-    }
-    for name in filter(beside.get, images):
-        texts = {file[-4:]: "\n".join(files.read_lines(Path(folder.root, file))).encode() for file in beside[name]}
-        sample = Sample(name, None, texts.get(".txt") or texts.get("tion", b""), texts.get("json", b""))
-        yield from (
-            Row(0, name, text, split=files.split_of_path(Path(name).parent / "_")) for text in sample.captions()
-        )
-    if 0 < (alone := sum(not found for found in beside.values())) < len(images):
+    names, alone = set(folder), 0
+    for name in (name for name in folder if name.lower().endswith(IMAGE_SUFFIXES)):
+        stem = os.path.splitext(name)[0]
+        paths = {end: Path(folder.root, stem + end) for end in SIDECARS if stem + end in names}
+        texts = {end: "\n".join(files.read_lines(path)).encode() for end, path in paths.items()}
+        sample = Sample(name, None, texts.get(".txt") or texts.get(".caption", b""), texts.get(".json", b""))
+        for text in sample.captions() if texts else ():
+            yield Row(0, name, text, split=files.split_of_path(Path(name).parent / "_"))
+        alone += not texts
+    if alone:
         log.info("%d images have no text file beside them and are left out", alone)
 
 
@@ -200,35 +193,27 @@ def _name_images(images: list[CaptionedImage], data_dir: str) -> list[CaptionedI
     return [replace(image, group=image.group or image.image_id) for image in with_unique_ids(named, data_dir)]
 
 
-def _use_official_split(table: CaptionTable, folder: ImageFolder, split_file: Path | None) -> CaptionTable:
+def _use_official_split(table: CaptionTable, folder: ImageFolder, file: Path | None, official: bool) -> CaptionTable:
     """Set the official split of a json or of lists beside the captions; images that it does not name are excluded."""
-    images, source = table.images, "the official split"
+    images, source = table.images if official else [], "the official split"
     lists = sorted(Path(folder.data_dir).glob("**/Flickr_8k.*Images.txt"))
-    if (split_file or lists) and images and not any(image.split for image in images):
-        source = split_file.name if split_file else "Flickr_8k.trainImages.txt"
-        names = [
-            (line, path.name.split(".")[1].removesuffix("Images")) for path in lists for line in files.read_lines(path)
-        ]
-        if split_file:
-            names = [(str(row.get("image", "")), str(row.get("split"))) for _, row, _ in read_json(split_file)]
+    if (file or lists) and images and not any(image.split for image in images):
+        source = file.name if file else "Flickr_8k.trainImages.txt"
+        names = [(line, path.name[10:].removesuffix("Images.txt")) for path in lists for line in files.read_lines(path)]
+        if file:
+            names = [(str(row.get("image", "")), str(row.get("split"))) for _, row, _ in read_json(file)]
         split_of: dict[str, str] = {}
         for name, split in names:
             with suppress(ImageNotFound):  # a split may name more images than a copy of the data set has
                 split_of[folder.find(name.strip())[1]] = SPLITS.get(split, "")
         images = [replace(image, split=split_of.get(image.path)) for image in images]
         if not any(image.split for image in images):
-            raise UserError(
-                f"{source} names none of the {len(images)} images; expected the json of the same data set; "
-                "set datamodule.karpathy_json=... or datamodule.official_split=false"
-            )
+            problem = f"{source} names none of the {len(images)} images; expected the json of the same data set"
+            raise UserError(f"{problem}; set datamodule.karpathy_json=... or datamodule.official_split=false")
     kept = [image for image in images if image.split]
     counts = Counter(image.split for image in kept)
     if len(counts) < 2:  # no split, or all images in one
-        return _without_split(table)
+        return replace(table, images=[replace(image, split=None) for image in table.images])
     log.info("split by %s: %s", source, dict(counts))
     num_excluded = table.num_pairs - sum(len(image.captions) for image in kept)
     return replace(table, images=kept, excluded={f"not in {source}": num_excluded} if num_excluded else {})
-
-
-def _without_split(table: CaptionTable) -> CaptionTable:
-    return replace(table, images=[replace(image, split=None) for image in table.images])

@@ -37,18 +37,11 @@ class Subfigure(NamedTuple):
 
 
 def read_medicat(
-    data_dir: str | Path,
-    captions_file: str | Path | None = None,
-    images_dir: str | Path | None = None,
-    subcaptions_file: str | Path | None = None,
-    subfigures_only: bool = False,
-    radiology_only: bool = False,
-    scope_only: bool = False,
-    caption_fields: Sequence[str] = CAPTION_FIELDS,
-    references: bool = False,
-    strip_labels: bool = True,
-    min_words: int = 1,
-) -> CaptionTable:
+    data_dir: str | Path, captions_file: str | Path | None = None, images_dir: str | Path | None = None,
+    subcaptions_file: str | Path | None = None, subfigures_only: bool = False,
+    radiology_only: bool = False, scope_only: bool = False, caption_fields: Sequence[str] = CAPTION_FIELDS,
+    references: bool = False, strip_labels: bool = True, min_words: int = 1,
+) -> CaptionTable:  # fmt: skip
     """Read a MedICaT folder: one image per figure (or subfigure) in file order, one group per paper (`pdf_hash`).
 
     The arguments are the keys of configs/datamodule/medicat.yaml. With subcaptions, SPLIT_FILE beside them is the
@@ -68,7 +61,7 @@ def read_medicat(
     if subcaptions_file is not None:
         file = files.find_path("subcaptions_file", subcaptions_file, root)
         subfigures, split_of = read_subfigures(file, table), _read_split(file.with_name(SPLIT_FILE))
-    required = [name for name, on in (("radiology", radiology_only), ("scope", scope_only)) if on]
+    required = ["radiology"] * radiology_only + ["scope"] * scope_only
     fields = [caption_fields] if isinstance(caption_fields, str) else list(caption_fields)
     seen = set[str]()
     for line, row in _read_rows(index, table):
@@ -155,9 +148,10 @@ def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure
             table.excluded["subfigures not accepted"] += 1
             continue
         figure, captions = f"{row['pdf_hash']}_{row['fig_uri']}", row.get("subcaptions")
-        for crop in row.get("subfigures") or row.get("spans") or ():
+        crops = row.get("subfigures") or row.get("spans")
+        for crop in (crop for crop in (crops if isinstance(crops, list) else []) if isinstance(crop, dict)):
             box, label = _box(crop.get("points"), row), str(crop.get("label"))
-            caption = _join_tokens(captions.get(label), row) if captions else ""
+            caption = _join_tokens(captions.get(label), row) if isinstance(captions, dict) else ""
             if box is None:
                 _skip(table, number, figure, "malformed box", f"{path.name}: {crop}")
             elif caption:

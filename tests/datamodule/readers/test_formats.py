@@ -85,6 +85,18 @@ def test_one_name_in_two_folders_stays_two_images(tmp_path: Path) -> None:
         ]
 
 
+def test_equal_names_in_the_folders_of_splits_are_told_apart_by_the_split(tmp_path: Path) -> None:
+    samples = make_samples(3)
+    put_images(tmp_path / "images" / "train", samples[:1])
+    put_images(tmp_path / "images" / "test", [samples[1]._replace(name=samples[0].name), samples[2]])
+    name = samples[0].name
+    (tmp_path / "x.csv").write_text(f"image,caption,split\n{name},one,train\n{name},two,test\n{name},three,\n")
+    table = read_folder(tmp_path)
+    assert [(image.split, image.captions) for image in table.images] == [("train", ("one",)), ("test", ("two",))]
+    assert read_reds(table) == [0, 5]
+    assert [row.reason for row in table.skipped] == ["ambiguous image name"]
+
+
 def read_reds(table: CaptionTable) -> list[int]:
     return [load_image(image.path, span=image.span)[0, 0, 0].item() for image in table.images]
 
