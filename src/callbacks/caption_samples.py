@@ -23,10 +23,20 @@ class CaptionSamples(Callback):
 
     max_images: images of validation that are captioned: the first ones, the same each time. every_n_epochs: epochs
     between. num_shown: how many of them TensorBoard shows with caption and first reference.
+    min_distinct_fraction: of different captions among all, below which a warning is logged, and training ends where
+    stop_on_collapse is set.
     """
 
-    def __init__(self, max_images: int = 200, every_n_epochs: int = 1, num_shown: int = 4) -> None:
+    def __init__(
+        self,
+        max_images: int = 200,
+        every_n_epochs: int = 1,
+        num_shown: int = 4,
+        min_distinct_fraction: float = 0.0,
+        stop_on_collapse: bool = False,
+    ) -> None:
         self.max_images, self.every_n_epochs, self.num_shown = max_images, every_n_epochs, num_shown
+        self.min_distinct_fraction, self.stop_on_collapse = min_distinct_fraction, stop_on_collapse
         self.scorer = CaptionScorer(bootstrap_samples=0)
         self._found: dict[str, tuple[str, list[str]]] = {}  # image_id -> caption and references
 
@@ -58,6 +68,13 @@ class CaptionSamples(Callback):
             corpus = self.scorer.score(list(found), list(captions), list(references), intervals=False).corpus
             for name in LOGGED:
                 pl_module.log(f"val/{name}", corpus[name], prog_bar=name == "cider_d")
+            if corpus["distinct_fraction"] < self.min_distinct_fraction:
+                trainer.should_stop |= self.stop_on_collapse
+                log.warning(
+                    f"epoch {trainer.current_epoch}: {len(set(captions))} different captions for {len(found)} images: "
+                    "they say little about the image; lower model.optimizer.lr, or train more blocks "
+                    "(model.num_layers_to_train=2), longer (trainer.max_epochs) or on more images"
+                )
             if trainer.is_global_zero:
                 self._show(trainer, found)
 

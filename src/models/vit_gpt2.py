@@ -233,8 +233,9 @@ class VitGpt2(LightningModule):
         return dict(zip(batch.image_ids, self.generate(batch), strict=True)) if len(batch) else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the weights by the trained ones under hub names; Lightning adds optimizer, schedule and loops."""
-        checkpoint["state_dict"] = {self.names[n]: w.detach() for n, w in self.trained_weights().items()}
+        """Keep the trained weights alone, under hub names; Lightning adds optimizer, schedule and loops."""
+        weights = checkpoint["state_dict"]  # a callback may have put averages there
+        checkpoint["state_dict"] = {self.names[n]: weights[f"captioner.network.{n}"] for n in self.trained_weights()}
         checkpoint[files.METADATA_KEY] = {
             "format": files.FORMAT,
             "base": self.base_id,

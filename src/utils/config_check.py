@@ -51,6 +51,8 @@ RULES: dict[str, Any] = {  # regular expressions of keys
     r"trainer\.max_steps|callbacks\..*\.save_top_k": OrMinusOne,
     r"trainer\.gradient_clip_val": Number | None,
     r"trainer\.limit_.*_batches": Whole | Fraction | None,
+    r"callbacks\.caption_samples\.min_distinct_fraction": Fraction,
+    r"callbacks\.ema\.decay": Annotated[float, Field(gt=0, lt=1)] | None,
     r"callbacks\..*\.mode": Literal["min", "max"],
     r"seed": Annotated[int, Field(ge=0, le=2**32 - 1)] | None,  # NumPy takes no larger one
     r"train|test|zero_shot": bool,

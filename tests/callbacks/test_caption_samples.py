@@ -67,6 +67,20 @@ def test_tensorboard_shows_the_same_images_each_epoch(fitted):
     assert shown == {f"val_captions/{image.image_id}": [0, 1] for image in data.splits["val"][:3]}
 
 
+@pytest.mark.parametrize(("stop", "epochs"), [(True, 1), (False, 2)])
+def test_captions_that_are_all_the_same_are_warned_of_and_may_end_training(
+    stop, epochs, tmp_path, tiny_checkpoint, flickr_folder, caplog
+):
+    module, data = make(tiny_checkpoint, flickr_folder, split_ratios=[0.5, 0.4, 0.1])
+    module.generate = lambda batch: ["A dog."] * len(batch)
+    samples = CaptionSamples(min_distinct_fraction=0.5, stop_on_collapse=stop)
+    fitting = trainer(tmp_path, samples, max_epochs=2, limit_train_batches=1)
+    fitting.fit(module, data)
+    assert fitting.current_epoch == epochs
+    assert caplog.text.count("1 different captions for") == epochs
+    assert "lower model.optimizer.lr" in caplog.text
+
+
 @pytest.mark.slow
 def test_images_and_epochs_are_bounded(tmp_path, tiny_checkpoint, flickr_folder):
     """The first images of validation, in whole batches, every other epoch."""
