@@ -38,12 +38,12 @@ def override(file: Path) -> str:
 def build_once(tmp_path_factory, tiny_checkpoint):
     """Return a folder for all, and a function that builds what two files have in common once.
 
-    What this machine lacks is replaced: a GPU, the hub.
+    What this machine lacks is replaced: a GPU, the hub and a model of its depth.
     """
     folder, built = tmp_path_factory.mktemp("jobs"), {}
     replaced = {
         "Trainer": {"accelerator": "cpu", "devices": 1, "precision": "32-true", "logger": False, "max_steps": 1},
-        "VitGpt2": {"checkpoint": str(tiny_checkpoint)},
+        "VitGpt2": {"checkpoint": str(tiny_checkpoint), "num_layers_to_train": 1},  # it has three
     }
 
     def build(node: DictConfig):
@@ -100,6 +100,14 @@ def test_optimizer_and_scheduler_are_partials_and_checkpoints_keep_the_lowest_lo
     assert callable(instantiate(config.model.lr_scheduler.scheduler))
     for name in ("model_checkpoint", "early_stopping"):
         assert (config.callbacks[name].monitor, config.callbacks[name].mode) == ("val/loss", "min")
+
+
+def test_effort_stands_above_an_experiment_and_below_single_settings():
+    config = composed("experiment=demo", "effort=best", "trainer.max_epochs=3", DOWNLOAD)
+    found = config.model.num_layers_to_train, config.callbacks.feature_cache.views, config.trainer.max_epochs
+    best = OmegaConf.load(CONFIGS / "effort" / "best.yaml")
+    assert found == (best.model.num_layers_to_train, best.callbacks.feature_cache.views, 3)
+    assert find_problems(composed("effort=best", "debug=fdr", DOWNLOAD)) == []  # no callbacks there
 
 
 @pytest.mark.parametrize("experiment", ["demo", None])
