@@ -26,3 +26,6 @@ def test_it_starts_from_a_run_and_has_its_settings(finished, tmp_path):
     # the same command with the new run's folder resumes it there; with the first run's it begins another
     first, second = (run_folder(str(tmp_path), "train", str(run), "scst") for run in (finished.folder, folder))
     assert (second, first == str(finished.folder)) == (str(folder), False)
+    run_second_stage(folder, folder, "trainer.max_epochs=3")
+    assert len(validations(folder)) == 3
+    assert OmegaConf.load(folder / "config_resolved.yaml").model == config.model
