@@ -21,7 +21,7 @@ COPIED = ("metrics.json", "splits.csv", "skipped.csv", "attention.json", "losses
 WITH_PATHS = ("config_resolved.yaml", "run.json")
 DROPPED_TAGS = re.compile(r"^weights_gradients/|^_hparams_")
 STATES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
-IMAGES = 24  # of the first test images
+IMAGES = 24  # those that the report shows first, with attention maps
 
 
 def main(run: Path) -> None:
@@ -42,10 +42,11 @@ def main(run: Path) -> None:
     kept = {name: checkpoint[name] for name in STATES}
     kept["captioner"] = json.loads(portable(json.dumps(checkpoint["captioner"])))
     torch.save(kept, OUT / "checkpoints" / "best.ckpt")
+    shown = {entry["image_id"] for entry in json.loads((run / "attention.json").read_text(encoding="utf-8"))[:IMAGES]}
     for index, path in enumerate(map(Path, predictions["path"])):
-        if index < IMAGES:
+        if is_shown := predictions.loc[index, "image_id"] in shown:
             shutil.copyfile(path, OUT / "Images" / path.name)
-        stored = f"Images/{path.name}" if index < IMAGES else f"../../../{path.relative_to(ROOT).as_posix()}"
+        stored = f"Images/{path.name}" if is_shown else f"../../../{path.relative_to(ROOT).as_posix()}"
         predictions.loc[index, "path"] = stored
     predictions.to_csv(OUT / "predictions.csv", index=False, lineterminator="\n")
     with (OUT / "tensorboard" / "events.out.tfevents.0.demo").open("wb") as file:

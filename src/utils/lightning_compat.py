@@ -82,17 +82,15 @@ class ScoresFirstTensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log learning rates as `train/lr-...`, and not `epoch`, which would be the first group."""
-        rates = {f"train/{name}": value for name, value in metrics.items() if name.startswith("lr-")}
-        others = {name: value for name, value in metrics.items() if name != "epoch" and not name.startswith("lr-")}
-        super().log_metrics(others | rates, step)
+        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics({f"{'train/' * name.startswith('lr-')}{name}": shown[name] for name in shown}, step)
 
     @rank_zero_only
     def log_scores(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
         """Log test scores, `test/cider_d_base` beside `test/cider_d`, with SETTINGS of a config as hparams."""
-        names = {f"test/{name}": f"test/{name}" for name in SCORES}
-        names |= {f"{name}_base": f"zero_shot/{name}" for name in names}
+        models, values = {"": "", "_base": "zero_shot/"}, dict(flat(settings))
+        names = {f"test/{name}{tag}": f"{model}test/{name}" for name in SCORES for tag, model in models.items()}
         scores = {tag: metrics[name] for tag, name in names.items() if name in metrics}
-        values = dict(flat(settings))
         self.log_hyperparams({name: values.get(name) for name in SETTINGS}, scores, step)
         self.finalize("success")
 
