@@ -44,8 +44,8 @@ TRAIN = {
     "recipe": "model.num_layers_to_train=4 trainer.max_epochs={epochs*2}",
 }
 EVAL = {
-    "greedy": "model.num_beams=1",
-    "8 beams": "model.num_beams=8",
+    "greedy": "model.generation.num_beams=1",
+    "8 beams": "model.generation.num_beams=8",
     "length penalty 0.8": "model.generation.length_penalty=0.8",
     "length penalty 1.2": "model.generation.length_penalty=1.2",
 }

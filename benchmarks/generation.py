@@ -26,8 +26,8 @@ def make_methods(options: dict[str, Any]) -> tuple[dict[str, Callable[[], list[s
     """Return method -> what generates the captions of one batch, and the number of images."""
     config = common.compose_config(
         *common.data_overrides(options["data_dir"]), f"datamodule.batch_size={options['images']}",
-        f"model.checkpoint={options['checkpoint']}", f"model.num_beams={options['beams']}",
-        f"model.max_length={options['max_length']}",
+        f"model.checkpoint={options['checkpoint']}", f"model.generation.num_beams={options['beams']}",
+        f"model.generation.max_length={options['max_length']}",
     )  # fmt: skip
     datamodule, module = common.build(config)
     module.eval()

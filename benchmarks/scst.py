@@ -27,7 +27,13 @@ from src.report.run_files import read_metrics, read_predictions
 FUNCTION_WORDS = re.compile(
     r"\b(a|an|the|and|or|but|of|in|on|at|by|to|with|from|for|over|under|near|behind|is|are)\W*$", re.I
 )
-SETTINGS = ("trainer=default", "zero_shot=false", "model.num_beams=1", "logger=csv", "metrics.bootstrap_samples=0")
+SETTINGS = (
+    "trainer=default",
+    "zero_shot=false",
+    "model.generation.num_beams=1",
+    "logger=csv",
+    "metrics.bootstrap_samples=0",
+)
 SCORES = ("cider_d", "bleu_4", "distinct_fraction", "mean_length")
 
 

@@ -4,8 +4,8 @@ checkpoint=        a run folder (its best), a .ckpt, `last`, a saved folder or a
 log_dir=           where `last` looks for the newest run; the project's logs/ when not given
 host=127.0.0.1     address to listen at; an address of the network lets the network in
 port=7860          0 takes the first free one from 7860
-num_beams=0        beams of the search; 0: as the checkpoint was evaluated
-max_length=0       tokens of a caption, start token included; 0: likewise
+num_beams=         beams of the search; and the other settings of `model.generation` in configs/model/vit_gpt2.yaml:
+                   max_length=, do_sample=, ...; when not given, as the checkpoint was evaluated
 device=auto        auto, cpu, cuda, mps
 precision=auto     auto (bf16 where the hardware has it), bf16, 32
 base=              where the base weights are now, when they were moved since training
@@ -27,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.utils.config_check import GENERATION
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import scratch_folder
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from src.report.run_files import RunFiles
 
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "host": "127.0.0.1", "port": 7860, "num_beams": 0, "max_length": 0,
+    "checkpoint": None, "log_dir": "", "host": "127.0.0.1", "port": 7860, **GENERATION,
     "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 MAX_MEGABYTES, MAX_TOTAL_MEGABYTES = 20, 200  # of an uploaded file, of all on disk
@@ -78,7 +79,12 @@ def describe(captioner: "Captioner", run: "RunFiles") -> str:
     lead = next((row for row in score_rows(run.metrics) if row.tuned), None)
     score = lead and f"{lead.label} {lead.tuned} on {count(len(run.predictions), 'test image')}"
     precision = str(captioner.dtype).removeprefix("torch.")
-    facts = (data_name(run.config), score, count(captioner.num_beams, "beam"), f"{captioner.device}, {precision}")
+    facts = (
+        data_name(run.config),
+        score,
+        count(captioner.generation["num_beams"], "beam"),
+        f"{captioner.device}, {precision}",
+    )
     return f"<h1>{html.escape(run.folder.name)}</h1><p>{html.escape(' · '.join(filter(None, facts)))}</p>"
 
 

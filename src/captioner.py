@@ -26,7 +26,7 @@ from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, visible_crop, word_attention
 from src.models.checkpoint import check_finite
-from src.models.generation import Hypothesis, generate_captions, generate_nbest
+from src.models.generation import Hypothesis, generate_captions, generate_nbest, resolve_generation
 from src.models.kernels.attention import use_math_attention
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
@@ -43,9 +43,9 @@ URL_SECONDS = 20
 class Captioner:
     """Caption images with a model in eval mode.
 
-    max_length: tokens of a caption, start token included. num_beams: beams of the search, 1 is greedy.
     device: auto (the machine's accelerator, else the CPU) or one of torch's names.
     precision: auto (bf16 where the hardware multiplies it natively, as in training and evaluation), bf16, 32.
+    generation: settings of captions as in configs/model/vit_gpt2.yaml: max_length, num_beams, do_sample, ...
     UserError: a setting out of range, or weights that are not finite.
     """
 
@@ -53,14 +53,11 @@ class Captioner:
         self,
         model: VisionEncoderDecoderModel,
         processor: Processor,
-        max_length: int = 32,
-        num_beams: int = 4,
         device: str = "auto",
         precision: str = "auto",
+        **generation: Any,
     ) -> None:
-        if not 2 <= max_length <= processor.max_positions or num_beams < 1:
-            expected = f"expected 2 to {processor.max_positions} tokens, which the decoder has, and 1 or more beams"
-            raise UserError(f"max_length={max_length} num_beams={num_beams}; {expected}; set both")
+        self.generation = resolve_generation(generation, processor, key="")
         check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
         if precision not in ("auto", "bf16", "32"):
@@ -69,7 +66,6 @@ class Captioner:
         self.dtype = torch.bfloat16 if is_bf16 else torch.float32  # of matrix products
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.processor = processor
-        self.max_length, self.num_beams = max_length, num_beams
         use_math_attention(self.model.encoder)
 
     @classmethod
@@ -79,14 +75,12 @@ class Captioner:
         """Load a run folder, a `.ckpt`, `last`, a folder of `save_pretrained` or of `src.export`, or a hub id.
 
         base: where a run's base weights are now, if they were moved. log_dir: where `last` looks for the newest run.
-        settings: as of `Captioner`; max_length and num_beams are the evaluation's when they are 0 or not given.
+        settings: as of `Captioner`; those of captions are the evaluation's when they are None or not given.
         UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
         found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
-        evaluated = {"max_length": found.max_length, "num_beams": found.num_beams}
-        return cls(
-            found.model, found.processor, **evaluated | {name: value for name, value in settings.items() if value}
-        )
+        given = {name: value for name, value in settings.items() if value is not None}
+        return cls(found.model, found.processor, **{**found.generation, **given})
 
     def caption(self, images: ImageLike | Iterable[ImageLike], batch_size: int = BATCH_SIZE) -> list[str]:
         """Return one caption per image, in order; a single image gives a list of one.
@@ -181,7 +175,7 @@ class Captioner:
         states = self.encode(pixels)  # f32 (B,3,h,w) -> (B,P,D)
         search = generate_nbest if nbest else generate_captions
         with self._autocast(), silence_transformers():
-            return search(self.model, self.processor, states, self.max_length, self.num_beams)
+            return search(self.model, self.processor, states, self.generation)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)

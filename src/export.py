@@ -73,7 +73,7 @@ def export(
             folder = scratch / "captioner"
             folder.mkdir()
             if onnx:  # before the weights are rounded
-                print(write_onnx(found.model, found.processor, folder / "onnx", found.max_length))
+                print(write_onnx(found.model, found.processor, folder / "onnx", found.generation))
             _write_saved(found, folder, dtype)
             if out.exists():
                 out.rmdir()  # it is empty
@@ -97,14 +97,15 @@ def _write_saved(found: "Restored", folder: Path, dtype: str) -> None:
 
     card = folder / "README.md"
     card.write_text(model_card(found, dtype), encoding="utf-8")
-    found.model.generation_config = generation_config(found.processor, found.max_length, found.num_beams)
+    found.model.generation_config = generation_config(found.processor, found.generation)
     found.model.to(getattr(torch, dtype))
     check_finite(found.model.named_parameters(), f"dtype={dtype}")
     with silence_transformers():
         found.model.save_pretrained(folder)
     found.processor.tokenizer.save_pretrained(folder)
     _make_tokenizer_portable(folder)
-    load_image_processor(found.base).save_pretrained(folder)
+    image_size = found.trained.get("config", {}).get("model", {}).get("image_size")
+    load_image_processor(found.base, image_size).save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # written for their owner alone
         file.chmod(card.stat().st_mode)
 

@@ -5,10 +5,11 @@ checkpoint=     a run folder (its best), a .ckpt, `last`, a saved folder or a hu
 log_dir=        where `last` looks for the newest run; the project's logs/ when not given
 out=            a file, written whole or not at all; csv on standard output when not given
 format=         csv, jsonl, imageclef (ID,Caption, all quoted) or txt (a .txt beside each image that has none); by `out`
-num_captions=1  further captions of an image, of its other beams, in columns of their own
+num_captions=1  further captions of an image, of its other beams or samples, in columns of their own
 batch_size=16   images captioned at once
-num_beams=0     beams of the search, 1 is greedy; 0: as the checkpoint was evaluated
-max_length=0    tokens of a caption, start token included; 0: likewise
+num_beams=      beams of the search, 1 is greedy; max_length=, min_length=, length_penalty=, no_repeat_ngram_size=,
+                repetition_penalty=; to draw captions do_sample=true, temperature=, top_p=, seed=: as `model.generation`
+                in configs/model/vit_gpt2.yaml; when not given, as the checkpoint was evaluated
 device=auto     auto, cpu, cuda, mps
 precision=auto  auto (bf16 where the hardware has it), bf16, 32
 base=           where the base weights are now, when they were moved since training
@@ -37,6 +38,7 @@ from tqdm import tqdm
 
 from src.datamodule.caption_table import CaptionedImage, with_unique_ids
 from src.datamodule.readers.files import IMAGE_SUFFIXES
+from src.utils.config_check import GENERATION
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_text
@@ -44,8 +46,8 @@ from src.utils.logging import visible
 
 FORMATS = ("csv", "jsonl", "imageclef", "txt")
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16, "num_beams": 0,
-    "max_length": 0, "device": "auto", "precision": "auto", "base": "",
+    "checkpoint": None, "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16,
+    **GENERATION, "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 
 
@@ -78,7 +80,8 @@ def main(arguments: Sequence[str]) -> int:
 
     tune_malloc()
     captioner = Captioner.from_checkpoint(**settings)
-    captioner.num_beams = max(captioner.num_beams, count)
+    generation = captioner.generation
+    generation["num_beams"] = count if generation.get("do_sample") else max(generation["num_beams"], count)
     problems = {"could not be read": 0, "empty captions": 0}
     try:
         if out:

@@ -20,7 +20,8 @@ METRICS = {
 
 def save_run(folder: Path, checkpoint: Path | str, seed: int = 1, **model: Any) -> VitGpt2:
     """Write `checkpoints/best.ckpt`, `config_resolved.yaml`, `run.json` and `metrics.json`; the module in it."""
-    settings = {"checkpoint": str(checkpoint), "num_layers_to_train": 1, "num_beams": 3, "max_length": 12, **model}
+    settings = {"checkpoint": str(checkpoint), "num_layers_to_train": 1, **model}
+    settings["generation"] = {"num_beams": 3, "max_length": 12, **settings.get("generation", {})}
     torch.manual_seed(seed)
     module = VitGpt2(**settings)
     generator = torch.Generator().manual_seed(seed)

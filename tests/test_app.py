@@ -37,7 +37,7 @@ FROM_GRADIO = ('"Method not implemented."', "/gradio_api/upload", "Response")  #
 class FakeCaptioner:
     """Generate the same captions for every image, each word attending to another patch."""
 
-    num_beams, device, dtype = 3, "cpu", torch.float32
+    generation, device, dtype = {"num_beams": 3}, "cpu", torch.float32
 
     def nbest(self, image):
         return [Hypothesis(caption, -0.5 - index) for index, caption in enumerate(CAPTIONS)]

@@ -13,11 +13,24 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    BeitConfig,
+    DeiTImageProcessor,
+    VisionEncoderDecoderModel,
+    ViTImageProcessor,
+)
 
 from src.captioner import Captioner
+from src.datamodule.images.decode import load_image
+from src.datamodule.images.transform import ImageTransform
+from src.datamodule.processor import load_processor, with_image_size
 from src.demo.synthetic.datamodules import write_scenes
 from src.export import PREFIX, export, main
+from src.models.pretrained import load_captioner, resize_positions
 from src.models.restore import open_captioner
+from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 from src.utils.files import SCRATCH_MARKER
 from tests.faults.small_disk import small_disk
@@ -109,6 +122,48 @@ def test_export_writes_the_generation_settings_of_scoring_and_none_of_the_base(t
     settings = json.loads((out / "generation_config.json").read_text())
     assert (settings["max_length"], settings["num_beams"], settings["do_sample"]) == (12, 3, False)
     assert not {name for name, value in before.items() if settings.get(name) == value}
+
+
+def test_another_image_size_interpolates_positions_and_is_exported(tiny_checkpoint, tmp_path, flickr_folder):
+    paths = sorted((flickr_folder / "Images").iterdir())[:5]
+    base, module = load_captioner(str(tiny_checkpoint)).model, VitGpt2(str(tiny_checkpoint), image_size=48)
+    pixels = torch.stack([module.processor.image(load_image(path)) for path in paths])
+    assert pixels.shape == (5, 3, 48, 48)
+    with torch.no_grad():
+        expected = base.encoder(pixels, interpolate_pos_encoding=True).last_hidden_state
+        torch.testing.assert_close(module.model.encoder(pixels).last_hidden_state, expected)
+    assert module.base_sha256 == VitGpt2(str(tiny_checkpoint)).base_sha256
+    assert module.backbone_fingerprint() != VitGpt2(str(tiny_checkpoint)).backbone_fingerprint()
+
+    module = save_run(tmp_path / "run", tiny_checkpoint, image_size=48)
+    captions = Captioner.from_checkpoint(tmp_path / "run", precision="32").caption(paths)
+    folder = export(tmp_path / "run", tmp_path / "out")
+    assert Captioner.from_checkpoint(folder, precision="32").caption(paths) == captions
+    model = VisionEncoderDecoderModel.from_pretrained(folder).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    images = [Image.fromarray(load_image(path).permute(1, 2, 0).numpy()) for path in paths]
+    ids = model.generate(processor(images, return_tensors="pt").pixel_values)
+    assert [module.processor.decode(row) for row in ids] == captions
+
+
+@pytest.mark.parametrize("processor", [ViTImageProcessor(size={"height": 36, "width": 36}),
+                                       DeiTImageProcessor(size={"height": 40, "width": 40}, crop_size=36),
+                                       DeiTImageProcessor(size={"shortest_edge": 40}, crop_size=36)])  # fmt: skip
+def test_an_image_processor_gives_another_size_of_the_same_part(processor):
+    found = ImageTransform.from_processor(with_image_size(processor, 72))
+    expected = ImageTransform.from_processor(processor)
+    assert (found.height, found.width, found.resample) == (72, 72, expected.resample)
+    assert found.resize in (80, (80, 80)) if expected.crop else found.resize == (72, 72)
+
+
+def test_an_image_size_that_the_encoder_cannot_take_is_rejected(tiny_checkpoint):
+    patch = load_captioner(str(tiny_checkpoint)).model.encoder.config.patch_size
+    match = rf"model\.image_size={3 * patch + 1}; expected a multiple of {patch}, .*; set model\.image_size={3 * patch}"
+    with pytest.raises(UserError, match=match):
+        load_processor(str(tiny_checkpoint), image_size=3 * patch + 1)
+    encoder = AutoModel.from_config(BeitConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    with pytest.raises(UserError, match=r"model\.image_size=48 with BeitModel; expected null: only position"):
+        resize_positions(encoder, 48)
 
 
 def test_adapters_are_merged_into_the_weights(tiny_checkpoint, tmp_path, flickr_folder):

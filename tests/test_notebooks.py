@@ -48,7 +48,7 @@ def test_run_flickr_trains_scores_and_shows(run, tmp_path, monkeypatch, flickr_f
     (tmp_path / "train.py").touch()  # where the notebook looks for the project
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAPTIONER_DATA", "datamodule=flickr")
-    monkeypatch.setenv("CAPTIONER_MODEL", "model.num_beams=1")
+    monkeypatch.setenv("CAPTIONER_MODEL", "model.generation.num_beams=1")
     monkeypatch.setenv("CAPTIONER_MORE", "trainer=default trainer.max_steps=2")
     began = []
 

@@ -33,7 +33,7 @@ def composed_config(tmp_path, flickr_folder, tiny_checkpoint, monkeypatch):
             config.datamodule.num_workers = 0
             config.datamodule.pin_memory = False
             config.model.checkpoint = str(tiny_checkpoint)
-            config.model.max_length = 6
+            config.model.generation.max_length = 6
             config.trainer.max_epochs = 1
             config.trainer.accelerator = "cpu"
             config.extras.print_config = config.extras.enforce_tags = False

@@ -66,10 +66,12 @@ def load_processor(
     checkpoint: str | None = None,
     revision: str | None = None,
     from_encoder_decoder: Mapping[str, str] | None = None,
+    image_size: int | None = None,
 ) -> Processor:
     """Load the processor of a VisionEncoderDecoder checkpoint (hub id or folder), or of `{"encoder", "decoder"}`.
 
-    UserError where a file is missing or cannot be loaded, or as `make_processor`.
+    image_size: pixels of a side, a multiple of the patch size; None: the checkpoint's.
+    UserError for another size, where a file is missing or cannot be loaded, or as `make_processor`.
     """
     pair = from_encoder_decoder
     names = {"model.checkpoint": checkpoint} if not pair else {
@@ -90,7 +92,28 @@ def load_processor(
             with suppress(UserError):
                 generation = load_pretrained("generation config", GenerationConfig, *sources[0])
     generation = generation or GenerationConfig.from_model_config(config)  # as `from_pretrained` does
+    if image_size:
+        patch = getattr(config.encoder, "patch_size", None) or 1
+        if image_size % patch:
+            raise UserError(
+                f"model.image_size={image_size}; expected a multiple of {patch}, the side of the encoder's patches; "
+                f"set model.image_size={max(1, round(image_size / patch)) * patch}"
+            )
+        image_processor = with_image_size(image_processor, image_size)
+        config.encoder.image_size = image_size
     return make_processor(config, generation, tokenizer, image_processor)
+
+
+def with_image_size(image_processor: Any, side: int | None) -> Any:
+    """Return a transformers image processor that gives side x side pixels, of the same part of an image."""
+    settings = image_processor.to_dict()
+    if side and settings.get("do_center_crop"):
+        scale = side / settings["crop_size"]["height"]
+        settings["size"] = {name: round(value * scale) for name, value in settings["size"].items() if value}
+        settings["crop_size"] = {"height": side, "width": side}
+    elif side:
+        settings["size"] = {"height": side, "width": side}
+    return type(image_processor).from_dict(settings) if side else image_processor
 
 
 def make_processor(config: Any, generation: Any, tokenizer: Any, image_processor: Any) -> Processor:

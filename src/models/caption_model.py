@@ -16,21 +16,19 @@ from transformers import VisionEncoderDecoderModel
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor
 from src.models.freezing import add_lora, choose_trainable, count_frozen_blocks, find_blocks, has_block_list
-from src.models.generation import generate_captions, generation_config
+from src.models.generation import generate_captions, generation_config, resolve_generation
 from src.models.kernels.attention import use_math_attention
 from src.models.kernels.linear import page_out, tune_malloc
 from src.models.loss import can_use_cpu_kernels, packed_loss
 from src.utils.errors import UserError
-
-DEFAULT_LENGTH = 32  # tokens of a generated caption, start token included
 
 
 class CaptionModel(nn.Module):
     """A VisionEncoderDecoder network of which some blocks train; raises UserError for a setting out of range.
 
     train, num_layers_to_train, new_weights: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
-    max_length: tokens of a generated caption, start included; None: 32. kernels: reference (transformers' own decoder,
-    any device), cpu (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile each block of the encoder.
+    generation: see `resolve_generation`. kernels: reference (transformers' own decoder, any device), cpu
+    (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile each block of the encoder.
     label_smoothing: probability that the loss's gradient, not its value, moves from the label to the whole vocabulary.
     """
 
@@ -42,8 +40,7 @@ class CaptionModel(nn.Module):
         num_layers_to_train: int = 1,
         lora: Mapping[str, Any] | None = None,
         new_weights: Collection[str] = (),
-        max_length: int | None = None,
-        num_beams: int = 4,
+        generation: Mapping[str, Any] | None = None,
         kernels: str = "auto",
         compile: bool = False,
         label_smoothing: float = 0.0,
@@ -51,16 +48,10 @@ class CaptionModel(nn.Module):
         super().__init__()
         if kernels not in ("auto", "reference", "cpu"):
             raise UserError(f"model.kernels={kernels!r}; expected auto, reference, cpu; set model.kernels=auto")
-        positions = processor.max_positions
-        self.max_length = min(DEFAULT_LENGTH, positions) if max_length is None else max_length
-        if not isinstance(self.max_length, int) or not 2 <= self.max_length <= positions:
-            raise UserError(
-                f"model.max_length={max_length}; expected 2 to {positions} tokens, the decoder's positions; set "
-                f"model.max_length={min(DEFAULT_LENGTH, positions)}"
-            )
-        self.network, self.processor, self.kernels, self.num_beams = network, processor, kernels, num_beams
+        self.network, self.processor, self.kernels = network, processor, kernels
         self.label_smoothing = label_smoothing
-        network.generation_config = generation_config(processor, self.max_length, num_beams)
+        self.generation = resolve_generation(generation or {}, processor)
+        network.generation_config = generation_config(processor, self.generation)
         trained = choose_trainable(network, train, num_layers_to_train, new_weights)
         if train == "lora":
             trained += add_lora(network, lora, new_weights)
@@ -156,7 +147,7 @@ class CaptionModel(nn.Module):
 
         All beams of an image share the cross-attention keys and values of its states (`kernels/beam_search.py`).
         """
-        settings = self.max_length, self.num_beams, self.uses_cpu_kernels(states.device)
+        settings = self.generation, self.uses_cpu_kernels(states.device)
         return generate_captions(self.network, self.processor, states, *settings)
 
     @contextlib.contextmanager

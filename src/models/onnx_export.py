@@ -9,6 +9,7 @@ B images, T tokens so far, P patches, N blocks, H heads, d width of a head, V vo
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from transformers import VisionEncoderDecoderModel as Model
 from src.datamodule.processor import Processor
 from src.models import onnx_caption
 from src.models.checkpoint import find_os_error
-from src.models.generation import generation_config
+from src.models.generation import generate_ids, generation_config
 from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 from src.utils.errors import UserError
@@ -69,7 +70,7 @@ def _flatten_cache(cache: Any) -> list[Tensor]:
     return [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
 
 
-def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
+def write_onnx(model: Model, processor: Processor, folder: Path, generation: Mapping[str, Any]) -> str:
     """Write both graphs and `caption.py`, which captions with them; returns what the check found, in one line.
 
     model: on the CPU, in fp32 and eval mode. UserError where it cannot be exported, OSError on a full disk.
@@ -87,7 +88,7 @@ def write_onnx(model: Model, processor: Processor, folder: Path, max_length: int
         expected = "expected ViT and GPT-2 or the like; set onnx=false"
         raise UserError(f"onnx=true: {kinds} cannot be exported to ONNX ({reason}); {expected}") from error
     shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
-    return check_graphs(model, processor, folder, max_length)
+    return check_graphs(model, processor, folder, generation)
 
 
 def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
@@ -112,22 +113,25 @@ def _export_graphs(model: Model, pixels: Tensor, folder: Path) -> None:
     )  # fmt: skip
 
 
-def check_graphs(model: Model, processor: Processor, folder: Path, max_length: int) -> str:
-    """Caption random images with `caption.py`; UserError where its logits are not torch's. Returns one line."""
+def check_graphs(model: Model, processor: Processor, folder: Path, generation: Mapping[str, Any]) -> str:
+    """Caption random images with `caption.py`, without sampling; UserError where its logits are not torch's."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (CHECKED_IMAGES, 3, 6, 8), dtype=torch.uint8, generator=generator)
-    graphs = onnx_caption.load_graphs(folder)
-    settings = generation_config(processor, max_length, 1).to_dict()
-    difference, same, count = 0.0, 0, 0
+    encoder, decoder = graphs = onnx_caption.load_graphs(folder)
+    config = generation_config(processor, {**generation, "do_sample": False})
+    settings, difference, same = config.to_diff_dict(), 0.0, 0
     for image in noise:
         pixels = processor.image(image)[None]  # (1,3,h,w)
-        ids, scores = onnx_caption.generate(pixels.numpy(), graphs, settings)
+        ids = onnx_caption.generate(pixels.numpy(), graphs, settings)
         with torch.no_grad():
-            expected = model(pixels, decoder_input_ids=torch.tensor([ids[:-1]])).logits[0].numpy()
-        difference = max(difference, float(np.abs(np.stack(scores) - expected).max()))
-        same += int((expected.argmax(-1) == ids[1:]).sum())
-        count += len(scores)
-    found = f"{same} of {count} tokens of {CHECKED_IMAGES} images equal torch's, logits differ by {difference:.1e}"
+            expected = model(pixels, decoder_input_ids=torch.tensor([ids[:-1]])).logits[0].numpy()  # (T,V)
+            states = model.encoder(pixels).last_hidden_state
+        cross, past = onnx_caption.encode(pixels.numpy(), encoder)
+        for token, logits in zip(ids, expected, strict=False):
+            ours, past = onnx_caption.decode(np.array([[token]]), decoder, cross, past)
+            difference = max(difference, float(np.abs(ours[0] - logits).max()))
+        same += ids == generate_ids(model, states, config)[0].tolist()
+    found = f"{same} of {CHECKED_IMAGES} captions have torch's tokens, logits differ by {difference:.1e}"
     if not difference <= TOLERANCE:
         raise UserError(f"onnx=true: {found}; expected at most {TOLERANCE:.0e}; set onnx=false, and report the model")
     return f"{folder.name}: {found}"

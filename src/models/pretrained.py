@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM
 from transformers import VisionEncoderDecoderModel as Model
 
-from src.datamodule.processor import Processor, load_processor
+from src.datamodule.processor import Processor, load_processor, with_image_size
 from src.models.checkpoint import check_finite
 from src.utils.errors import UserError
 from src.utils.hub import KNOWN_ID, find_source, load_pretrained, silence_transformers
@@ -49,11 +50,26 @@ def load_captioner(
     return PretrainedCaptioner(model.eval(), processor, base_id, frozenset(new))
 
 
-def load_image_processor(base: str) -> Any:
+def load_image_processor(base: str, image_size: int | None = None) -> Any:
     """Load the image processor of a base: hub id (with `@revision`), folder, or `encoder + decoder`."""
     encoder = base if Path(base).is_dir() else base.split(" + ")[0]
     source, revision = (encoder, "") if Path(encoder).is_dir() else encoder.partition("@")[::2]
-    return load_pretrained("image processor", AutoImageProcessor, source, revision or None)
+    return with_image_size(load_pretrained("image processor", AutoImageProcessor, source, revision or None), image_size)
+
+
+@torch.no_grad()
+def resize_positions(encoder: Any, side: int) -> None:
+    """Interpolate a ViT's position embeddings, in place, for images of side x side pixels; UserError without any."""
+    embeddings: Any = getattr(encoder, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)  # (1, special tokens + P, D)
+    if table is None or not hasattr(embeddings, "interpolate_pos_encoding"):
+        expected = "expected null: only position embeddings of ViT and the like can be interpolated"
+        raise UserError(f"model.image_size={side} with {type(encoder).__name__}; {expected}; set model.image_size=null")
+    patches, count = embeddings.patch_embeddings, (side // encoder.config.patch_size) ** 2
+    states = table.new_empty(1, table.shape[1] - patches.num_patches + count, table.shape[2])
+    embeddings.position_embeddings = nn.Parameter(embeddings.interpolate_pos_encoding(states, side, side).clone())
+    embeddings.image_size = patches.image_size = (side, side)  # where one encoder or another checks its input
+    patches.num_patches, encoder.config.image_size = count, side
 
 
 def is_pooler(name: str) -> bool:

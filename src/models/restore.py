@@ -15,11 +15,12 @@ from hydra.utils import get_class
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.processor import Processor
-from src.models.caption_model import DEFAULT_LENGTH
 from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.freezing import merge_adapter
+from src.models.generation import resolve_generation
 from src.models.pretrained import load_captioner
 from src.models.vit_gpt2 import VitGpt2
+from src.utils.config_check import GENERATION
 from src.utils.errors import UserError
 from src.utils.hub import find_source
 from src.utils.logging import get_logger
@@ -37,7 +38,6 @@ FOR_TRAINING = {"optimizer", "lr_scheduler", "objective", "scst"}
 NOT_RESTORED = {"kwargs", "processor", "reward", "run_config", "_target_"} | FOR_TRAINING
 FORCED = {"download": False, "cache_dir": None}  # a checkpoint may neither download nor write
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
-MAX_BEAMS = 128
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Restored:
 
     model: VisionEncoderDecoderModel
     processor: Processor
-    max_length: int  # tokens, start included, as it was evaluated
-    num_beams: int
+    generation: Mapping[str, Any]  # the settings that it was evaluated with
     source: str  # the file, folder or hub id that it came from
     base: str  # hub id or folder of the base weights
     file: Path | None = None  # the `.ckpt`; None for a saved folder or the hub
@@ -69,28 +68,17 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
     try:
         if file is None:
             model, processor, source, _ = load_captioner(str(checkpoint))
-            length = model.generation_config.max_length or min(DEFAULT_LENGTH, processor.max_positions)
-            beams = model.generation_config.num_beams or 4
-            found = Restored(model, processor, length, beams, source, source)
-        else:
-            module = restore(file, base)
-            merge_adapter(module.model)
-            length, beams = module.captioner.max_length, module.captioner.num_beams
-            trained = {"base_sha256": module.base_sha256, "config": module.run_config}
-            ids = str(file), module.base_id, file
-            found = Restored(module.model, module.processor, length, beams, *ids, trained)
+            saved = {name: getattr(model.generation_config, name, None) for name in GENERATION}
+            where = f"checkpoint={source!r} has in its generation config "
+            return Restored(model, processor, resolve_generation(saved, processor, where), source, source)
+        module = restore(file, base)
+        merge_adapter(module.model)
+        trained = {"base_sha256": module.base_sha256, "config": module.run_config}
+        ids = str(file), module.base_id, file
+        return Restored(module.model, module.processor, module.captioner.generation, *ids, trained)
     except UserError as error:  # these commands name the setting otherwise than a training run
         text = str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         raise UserError(text) from error
-    limits = {"max_length": (2, found.processor.max_positions), "num_beams": (1, MAX_BEAMS)}
-    for name, (low, high) in limits.items():
-        value = getattr(found, name)
-        if type(value) is not int or not low <= value <= high:
-            raise UserError(
-                f"checkpoint={found.source!r} has {name}={value!r} in its generation settings; expected a whole number "
-                f"from {low} to {high}; change it there"
-            )
-    return found
 
 
 def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> VitGpt2:
@@ -98,12 +86,14 @@ def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) ->
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
     config = content[METADATA_KEY]["config"]
-    model = _group_settings("model", config.get("model") or {}, file) | settings
+    model = _group_settings("model", config.get("model") or {}, file)
+    generation = (model.get("generation") or {}) | settings.pop("generation", {})
+    if not generation.get("max_length"):  # the data's, as in the run
+        generation["max_length"] = (config.get("datamodule") or {}).get("generation_length")
+    model |= settings | {"generation": generation}
     del model["_target_"]
     if not model.get("from_encoder_decoder"):
         model["checkpoint"] = base or _find_base(content, model, file)
-    if not model.get("max_length"):  # the data's, as in the run
-        model["max_length"] = (config.get("datamodule") or {}).get("generation_length")
     module = VitGpt2(**model, run_config=config)
     module.load_state_dict(module.match_checkpoint(content), strict=False)
     return module.eval()
@@ -113,8 +103,8 @@ def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any
     """Return settings to score with: of a saved folder or hub id (file=None) the model's, else those of the `.ckpt`."""
     if file is None:
         found = open_captioner(checkpoint)
-        model = {"_target_": MODEL_TARGET, "checkpoint": found.base, "max_length": found.max_length}
-        return {"model": model | {"num_beams": found.num_beams, "optimizer": None, "lr_scheduler": None}}
+        model = {"_target_": MODEL_TARGET, "checkpoint": found.base, "generation": found.generation}
+        return {"model": model | {"optimizer": None, "lr_scheduler": None}}
     content = read_checkpoint(file)
     settings = rebuilt_settings(content[METADATA_KEY]["config"], file)
     with contextlib.suppress(UserError):  # the command line may name another base
@@ -144,7 +134,10 @@ def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> 
         raise _foreign(file, f"{group}._target_", target, f"a {group} class of this project")
     parents = [parent for parent in kind.__mro__ if parent.__module__.startswith("src.")]
     known = {name for parent in parents for name in inspect.signature(parent).parameters}
-    settings = {"_target_": target}
+    settings: dict[str, Any] = {"_target_": target}
+    if group == "model" and (before := {key: config[key] for key in ("max_length", "num_beams") if key in config}):
+        config = {**config, "generation": before | dict(config.get("generation") or {})}  # where they stood at first
+        config = {key: value for key, value in config.items() if key not in before}
     for key in [key for key in config if key not in NOT_RESTORED]:
         value = FORCED.get(key, _plain(config[key], f"{group}.{key}", file))
         if key in known and not (isinstance(value, str) and "://" in value):

@@ -35,7 +35,7 @@ class SelfCritical:
         """
         processor, states = captioner.processor, captioner.encode(batch)  # (B,P,D)
         ids, lengths = sample_captions(
-            captioner.network, processor, states.detach(), self.num_samples, captioner.max_length,
+            captioner.network, processor, states.detach(), self.num_samples, captioner.generation["max_length"],
             seed=torch.initial_seed(), on_cpu=captioner.uses_cpu_kernels(states.device),
         )  # fmt: skip
         rows = [row[:end] for row, end in zip(ids.flatten(0, 1).tolist(), lengths.flatten().tolist(), strict=True)]

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.processor import Processor
+from src.datamodule.processor import Processor, load_processor
 from src.models import checkpoint as files
 from src.models.caption_model import CaptionModel
 from src.models.freezing import adapted_names, has_block_list
 from src.models.loss import TokenMean
 from src.models.optimization import make_optimizer, make_scheduler
-from src.models.pretrained import is_pooler, load_captioner
+from src.models.pretrained import is_pooler, load_captioner, resize_positions
 from src.models.scst import SelfCritical
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
@@ -28,9 +28,9 @@ log = get_logger(__name__)
 class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
-    Most settings are those of `load_captioner` and `CaptionModel`. optimizer: called by `make_optimizer`.
-    lr_scheduler: see `make_scheduler`. objective: cross_entropy, or scst with the settings and reward of
-    `SelfCritical`. run_config: plain values, kept in every checkpoint.
+    Most settings are those of `load_processor`, `load_captioner` and `CaptionModel`. optimizer: called by
+    `make_optimizer`. lr_scheduler: see `make_scheduler`. objective: cross_entropy, or scst with the settings and reward
+    of `SelfCritical`. run_config: plain values, kept in every checkpoint.
     """
 
     strict_loading = False  # a checkpoint holds the trained weights only; `match_weights` checks them
@@ -43,8 +43,8 @@ class VitGpt2(LightningModule):
         train: str = "last_blocks",
         num_layers_to_train: int = 1,
         lora: Mapping[str, Any] | None = None,
-        max_length: int | None = None,
-        num_beams: int = 4,
+        image_size: int | None = None,
+        generation: Mapping[str, Any] | None = None,
         kernels: str = "auto",
         compile: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
@@ -60,14 +60,17 @@ class VitGpt2(LightningModule):
     ) -> None:
         super().__init__()
         source = checkpoint, revision, from_encoder_decoder
+        processor = processor or load_processor(*source, image_size)
         network, self.processor, self.base_id, new_weights = load_captioner(*source, seed or 0, processor)
         self.seed, self.run_config = seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler, self.encoder_lr_factor = optimizer, lr_scheduler, encoder_lr_factor
         names = files.hub_parameter_names(network)
         self.digests = files.weight_digests(network, names)
+        if image_size:
+            resize_positions(network.encoder, image_size)
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
         self.base_sha256 = files.combine_digests(self.digests, self.digests.keys() - unsaved)
-        settings = train, num_layers_to_train, lora, new_weights, max_length, num_beams, kernels, compile
+        settings = train, num_layers_to_train, lora, new_weights, {"seed": seed, **(generation or {})}, kernels, compile
         self.captioner = CaptionModel(network, self.processor, *settings, label_smoothing)
         self.names = adapted_names(network, names)
         self.scst: SelfCritical | None = None

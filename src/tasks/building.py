@@ -123,7 +123,7 @@ def build(
 
 def build_data(config: DictConfig) -> CaptionDataModule:
     """Build the processor and the data module, read, checked and split, before a model is loaded."""
-    names = ("checkpoint", "revision", "from_encoder_decoder")
+    names = ("checkpoint", "revision", "from_encoder_decoder", "image_size")
     processor = load_processor(**{name: config.model.get(name) for name in names})
     # partial: Hydra would make a config of the processor
     datamodule: CaptionDataModule = instantiate(config.datamodule, _partial_=True)(processor=processor)
@@ -139,9 +139,11 @@ def build_data(config: DictConfig) -> CaptionDataModule:
 def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     """Build the model with the processor of the data."""
     build = instantiate(config.model, _partial_=True)  # partial: Hydra would build what stands in run_config
-    length = config.model.get("max_length") or datamodule.generation_length
+    generation = dict(config.model.get("generation") or {})
+    generation["max_length"] = generation.get("max_length") or datamodule.generation_length
     reward = CiderReward(datamodule.splits["train"]) if config.model.get("objective") == "scst" else None
-    return build(processor=datamodule.processor, run_config=plain_config(config), max_length=length, reward=reward)
+    settings = {"run_config": plain_config(config), "generation": generation, "reward": reward}
+    return build(processor=datamodule.processor, **settings)
 
 
 def count_data(datamodule: CaptionDataModule) -> dict[str, float]:

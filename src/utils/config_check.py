@@ -25,6 +25,19 @@ Whole = Annotated[int, Field(ge=0)]
 OrMinusOne = Annotated[int, Field(ge=-1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+GENERATION: dict[str, Any] = {  # settings of captions: of `model.generation`, of Captioner and of the commands
+    "max_length": Annotated[int, Field(ge=2)],
+    "min_length": Whole,
+    "num_beams": Annotated[int, Field(ge=1, le=128)],
+    "length_penalty": Annotated[float, Field(allow_inf_nan=False)],
+    "no_repeat_ngram_size": Whole,
+    "repetition_penalty": Positive,
+    "do_sample": bool,
+    "temperature": Positive,
+    "top_p": Annotated[float, Field(gt=0, le=1)],
+    "seed": Annotated[int, Field(ge=0, le=2**32 - 1)],  # NumPy takes no larger one
+}
 RULES: dict[str, Any] = {  # regular expressions of keys
     r"datamodule\.batch_size|trainer\.(accumulate_grad_batches|num_nodes)": Count,
     r"model\.lr_scheduler\.frequency|callbacks\.feature_cache\.views": Count,
@@ -37,8 +50,9 @@ RULES: dict[str, Any] = {  # regular expressions of keys
     r"model\.scst\.num_samples": Annotated[int, Field(ge=2)],
     r"model\.scst\.cross_entropy_weight": Fraction,
     r"model\.train": Literal["last_blocks", "cross_attention", "lora", "full"],
-    r"model\.num_beams": Annotated[int, Field(ge=1, le=1000)],
-    r"model\.max_length": Annotated[int, Field(ge=2)] | None,
+    r"model\.image_size": Count | None,
+    **{rf"model\.generation\.{name}": rule for name, rule in GENERATION.items()},
+    r"model\.generation\.max_length": GENERATION["max_length"] | None,
     r"model\.num_layers_to_train|callbacks\..*\.patience": Whole,
     r"model\.optimizer\.(lr|weight_decay)|model\.encoder_lr_factor": Number,
     r"model\.lr_scheduler\.interval": Literal["step", "epoch"],
@@ -54,7 +68,7 @@ RULES: dict[str, Any] = {  # regular expressions of keys
     r"callbacks\.caption_samples\.min_distinct_fraction": Fraction,
     r"callbacks\.ema\.decay": Annotated[float, Field(gt=0, lt=1)] | None,
     r"callbacks\..*\.mode": Literal["min", "max"],
-    r"seed": Annotated[int, Field(ge=0, le=2**32 - 1)] | None,  # NumPy takes no larger one
+    r"seed": GENERATION["seed"] | None,
     r"train|test|zero_shot": bool,
 }  # fmt: skip
 

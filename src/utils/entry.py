@@ -175,9 +175,11 @@ def _one_line(error: BaseException) -> str:
 def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positional: str = "") -> dict[str, Any]:
     """Parse `key=value` arguments over `defaults`, each to its default's type; None marks a required key.
 
+    In place of a default may stand a type or annotation: of a key that is absent from the result unless it is given.
     positional: a key that collects files, folders and patterns, which may hold a `=`. UserError: a wrong argument.
     """
-    values = dict(defaults) | ({positional: []} if positional else {})
+    values: dict[str, Any] = {positional: []} if positional else {}
+    values |= {key: value for key, value in defaults.items() if value is None or isinstance(value, str | int | float)}
     expected = f"expected {', '.join(f'{key}=...' for key in defaults)}"
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -199,13 +201,15 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positio
 def _convert(key: str, value: str, default: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    if not isinstance(default, int | float):
+    if isinstance(default, str | None):
         return os.path.expanduser(value)  # some shells leave the ~ of out=~/a.csv
+    is_value = isinstance(default, int | float)
     try:
-        return TypeAdapter(type(default)).validate_python(value)
+        return TypeAdapter(type(default) if is_value else default).validate_python(value)
     except ValidationError as error:
         expected = error.errors()[0]["msg"].removeprefix("Input should be ").partition(",")[0]
-        raise UserError(f"{key}={value!r}; expected {expected}; set {key}={str(default).lower()}") from error
+        remedy = f"set {key}={str(default).lower()}" if is_value else f"set or remove {key}"
+        raise UserError(f"{key}={value!r}; expected {expected}; {remedy}") from error
 
 
 def run_command(main: Callable[[list[str]], object], arguments: list[str], usage: str = "") -> None:

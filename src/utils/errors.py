@@ -121,6 +121,6 @@ def resource_error(error: BaseException, batch_size: int | None) -> UserError | 
             return UserError(
                 f"out of memory at datamodule.batch_size={batch_size} ({message}); expected it to fit; set "
                 f"datamodule.batch_size={half} with trainer.accumulate_grad_batches doubled (the same step), or "
-                "datamodule.captions_per_image=1, datamodule.max_caption_tokens=64, model.num_beams=1"
+                "datamodule.captions_per_image=1, datamodule.max_caption_tokens=64, model.generation.num_beams=1"
             )
     return None

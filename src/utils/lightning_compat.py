@@ -26,7 +26,8 @@ SAVE_SECONDS = 10.0
 SCORES = ("cider_d", "bleu_4", "loss")  # those of the test that TensorBoard shows
 SETTINGS = (
     "seed", "datamodule.num_samples", "datamodule.batch_size", "model.checkpoint", "model.train",
-    "model.num_layers_to_train", "model.optimizer.lr", "model.num_beams", "trainer.max_epochs", "trainer.precision",
+    "model.num_layers_to_train", "model.optimizer.lr", "model.generation.num_beams",
+    "trainer.max_epochs", "trainer.precision",
 )  # fmt: skip
 
 

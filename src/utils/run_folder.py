@@ -29,7 +29,7 @@ OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
 SAME = ("datamodule.", "model.", "seed", "trainer.accumulate_grad_batches", "trainer.precision")
 FREE = re.compile(
     r"datamodule\.(data_dir|download|num_workers|pin_memory|check_images|max_skipped|generation_length)"
-    r"|model\.(num_beams|max_length|compile|kernels|checkpoint)"
+    r"|model\.(generation\..*|num_beams|max_length|compile|kernels|checkpoint)"
 )
 
 

@@ -41,7 +41,9 @@ def read_table(folder: Path) -> CaptionTable:
 def losses(checkpoint: str, folder: Path, views: int, processes: int = 1) -> dict[str, float]:
     """Return val and test loss of a run with a learning rate of 0."""
     torch.manual_seed(0)
-    module = VitGpt2(checkpoint, optimizer=partial(torch.optim.SGD, lr=0.0), max_length=8, num_beams=1)
+    module = VitGpt2(
+        checkpoint, optimizer=partial(torch.optim.SGD, lr=0.0), generation={"max_length": 8, "num_beams": 1}
+    )
     data = CaptionDataModule(
         lambda: read_table(folder / "images"), module.processor, batch_size=4, num_workers=0,
         split_ratios=(0.5, 0.25, 0.25),

@@ -14,7 +14,7 @@ from src.models.vit_gpt2 import VitGpt2
 def make(checkpoint: Path, images: Path, model: Any = None, **data: Any) -> tuple[VitGpt2, FlickrDataModule]:
     """A module of given weights, and the data module connected to it."""
     torch.manual_seed(0)
-    settings = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "max_length": 8, "num_beams": 1}
+    settings = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "generation": {"max_length": 8, "num_beams": 1}}
     module = VitGpt2(str(checkpoint), **(settings | (model or {})))
     datamodule = FlickrDataModule(images, **({"batch_size": 8, "num_workers": 0, "split_seed": 3} | data))
     datamodule.setup()

@@ -84,7 +84,7 @@ class Run:
         schedule = {"scheduler": scheduler, "interval": interval, "frequency": 1, "monitor": "val/loss"}
         self.module = VitGpt2(
             str(checkpoint), optimizer=partial(torch.optim.AdamW, lr=3e-3), lr_scheduler=schedule,
-            max_length=6, num_beams=1,
+            generation={"max_length": 6, "num_beams": 1},
         )  # fmt: skip
         data = FlickrDataModule(images, batch_size=8, num_workers=0)
         data.processor = self.module.processor

@@ -21,7 +21,7 @@ def test_reference_and_cpu_kernels_have_one_loss_gradient_and_tokens():
     assert batch.row_image is not None  # the last image has more captions than one row takes
     found = []
     for kernels in ("reference", "cpu"):
-        one = model(kernels=kernels, max_length=10, num_beams=3).train()
+        one = model(kernels=kernels, generation={"max_length": 10, "num_beams": 3}).train()
         nll, tokens = one.loss(states, batch)
         weights = [weight for name, weight in one.trained_weights().items() if name.startswith("decoder")]
         gradients = torch.autograd.grad(nll / tokens, weights)
@@ -70,10 +70,10 @@ def test_auto_takes_the_cpu_kernels_for_a_plain_gpt2_on_a_cpu(settings, device, 
 @pytest.mark.parametrize("kernels", ["cpu", "reference"])
 def test_generation_settings_of_the_base_do_not_act(name, value, kernels):
     states = random_states(4)
-    expected = model(kernels=kernels, max_length=10, num_beams=3).generate(states)
+    expected = model(kernels=kernels, generation={"max_length": 10, "num_beams": 3}).generate(states)
     changed = network()
     setattr(changed.generation_config, name, value)
-    found = CaptionModel(changed, Digits(), kernels=kernels, max_length=10, num_beams=3)
+    found = CaptionModel(changed, Digits(), kernels=kernels, generation={"max_length": 10, "num_beams": 3})
     assert found.generate(states) == expected
     exported = changed.generation_config  # what save_pretrained writes
     assert getattr(exported, name) != value
@@ -82,11 +82,11 @@ def test_generation_settings_of_the_base_do_not_act(name, value, kernels):
 
 @pytest.mark.parametrize("length", [1, 65])
 def test_max_length_is_held_against_the_positions_of_the_decoder(length):
-    with pytest.raises(UserError, match=rf"model\.max_length={length}; expected 2 to 64 tokens"):
-        model(max_length=length)
+    with pytest.raises(UserError, match=rf"model\.generation\.max_length={length}; expected a value"):
+        model(generation={"max_length": length})
     with pytest.raises(UserError, match=r"model\.kernels='fast'; expected auto, reference, cpu"):
         model(kernels="fast")
-    assert model().max_length == 32
+    assert model().generation["max_length"] == 32
 
 
 def test_frozen_modules_stay_in_eval_mode_while_training():

@@ -24,7 +24,7 @@ PAIRS = [
 def make(checkpoint, flickr_folder, **settings):
     """A module, and a data module of eight images."""
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    module = VitGpt2(checkpoint, max_length=6, num_beams=2, optimizer=optimizer, **settings)
+    module = VitGpt2(checkpoint, generation={"max_length": 6, "num_beams": 2}, optimizer=optimizer, **settings)
     data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
     data.setup()
     data.processor = module.processor

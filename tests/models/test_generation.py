@@ -6,7 +6,15 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from src.models.generation import generate_captions, generate_ids, generate_nbest, generation_config, sample_captions
+from src.models.generation import (
+    generate_captions,
+    generate_ids,
+    generate_nbest,
+    generation_config,
+    resolve_generation,
+    sample_captions,
+)
+from src.utils.errors import UserError
 from tests.models.random_captioner import END, captioner, freeze_all_but, random_states, separate_nll
 
 
@@ -22,15 +30,54 @@ class Digits(SimpleNamespace):
         return " ".join(map(str, tokens))
 
 
-def ours(model, states, max_length, num_beams):
-    return generate_ids(model, states, generation_config(Digits(), max_length, num_beams))
+def ours(model, states, max_length, num_beams, **settings):
+    settings = {"max_length": max_length, "num_beams": num_beams, **settings}
+    return generate_ids(model, states, generation_config(Digits(), resolve_generation(settings, Digits())))
 
 
-def theirs(model, states, max_length, num_beams):
+def theirs(model, states, max_length, num_beams, **settings):
     return model.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=states.clone()), max_length=max_length,
-        num_beams=num_beams, do_sample=False, decoder_start_token_id=END, eos_token_id=END, pad_token_id=END,
+        num_beams=num_beams, **{"do_sample": False, **settings},
+        decoder_start_token_id=END, eos_token_id=END, pad_token_id=END,
     )  # fmt: skip
+
+
+SETTINGS = {
+    "min_length": 7, "length_penalty": 3.0, "no_repeat_ngram_size": 2, "repetition_penalty": 1.7,
+    "do_sample": True, "temperature": 0.5, "top_p": 0.6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_each_setting_gives_the_tokens_of_generate(name, num_beams):
+    model, states = captioner(), random_states(8)
+    with torch.no_grad():
+        model.decoder.lm_head.weight[END] *= 2
+    settings = {name: SETTINGS[name]}
+    if name in ("do_sample", "temperature", "top_p"):
+        settings, num_beams = settings | {"do_sample": True, "seed": num_beams}, 1
+    found, torchs = ours(model, states, 12, num_beams, **settings), settings | {"top_k": 0}
+    torch.manual_seed(torchs.pop("seed", 0))
+    assert torch.equal(found, theirs(model, states, 12, num_beams, **torchs))
+    if (name, num_beams) != ("length_penalty", 1):
+        assert found.tolist() != ours(model, states, 12, num_beams).tolist()  # it acts
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"max_length": 65}, r"model\.generation\.max_length=65; expected .*65|64; set model\.generation\.max_length"),
+        ({"num_beams": 0}, r"num_beams=0; expected a value greater than or equal to 1"),
+        ({"top_p": 0.0}, r"top_p=0\.0; expected a value greater than 0"),
+        ({"no_repeat_ngram_size": 1.5}, r"no_repeat_ngram_size=1\.5; expected"),
+        ({"beams": 3}, r"beams=3; expected one of max_length, .* as its name"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, match):
+    with pytest.raises(UserError, match=match):
+        resolve_generation(settings, Digits())
 
 
 @pytest.mark.parametrize("num_beams", [1, 2, 5, 8])
@@ -76,19 +123,22 @@ def test_bf16_searches_with_bf16_products():
     assert (found[:, 1] == exact[:, 1]).float().mean() >= 0.5  # rounding may turn a close call
 
 
-@pytest.mark.parametrize("num_beams", [1, 5])
-def test_hypotheses_have_the_score_that_the_loss_gives_them(num_beams):
+@pytest.mark.parametrize("settings", [{"num_beams": 1}, {"num_beams": 5, "length_penalty": 0.5},
+                                      {"num_beams": 4, "do_sample": True, "temperature": 0.5, "seed": 1}])  # fmt: skip
+def test_hypotheses_have_the_score_that_the_loss_gives_them(settings):
     """The mean log-probability per token, EOS included where the search came to it."""
     model, states = captioner(), random_states(4)
     with torch.no_grad():
         model.get_output_embeddings().weight[END] *= 2
-    found = generate_nbest(model, Digits(), states, 9, num_beams)
-    assert [best[0].caption for best in found] == generate_captions(model, Digits(), states, 9, num_beams)
+    settings |= {"max_length": 9}
+    found = generate_nbest(model, Digits(), states, settings)
+    if not settings.get("do_sample"):
+        assert [best[0].caption for best in found] == generate_captions(model, Digits(), states, settings)
     compared = 0
     for state, hypotheses in zip(states, found, strict=True):
         scores = [hypothesis.score for hypothesis in hypotheses]
-        assert 1 <= len(scores) <= num_beams
-        assert scores == sorted(scores, reverse=True)
+        assert 1 <= len(scores) <= settings["num_beams"]
+        assert scores == sorted(scores, reverse=True) or "length_penalty" in settings
         for caption, score in hypotheses:
             ids = [int(token) for token in caption.split()]
             if len(ids) < 8:  # 8 tokens and the start token are 9: cut before EOS
@@ -103,9 +153,10 @@ def test_ids_that_decode_to_the_same_text_are_one_hypothesis():
         def decode(self, ids):
             return "a dog"
 
-    found = generate_nbest(captioner(), Mute(), random_states(2), 8, 4)
+    settings = {"max_length": 8, "num_beams": 4}
+    found = generate_nbest(captioner(), Mute(), random_states(2), settings)
     assert [[hypothesis.caption for hypothesis in row] for row in found] == [["a dog"]] * 2
-    best = generate_nbest(captioner(), Digits(), random_states(2), 8, 4)
+    best = generate_nbest(captioner(), Digits(), random_states(2), settings)
     assert [row[0].score for row in found] == [row[0].score for row in best]
 
 

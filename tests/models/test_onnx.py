@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from src.captioner import Captioner
 from src.datamodule.images.decode import load_image
 from src.datamodule.images.transform import ImageTransform
 from src.export import export
+from src.models.generation import generate_ids, generation_config
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
+from tests.models.random_captioner import END, captioner
+from tests.models.test_generation import SETTINGS, Digits
 from tests.saved_run import save_run
 
 script = pytest.importorskip("src.models.onnx_caption", exc_type=ImportError)
@@ -25,19 +29,56 @@ onnx_export = pytest.importorskip("src.models.onnx_export", exc_type=ImportError
 @pytest.mark.slow
 def test_the_script_beside_the_graphs_captions_without_torch(flickr_folder, tiny_checkpoint, tmp_path):
     """Graphs stay fp32 and unrounded where the weights are written in half precision."""
-    save_run(tmp_path / "run", tiny_checkpoint)
+    generation = {"length_penalty": 0.5, "no_repeat_ngram_size": 2}
+    save_run(tmp_path / "run", tiny_checkpoint, generation=generation)
     folder = export(tmp_path / "run", tmp_path / "out", dtype="float16", onnx=True)
     paths = sorted((flickr_folder / "Images").iterdir())[:5]
     command = [sys.executable, "-P", str(folder / "onnx" / "caption.py"), *map(str, paths)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    captions = Captioner.from_checkpoint(tmp_path / "run", precision="32", num_beams=1).caption(paths)
+    captions = Captioner.from_checkpoint(tmp_path / "run", precision="32").caption(paths)
     assert done.stdout.splitlines() == [f"{path}: {text}" for path, text in zip(paths, captions, strict=True)]
     assert "torch" not in (folder / "onnx" / "caption.py").read_text().split('"""')[2]
 
     other = open_captioner(tiny_checkpoint)
     with pytest.raises(UserError, match=r"logits differ by .*; expected at most 1e-03; set onnx=false"):
-        onnx_export.check_graphs(other.model, other.processor, folder / "onnx", 12)
+        onnx_export.check_graphs(other.model, other.processor, folder / "onnx", {"max_length": 12, "num_beams": 1})
+
+
+class TorchGraph:
+    """A graph that onnxruntime would run, run by torch."""
+
+    def __init__(self, module, blocks):
+        self.module, self.blocks = module, blocks
+
+    def get_inputs(self):
+        return [SimpleNamespace(name=str(k)) for k in range(1 + 4 * self.blocks)]
+
+    @torch.no_grad()
+    def run(self, _, inputs):
+        first, *caches = map(torch.as_tensor, inputs.values())
+        half = len(caches) // 2
+        found = self.module(first, caches[:half], caches[half:]) if caches else self.module(first)
+        return [one.numpy() for one in (found if not caches else [found[0], *found[1]])]
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("name", [*SETTINGS, "max_length"])
+def test_the_script_has_the_tokens_of_generate_for_each_setting(name, num_beams):
+    model = captioner()
+    with torch.no_grad():
+        model.decoder.lm_head.weight[END] *= 2
+    value = {"temperature": 1e-4, "top_p": 1e-4, "do_sample": False}.get(name, SETTINGS.get(name, 9))
+    settings = {"max_length": 12, "num_beams": num_beams, name: value, "seed": 0}
+    if name in ("temperature", "top_p"):
+        settings["do_sample"] = True
+    config, blocks = generation_config(Digits(), settings), len(model.decoder.transformer.h)
+    graphs = [TorchGraph(one(model).eval(), blocks) for one in (onnx_export.EncoderGraph, onnx_export.DecoderGraph)]
+    for seed in range(4):
+        pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            expected = generate_ids(model, model.encoder(pixels).last_hidden_state, config)[0].tolist()
+        assert script.generate(pixels.numpy(), graphs, config.to_diff_dict()) == expected
 
 
 def test_a_model_that_cannot_be_exported_is_rejected_in_one_line(tiny_checkpoint, tmp_path, monkeypatch):
@@ -48,7 +89,7 @@ def test_a_model_that_cannot_be_exported_is_rejected_in_one_line(tiny_checkpoint
     found = open_captioner(tiny_checkpoint)
     before = found.model.decoder.config._attn_implementation
     with pytest.raises(UserError, match=r"GPT2LMHeadModel cannot be exported .*operator\); expected [^\n]*$"):
-        onnx_export.write_onnx(found.model, found.processor, tmp_path / "onnx", 12)
+        onnx_export.write_onnx(found.model, found.processor, tmp_path / "onnx", {"max_length": 12, "num_beams": 1})
     assert found.model.decoder.config._attn_implementation == before
 
 

@@ -47,20 +47,22 @@ def test_a_run_folder_its_checkpoint_and_a_copied_file_give_the_trained_model(ru
     for checkpoint in (run, run / "checkpoints" / "best.ckpt", copied):
         found = open_captioner(checkpoint)
         assert all(torch.equal(weight, expected[name]) for name, weight in found.model.state_dict().items())
-        assert (found.max_length, found.num_beams) == (12, 3)
+        assert (found.generation["max_length"], found.generation["num_beams"]) == (12, 3)
         assert found.run_dir == (None if checkpoint == copied else run)
         assert not found.model.training
 
 
 def test_a_saved_folder_generates_by_its_generation_config(tiny_checkpoint, tmp_path):
     found = open_captioner(tiny_checkpoint)
-    assert (found.max_length, found.num_beams, found.run_dir, found.trained) == (32, 4, None, {})
+    assert (found.generation["max_length"], found.generation["num_beams"]) == (32, 4)
+    assert (found.run_dir, found.trained) == (None, {})
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
-    (folder / "generation_config.json").write_text('{"max_length": 9, "num_beams": 2}')
+    (folder / "generation_config.json").write_text('{"max_length": 9, "num_beams": 2, "no_repeat_ngram_size": 3}')
     found = open_captioner(folder)
-    assert (found.max_length, found.num_beams) == (9, 2)
+    generation = {"max_length": 9, "num_beams": 2, "no_repeat_ngram_size": 3}
+    assert generation.items() <= found.generation.items()
     model = scoring_settings(str(folder), None)["model"]
-    assert (model["checkpoint"], model["max_length"], model["num_beams"]) == (str(folder), 9, 2)
+    assert (model["checkpoint"], model["generation"]) == (str(folder), found.generation)
 
 
 @pytest.mark.parametrize("name", ["num_beams", "max_length"])
@@ -69,14 +71,23 @@ def test_generation_settings_out_of_range_or_of_another_type_are_one_line(run, t
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "saved")
     (folder / "generation_config.json").write_text(json.dumps({name: value}))
     rejected("checkpoint=", open_captioner, folder)
-    rejected(name, open_captioner, rewrite(run, tmp_path / "x.ckpt", {name: value}))
+    rejected(name, open_captioner, rewrite(run, tmp_path / "x.ckpt", {"generation": {name: value}}))
 
 
 def test_the_generation_length_of_the_data_is_kept(run, tmp_path):
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]
     config = content["config"] | {"datamodule": {"generation_length": 20}}
-    changed = rewrite(run, tmp_path / "x.ckpt", {"max_length": None}, config=config)
-    assert open_captioner(changed).max_length == 20
+    changed = rewrite(run, tmp_path / "x.ckpt", {"generation": {"max_length": None}}, config=config)
+    assert open_captioner(changed).generation["max_length"] == 20
+
+
+def test_generation_settings_where_they_stood_at_first_are_read(run, tmp_path):
+    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
+    model = {key: value for key, value in config["model"].items() if key != "generation"}
+    before = config | {"model": model | {"max_length": 7, "num_beams": 2}}
+    changed = rewrite(run, tmp_path / "x.ckpt", before["model"], config=before)
+    assert {"max_length": 7, "num_beams": 2}.items() <= open_captioner(changed).generation.items()
+    assert scoring_settings(changed, changed)["model"]["generation"] == {"max_length": 7, "num_beams": 2}
 
 
 def test_a_checkpoint_cannot_choose_the_model_class_and_unknown_settings_are_named(run, tmp_path):
@@ -160,7 +171,8 @@ def test_what_is_no_captioner_is_rejected_in_one_line(checkpoint, match, tmp_pat
 
 def test_load_from_checkpoint_of_lightning_needs_the_file_alone(run, tiny_checkpoint):
     expected = open_captioner(run).model.state_dict()
-    module = VitGpt2.load_from_checkpoint(run / "checkpoints" / "best.ckpt", num_beams=2)
+    module = VitGpt2.load_from_checkpoint(run / "checkpoints" / "best.ckpt", generation={"num_beams": 2})
     assert all(torch.equal(weight, expected[name]) for name, weight in module.model.state_dict().items())
-    assert (module.captioner.num_beams, module.training) == (2, False)
+    assert (module.captioner.generation["num_beams"], module.training) == (2, False)
+    assert module.captioner.generation["max_length"] == 12
     rejected("does not exist; expected a .ckpt", VitGpt2.load_from_checkpoint, tiny_checkpoint)

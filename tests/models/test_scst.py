@@ -39,7 +39,8 @@ def given(monkeypatch):
     monkeypatch.setattr(scst, "sample_captions", lambda *_, **__: samples)
     processor = SimpleNamespace(start_id=END, eos_id=END, pad_id=END, decode=lambda row: " ".join(map(str, row)))
     network = SimpleNamespace(
-        network=model, processor=processor, max_length=4, uses_cpu_kernels=lambda _: True, encode=lambda _: states,
+        network=model, processor=processor, generation={"max_length": 4},
+        uses_cpu_kernels=lambda _: True, encode=lambda _: states,
     )  # fmt: skip
     return model, weights, states, network
 

@@ -22,7 +22,7 @@ def make(tiny_checkpoint, flickr_folder):
     """A module and a data module: `make(train="full")`."""
 
     def build(data=None, **settings):
-        default = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "max_length": 8, "num_beams": 1}
+        default = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "generation": {"max_length": 8, "num_beams": 1}}
         torch.manual_seed(0)
         module = VitGpt2(str(tiny_checkpoint), **(default | settings))
         datamodule = FlickrDataModule(flickr_folder, **({"batch_size": 8, "num_workers": 0} | (data or {})))

@@ -27,7 +27,7 @@ METRICS = {
     "test/distinct_captions": 0.81, "zero_shot/test/distinct_captions": 0.12, "test/mean_length": 9.4,
 }  # fmt: skip
 ABOUT = {
-    "command": "python train.py experiment=demo datamodule.data_dir='data/a b' model.num_beams=4",
+    "command": "python train.py experiment=demo datamodule.data_dir='data/a b' model.generation.num_beams=4",
     "commit": "36d1d9289d320dca47fd6e5a0143bd460d430b14", "seed": 0, "started": "2026-03-01T12:00:00+00:00",
     "versions": {"python": "3.11.9", "torch": "2.9.0", "transformers": "5.9.0", "captioner": "0.1.0"},
 }  # fmt: skip

@@ -24,7 +24,7 @@ SMALL = (
 TRAIN = (
     "~callbacks.model_summary", "datamodule.batch_size=8", "datamodule.num_workers=0",
     "datamodule.split_seed=3",  # 32, 4 and 4 of the 40 synthetic scenes
-    "model.num_beams=1", "model.max_length=8", "trainer.max_epochs=1",
+    "model.generation.num_beams=1", "model.generation.max_length=8", "trainer.max_epochs=1",
 )  # fmt: skip
 PROBE = "+callbacks.probe._target_=tests.tasks.running.Probe"
 

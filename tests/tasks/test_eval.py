@@ -57,7 +57,11 @@ def test_another_data_set_and_other_settings_from_the_command_line(finished, tmp
     folder = tmp_path / "other (1), synthetic"
     write_scenes(folder, 20, "plain", seed=3, size=32)
     escaped = str(folder).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)").replace(",", "\\,")
-    words = (f"datamodule.data_dir={escaped}", "datamodule.split_ratios=[0.5,0.25,0.25]", "model.max_length=5")
+    words = (
+        f"datamodule.data_dir={escaped}",
+        "datamodule.split_ratios=[0.5,0.25,0.25]",
+        "model.generation.max_length=5",
+    )
     metrics = run_eval(tmp_path / "eval", f"ckpt_path={finished.folder}", *words)
     assert metrics["data/test_images"] == 5
     assert metrics["test/loss"] != finished.metrics["test/loss"]
@@ -70,7 +74,7 @@ def test_another_data_set_and_other_settings_from_the_command_line(finished, tmp
 def trained():
     """What a checkpoint says of its run."""
     return {
-        "seed": 5, "datamodule": {"data_dir": "there", "batch_size": 3}, "model": {"num_beams": 1},
+        "seed": 5, "datamodule": {"data_dir": "there", "batch_size": 3}, "model": {"generation": {"num_beams": 1}},
         "trainer": {"precision": "32-true"}, "task_name": "train",
     }  # fmt: skip
 

@@ -223,7 +223,7 @@ def test_eight_samples_overfit(root, tmp_path):
     """The loss falls to nearly nothing, and the model generates the captions of the same images."""
     write_scenes(tmp_path / "scenes", 8, "night", size=64)
     images_folder = same_images_in_all_splits(tmp_path / "scenes", tmp_path / "thrice")
-    learn = ("model.train=full", "model.optimizer.lr=3e-3", "model.lr_scheduler=null", "model.max_length=40")
+    learn = ("model.train=full", "model.optimizer.lr=3e-3", "model.lr_scheduler=null", "model.generation.max_length=40")
     learn += ("trainer.max_epochs=26", "trainer.check_val_every_n_epoch=99", "trainer.precision=32-true")
     extra = ("zero_shot=false", "~callbacks.last_checkpoint", "logger=none")
     metrics = run_train(tmp_path / "run", root / "src/demo/vit_gpt2_tiny", images_folder, *learn, *extra)
