@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -18,10 +19,11 @@ import torch
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images.decode import UnreadableImage, load_image
+from src.metrics.bootstrap import Score, token_mean
 from src.metrics.scorer import CaptionScorer, Scores
 from src.models.attention_maps import visible_crop, word_attention
 from src.models.vit_gpt2 import VitGpt2
-from src.report.run_files import encode_attention, random_order, read_predictions
+from src.report.run_files import Prediction, encode_attention, random_order, read_predictions
 from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_json, write_text
 from src.utils.logging import get_logger
@@ -29,6 +31,8 @@ from src.utils.logging import get_logger
 log = get_logger(__name__)
 MAX_ATTENTION_MAPS = 60  # images of the report with cross-attention maps
 PER_IMAGE = ("bleu_4", "rouge_l", "cider_d")
+
+Losses = dict[str, tuple[float, int]]  # image_id -> nats per token of the references, and their tokens
 
 
 def evaluate(
@@ -47,16 +51,17 @@ def evaluate(
     Returns `test/...` and `zero_shot/test/...` scores.
     UserError: no test image could be read, or predictions.csv cannot be written.
     """
-    loss, captions = _test(model, datamodule, trainer, ckpt_path)
-    metrics, base_captions = {"test/loss": loss}, None
+    loss, captions, losses = _test(model, datamodule, trainer, ckpt_path)
+    metrics, base_captions, base_losses = {"test/loss": loss}, None, Losses()
     if zero_shot:
         with model.captioner.base_weights():
-            metrics["zero_shot/test/loss"], base_captions = _test(model, datamodule, trainer, None)
+            metrics["zero_shot/test/loss"], base_captions, base_losses = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]
-    metrics |= _write_scores(folder, scorer, images, captions, base_captions, {**(earlier or {}), **metrics})
+    others = _loss_score(images, losses), _loss_score(images, base_losses)
+    metrics |= _write_scores(folder, scorer, images, captions, base_captions, others, {**(earlier or {}), **metrics})
     try:
         write_attention(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
     except OSError as error:
@@ -66,9 +71,16 @@ def evaluate(
 
 def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
-) -> tuple[float, dict[str, str]]:
+) -> tuple[float, dict[str, str], Losses]:
     trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    return float(trainer.callback_metrics["test/loss"]), model.test_captions
+    return float(trainer.callback_metrics["test/loss"]), model.test_captions, model.test_losses
+
+
+def _loss_score(images: Sequence[CaptionedImage], losses: Losses) -> dict[str, Score]:
+    """Return the loss as a score of the images; nothing where it is not known of each."""
+    if not images or not all(image.image_id in losses for image in images):
+        return {}
+    return {"loss": token_mean(*np.array([losses[image.image_id] for image in images], np.float64).T)}
 
 
 def _write_scores(
@@ -77,16 +89,17 @@ def _write_scores(
     images: Sequence[CaptionedImage],
     captions: Mapping[str, str],
     base_captions: Mapping[str, str] | None,
+    others: Sequence[Mapping[str, Score]],
     metrics: Mapping[str, float],
 ) -> dict[str, float]:
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
     ids, references = [image.image_id for image in images], [image.captions for image in images]
-    scores, base_scores = scorer.score(ids, [captions[image_id] for image_id in ids], references), None
+    scores, base_scores = scorer.score(ids, [captions[name] for name in ids], references, others=others[0]), None
     found = scores.flat("test/")
     if base_captions is not None:
-        base_scores = scorer.score(ids, [base_captions[image_id] for image_id in ids], references)
-        found |= base_scores.flat("zero_shot/test/")
+        base_scores = scorer.score(ids, [base_captions[name] for name in ids], references, others=others[1])
+        found |= base_scores.flat("zero_shot/test/") | scorer.gains(scores, base_scores).flat("test/")
     write_json(folder / "metrics.json", {**metrics, **found})  # first: the disk may be nearly full
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     return found
@@ -113,9 +126,12 @@ def write_predictions(
     for k in range(max(len(image.captions) for image in images)):
         columns[f"reference_{k + 1}"] = [image.captions[k] if k < len(image.captions) else "" for image in images]
     columns["license"] = [image.license for image in images]
-    columns |= {name: [row[name] for row in scores.per_image] for name in PER_IMAGE}
-    base = base_scores.per_image if base_scores else [dict.fromkeys(PER_IMAGE, "")] * len(images)
-    columns |= {f"zero_shot_{name}": [row[name] for row in base] for name in PER_IMAGE}
+    names = [*PER_IMAGE, *(["loss"] if "loss" in scores.details else [])]
+    columns |= {name: [row[name] for row in scores.per_image] for name in names}
+    base = base_scores.per_image if base_scores else [{}] * len(images)
+    columns |= {f"zero_shot_{name}": [row.get(name, "") for row in base] for name in names}
+    if "loss" in scores.details:
+        columns["num_tokens"] = scores.details["loss"].statistics[:, 1].astype(int)
     text = pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
     # Lone surrogates, which JSON files may hold and UTF-8 cannot, are replaced.
     write_text(path, text.encode("utf-8", "replace").decode())
@@ -167,4 +183,14 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     captions = {row.image_id: row.caption for row in rows}
     base_captions = {row.image_id: row.zero_shot_caption or "" for row in rows}
     has_base = any(base_captions.values())  # some of the base's captions may be empty
-    return _write_scores(folder, scorer, images, captions, base_captions if has_base else None, {})
+    others = [_loss_score(images, read_losses(rows, name)) for name in ("loss", "zero_shot_loss")]
+    return _write_scores(folder, scorer, images, captions, base_captions if has_base else None, others, {})
+
+
+def read_losses(rows: Sequence[Prediction], name: str = "loss") -> Losses:
+    """Return the losses of the rows of a predictions.csv, those that have one."""
+    return {
+        row.image_id: (row.scores[name], int(row.scores["num_tokens"]))
+        for row in rows
+        if {name, "num_tokens"} <= row.scores.keys()
+    }

@@ -5,10 +5,12 @@ import errno
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import PER_IMAGE, evaluate, rescore, write_predictions
+from src.metrics.bootstrap import token_mean
 from src.metrics.scorer import CaptionScorer, Scores
 from src.report.run_files import read_predictions
 from src.utils.errors import UserError
@@ -32,21 +34,29 @@ DATA = SimpleNamespace(splits={"test": images()}, all_unreadable=dict)
 TRAINER = SimpleNamespace(is_global_zero=True)
 
 
-def scored(captions):
-    return SCORER.score(list(CAPTIONS), [captions[name] for name in CAPTIONS], [list(i.captions) for i in images()])
+def scored(captions, loss=2.0):
+    others = {"loss": token_mean(np.array([loss, 1.5, 1 / 3]), np.array([7.0, 30.0, 4.0]))}
+    references = [list(image.captions) for image in images()]
+    return SCORER.score(list(CAPTIONS), [captions[name] for name in CAPTIONS], references, others=others)
 
 
 @pytest.fixture
 def written(tmp_path):
     """A predictions.csv of model and base."""
     path = tmp_path / "predictions.csv"
-    write_predictions(path, images(), CAPTIONS, scored(CAPTIONS), BASE, scored(BASE))
+    write_predictions(path, images(), CAPTIONS, scored(CAPTIONS), BASE, scored(BASE, 3.0))
     return path
 
 
 def test_a_file_scored_again_gives_the_same_numbers_and_the_same_file(written, tmp_path):
     metrics = rescore(written, tmp_path / "again", SCORER)
-    assert metrics == scored(CAPTIONS).flat("test/") | scored(BASE).flat("zero_shot/test/")
+    tuned, base = scored(CAPTIONS), scored(BASE, 3.0)
+    gains = SCORER.gains(tuned, base).flat("test/")
+    assert metrics == tuned.flat("test/") | base.flat("zero_shot/test/") | gains
+    assert gains["test/loss_gain"] == pytest.approx(-7 / 41)
+    assert gains["test/cider_d_gain"] == metrics["test/cider_d"] - metrics["zero_shot/test/cider_d"]
+    assert gains["test/bleu_4_gain_low"] <= gains["test/bleu_4_gain"] <= gains["test/bleu_4_gain_high"]
+    assert "test/mean_length_gain" not in gains  # longer is not better
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == written.read_bytes()
 
 
@@ -103,7 +113,7 @@ def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content,
 
 
 def test_without_a_readable_test_image_there_is_no_score(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, {}))
+    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, {}, {}))
     with pytest.raises(UserError, match="no test image could be read; expected at least one"):
         evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert list(tmp_path.iterdir()) == []
@@ -114,7 +124,7 @@ def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, mo
         assert (tmp_path / "metrics.json").is_file()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, CAPTIONS))
+    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, CAPTIONS, {}))
     monkeypatch.setattr("src.evaluate.write_attention", fail)
     evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert json.loads((tmp_path / "metrics.json").read_text())["test/loss"] == 1.5

@@ -35,6 +35,24 @@ def mean(values: Floats) -> Score:
     return Score(float(np.mean(values)), values, values[:, None], lambda sums: sums[:, 0] / len(values))
 
 
+def token_mean(means: Floats, num_tokens: Floats) -> Score:
+    """Return the mean over all tokens of values that are means over the tokens of each image, (N,) and (N,)."""
+    statistics = np.stack([means * num_tokens, num_tokens], axis=1)
+    return Score(float(ratio(statistics.sum(axis=0, keepdims=True))[0]), means, statistics)
+
+
+def difference(score: Score, base: Score) -> Score | None:
+    """Return score less base over the same images, each drawn for both; None without statistics of images."""
+    if score.per_image is None or score.statistics is None or base.statistics is None:
+        return None
+    width, statistics = score.statistics.shape[1], np.concatenate([score.statistics, base.statistics], axis=1)
+
+    def combine(sums: Floats) -> Floats:
+        return score.combine(sums[:, :width]) - base.combine(sums[:, width:])
+
+    return Score(score.corpus - base.corpus, None, statistics, combine)
+
+
 def intervals(scores: Mapping[str, Score], samples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Return the central 95% of each score that has statistics, over `samples` draws of N images with replacement.
 

@@ -4,10 +4,11 @@ Pure functions of text: no model, no files, no network.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from src.metrics.bootstrap import Score, difference
 from src.metrics.bootstrap import intervals as bootstrap
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
 from src.metrics.ptb_tokenizer import ptb_tokenize
@@ -33,6 +34,7 @@ class Scores:
     intervals: dict[str, tuple[float, float]]
     per_image: list[dict[str, float]]
     skipped: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Score] = field(default_factory=dict, compare=False)  # with the statistics of each image
 
     def flat(self, prefix: str = "") -> dict[str, float]:
         """Return corpus scores and interval bounds by name: `cider_d`, `cider_d_low`, `cider_d_high`."""
@@ -81,10 +83,12 @@ class CaptionScorer:
         candidates: Sequence[str],
         references: Sequence[Sequence[str]],
         intervals: bool = True,
+        others: Mapping[str, Score] | None = None,
     ) -> Scores:
         """Score one candidate per image against its references; UserError on input that has no score.
 
         Without `intervals` this is the fast path for validation: METEOR and SPICE are left out too.
+        others: scores of the same images that do not come from texts, such as the loss.
         """
         _check(image_ids, candidates, references)
         if intervals and len(image_ids) < FEW_IMAGES and not self._warned_of_few:
@@ -107,11 +111,21 @@ class CaptionScorer:
             except JavaScorerFailed as error:
                 skipped[name] = str(error)
                 log.warning("%s is skipped: %s", name.upper(), error)
-        scores |= text_statistics(captions)
+        scores |= text_statistics(captions) | dict(others or {})
         columns = {name: score.per_image.tolist() for name, score in scores.items() if score.per_image is not None}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         bounds = bootstrap(scores, self.bootstrap_samples, self.seed) if intervals else {}
-        return Scores({name: score.corpus for name, score in scores.items()}, bounds, rows, skipped)
+        return Scores({name: score.corpus for name, score in scores.items()}, bounds, rows, skipped, scores)
+
+    def gains(self, scores: Scores, base: Scores) -> Scores:
+        """Return `<name>_gain`, scores less base on the same images, with paired intervals: each draw is of both.
+
+        Of the scores that each image has; a gain of the loss is better below 0.
+        """
+        pairs = {name: (score, base.details[name]) for name, score in scores.details.items() if name in base.details}
+        found = {f"{name}_gain": gain for name, pair in pairs.items() if (gain := difference(*pair))}
+        bounds = bootstrap(found, self.bootstrap_samples, self.seed)
+        return Scores({name: gain.corpus for name, gain in found.items()}, bounds, [])
 
 
 def _check(image_ids: Sequence[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -138,6 +138,14 @@ class CaptionModel(nn.Module):
         settings = (self.label_smoothing, None) if weights is None else (0.0, weights)
         return packed_loss(self.network, states, batch, self.uses_cpu_kernels(states.device), *settings)
 
+    @torch.no_grad()
+    def image_losses(self, states: Tensor, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """The same of each image: nats, f32 (B), and tokens, i64 (B)."""
+        row = batch.token_index // batch.input_ids.shape[1]  # (M)
+        image = row if batch.row_image is None else batch.row_image[row]
+        one_hot = nn.functional.one_hot(image, len(batch))  # (M,B)
+        return self.loss(states, batch, one_hot.float())[0], one_hot.sum(0)
+
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         return self.loss(self.encode(batch), batch)
 

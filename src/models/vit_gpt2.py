@@ -78,7 +78,9 @@ class VitGpt2(LightningModule):
             self.scst = SelfCritical(reward, scst["num_samples"], scst["cross_entropy_weight"])
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
-        self.test_captions: dict[str, str] = {}  # of the last test, by image_id, of all processes
+        # Of the last test, by image_id, of all processes: captions; loss in nats per token and number of tokens.
+        self.test_captions: dict[str, str] = {}
+        self.test_losses: dict[str, tuple[float, int]] = {}
         self._logged_kernels = ""
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
 
@@ -216,20 +218,24 @@ class VitGpt2(LightningModule):
             self.log("val/loss_best", self.val_loss_best, prog_bar=True)
 
     def on_test_epoch_start(self) -> None:
-        self.eval_loss, self.test_captions = TokenMean(), {}
+        self.eval_loss, self.test_captions, self.test_losses = TokenMean(), {}, {}
 
     def test_step(self, batch: CaptionBatch, batch_idx: int) -> None:
         if len(batch):
             states = self.captioner.encode(batch)
-            self.eval_loss.update(*self.captioner.loss(states, batch))
+            nll, tokens = self.captioner.image_losses(states, batch)  # (B), (B)
+            self.eval_loss.update(nll.sum(), tokens.sum())
+            losses = zip((nll / tokens).tolist(), tokens.tolist(), strict=True)
+            self.test_losses |= zip(batch.image_ids, losses, strict=True)
             self.test_captions |= zip(batch.image_ids, self.captioner.generate(states), strict=True)
 
     def on_test_epoch_end(self) -> None:
         self.log("test/loss", self.eval_loss.compute(self.trainer))
-        if self.trainer.world_size > 1:
+        for results in (self.test_captions, self.test_losses) if self.trainer.world_size > 1 else ():
             gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.test_captions)
-            self.test_captions = {name: text for captions in gathered for name, text in captions.items()}
+            torch.distributed.all_gather_object(gathered, results)
+            for of_process in gathered:
+                results.update(of_process)
 
     def predict_step(self, batch: CaptionBatch, batch_idx: int) -> dict[str, str]:
         """Caption the images of a batch: image_id -> caption."""

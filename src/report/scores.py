@@ -102,8 +102,10 @@ def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, 
 
 def score_table(metrics: Mapping[str, float]) -> pd.DataFrame:
     """Return the known metrics as a table, the base beside the fine-tuned model, with 95% intervals."""
-    rows = [(row.label, str(row.base or "-"), str(row.tuned or "-")) for row in score_rows(metrics)]
-    return pd.DataFrame(rows, columns=["score", "zero-shot", "fine-tuned"]).set_index("score")
+    columns = {"zero-shot": "base", "fine-tuned": "tuned"} | ({"gain": "gain"} if "test/cider_d_gain" in metrics else {})
+    rows = score_rows(metrics)
+    table = {label: [str(getattr(row, name) or "-") for row in rows] for label, name in columns.items()}
+    return pd.DataFrame(table, index=pd.Index([row.label for row in rows], name="score"))
 
 
 def read_scores(run_dir: str | Path) -> pd.DataFrame:

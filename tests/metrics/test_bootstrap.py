@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.metrics.bootstrap import Score, intervals, mean
+from src.metrics.bootstrap import Score, difference, intervals, mean, token_mean
 
 
 def test_mean_has_the_interval_of_a_normal_mean():
@@ -21,6 +21,19 @@ def test_equals_resampling_one_by_one():
     expected = np.percentile([a / b for a, b in resamples], [2.5, 97.5])
     found = intervals({"no interval": Score(1.0), "ratio": ratio}, samples=50, seed=0)
     assert found == {"ratio": pytest.approx(tuple(expected))}
+
+
+def test_a_difference_draws_the_same_images_for_both():
+    rng = np.random.default_rng(3)
+    losses, tokens = rng.random((2, 40)), rng.integers(5, 50, size=40).astype(float)
+    score, base = (token_mean(values, tokens) for values in losses)
+    gain = difference(score, base)
+    draws = np.random.default_rng(0).integers(40, size=(60, 40))
+    expected = [np.subtract(*(np.average(values[rows], weights=tokens[rows]) for values in losses)) for rows in draws]
+    assert gain.corpus == pytest.approx(np.subtract(*np.average(losses, axis=1, weights=tokens)))
+    assert intervals({"gain": gain}, samples=60)["gain"] == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))
+    assert intervals({"gain": difference(score, score)})["gain"] == (0, 0)
+    assert difference(Score(1.0), score) is None
 
 
 def test_one_image_gives_an_interval_of_no_width_and_no_samples_give_none():

@@ -31,6 +31,16 @@ def test_reference_and_cpu_kernels_have_one_loss_gradient_and_tokens():
     assert found[0][3] == found[1][3]
 
 
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+def test_the_loss_of_each_image_is_that_of_its_captions_alone(kernels):
+    rows = [*random_captions(), [[k, k] for k in range(2, 40)] * 4]
+    one, states = model(kernels=kernels).eval(), random_states(4)
+    nll, tokens = one.image_losses(states, packed(rows))
+    for image, captions in enumerate(rows):
+        expected = one.loss(states[image : image + 1], packed([captions]))
+        torch.testing.assert_close((nll[image], tokens[image]), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_many_captions_of_one_image_have_the_loss_of_few_at_a_time():
     captions = [[k % 7 + 2, *range(2, 12)] for k in range(100)]
     one, states = network(), random_states(2)

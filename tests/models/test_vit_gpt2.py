@@ -223,6 +223,9 @@ def test_a_test_leaves_a_caption_of_each_image(make, tmp_path):
     module, data = make()
     testing = trainer(tmp_path)
     testing.test(module, data, verbose=False)
-    assert list(module.test_captions) == [image.image_id for image in data.splits["test"]]
+    assert list(module.test_captions) == [image.image_id for image in data.splits["test"]] == list(module.test_losses)
+    nats = sum(loss * tokens for loss, tokens in module.test_losses.values())
+    tokens = sum(tokens for _, tokens in module.test_losses.values())
+    assert nats / tokens == pytest.approx(float(testing.callback_metrics["test/loss"]), rel=1e-5)
     predicted = testing.predict(module, data.test_dataloader())
     assert {name: text for batch in predicted for name, text in batch.items()} == module.test_captions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.report.scores import Score, other_scores, print_summary, read_scores, score_rows
+from src.report.scores import Score, other_scores, print_summary, read_scores, score_rows, score_table
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -45,6 +45,8 @@ def test_scores_of_one_model_and_zero():
 def test_scores_as_a_table_for_the_notebook(tmp_path):
     table = read_scores(make_run(tmp_path / "run", 3))
     assert table.loc["CIDEr-D"].tolist() == ["0.451 (0.419 – 0.478)", "2.512 (2.336 – 2.663)"]
+    gain = {"test/cider_d_gain": 1.5, "test/cider_d_gain_low": 1.25, "test/cider_d_gain_high": 1.75}
+    assert score_table(METRICS | gain)["gain"].tolist() == ["1.500 (1.250 – 1.750)", "-"]
     (tmp_path / "metrics.json").write_text('{"test/cider_d": 1.5}')
     assert read_scores(tmp_path).loc["CIDEr-D"].tolist() == ["-", "1.500"]
     with pytest.raises(UserError, match=r"has no metrics.json"):

@@ -132,7 +132,7 @@ def cross_entropy(
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under logits (N,V), with the gradient of smoothed labels.
 
     The value is that of unsmoothed labels, so that losses compare. label_smoothing: probability spread over all V.
-    weights: f32 (N), of each label in the sum, for labels without smoothing.
+    weights: f32 (N), of each label in the sum, for labels without smoothing; (N,B) gives B sums, without a gradient.
     """
     logits = logits.float()
     if weights is not None:
@@ -175,7 +175,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
             log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
             losses = log_sum[: len(label)] - logits[: len(label)].gather(1, label)
-            nll += losses.sum() if weights is None else losses[:, 0] @ weights[chunk]
+            nll = nll + (losses.sum() if weights is None else losses[:, 0] @ weights[chunk])
             if dhidden is not None:
                 probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, smoothing - 1))
                 probabilities = probabilities.sub_(smoothing / probabilities.shape[1]) if smoothing else probabilities

@@ -95,7 +95,7 @@ def test_what_inference_mode_packed_is_used_in_training():
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, smoothing, monkeypatch):
-    """Label smoothing changes the gradient, and not the value."""
+    """Label smoothing changes the gradient, and not the value; weights change both."""
     monkeypatch.setattr(kernel, "CHUNK", 4)
     head = nn.Linear(8, 50, bias=with_bias).requires_grad_(trains)
     hidden = torch.randn(11, 8, requires_grad=True)
@@ -106,6 +106,10 @@ def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, smoo
     expected = nn.functional.cross_entropy(head(hidden), labels, reduction="sum", label_smoothing=smoothing)
     gradients = torch.autograd.grad(found / 11, inputs)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected / 11, inputs))
+    weights = torch.rand(11)
+    found = linear_cross_entropy(hidden, head, labels, smoothing, weights)
+    expected = nn.functional.cross_entropy(head(hidden), labels, reduction="none", label_smoothing=smoothing) @ weights
+    torch.testing.assert_close(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs))
 
 
 @pytest.mark.parametrize("trains", [True, False])
