@@ -33,14 +33,14 @@ TRAIN = {
     "4 views": "callbacks.feature_cache.views=4",
     "best by CIDEr-D": "monitor=val/cider_d",
     "EMA": "callbacks.ema.enabled=true",
-    "lower encoder lr": "model.optimizer.encoder_lr={lr*0.5}",
-    "cosine": "model.lr_scheduler.scheduler._target_=src.models.optimization.cosine_with_warmup",
+    "encoder lr x 0.3": "model.encoder_lr_factor=0.3",
+    "cosine": "model.lr_scheduler.scheduler.cosine=true",
     "lr x 2": "model.optimizer.lr={lr*2}",
     "lr / 2": "model.optimizer.lr={lr*0.5}",
     "epochs x 2": "trainer.max_epochs={epochs*2}",
     "epochs / 2": "trainer.max_epochs={epochs*0.5}",
     "all captions": "datamodule.captions_per_image=null",
-    "SCST after default": "model.objective=scst ckpt_path={run} model.optimizer.lr={lr*0.1}",
+    "SCST after default": "model.objective=scst ckpt_path={run} monitor=val/cider_d trainer.max_epochs=5",
     "recipe": "model.num_layers_to_train=4 trainer.max_epochs={epochs*2}",
 }
 EVAL = {
@@ -70,17 +70,12 @@ class Ablation:
         return self.out / re.sub(r"[^\w.]+", "-", overrides) / str(seed)
 
     def run(self, lever_and_seed: tuple[str, int]) -> None:
-        """Run a lever unless its folder holds scores; one that fails says why and leaves a gap in the table."""
+        """Run a lever; one that fails leaves a gap in the table."""
         lever, seed = lever_and_seed
-        folder, default = self.folder(lever, seed), self.folder("default", seed)
-        if (folder / "predictions.csv").is_file():
-            return
+        default = self.folder("default", seed)
         own = fill((TRAIN | EVAL)[lever], self.values | {"run": default})
         entry = ["eval.py", f"ckpt_path={default}"] if lever in EVAL else ["train.py", *self.base]
-        command = [sys.executable, *entry, *own, *QUIET, f"seed={seed}", f"hydra.run.dir={folder}"]
-        done = subprocess.run(command, cwd=common.ROOT, env=self.environment, capture_output=True, text=True)
-        outcome = f"failed: {done.stderr.strip().splitlines()[-1:]}" if done.returncode else "done"
-        print(f"{lever}, seed {seed}: {outcome}", file=sys.stderr, flush=True)
+        run_once(self.folder(lever, seed), [*entry, *own, f"seed={seed}"], self.environment)
 
     def row(self, lever: str, seeds: Sequence[int]) -> dict[str, Any]:
         """Return the row of a lever, empty where a run of it or of the default is missing."""
@@ -100,6 +95,16 @@ class Ablation:
         tables = [{row.image_id: row.scores for row in read_predictions(one / "predictions.csv")} for one in folders]
         cider = np.array([[table[image_id]["cider_d"] for image_id in sorted(table)] for table in tables])
         return [read_metrics(folder / "metrics.json") for folder in folders], cider
+
+
+def run_once(folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run train.py or eval.py into a folder unless it holds predictions; a failure is printed."""
+    if (folder / "predictions.csv").is_file():
+        return
+    command = [sys.executable, *command, *QUIET, f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, cwd=common.ROOT, env=environment, capture_output=True, text=True)
+    outcome = f"failed: {done.stderr.strip().splitlines()[-1:]}" if done.returncode else "done"
+    print(f"{folder}: {outcome}", file=sys.stderr, flush=True)
 
 
 def fill(template: str, values: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ def evaluate(
     if not trainer.is_global_zero:
         return metrics
     images = [image for image in datamodule.splits["test"] if image.image_id in captions]
-    others = _loss_score(images, losses), _loss_score(images, base_losses)
+    others = [loss_score([image.image_id for image in images], known) for known in (losses, base_losses)]
     metrics |= _write_scores(folder, scorer, images, captions, base_captions, others, {**(earlier or {}), **metrics})
     try:
         write_attention(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
@@ -76,11 +76,11 @@ def _test(
     return float(trainer.callback_metrics["test/loss"]), model.test_captions, model.test_losses
 
 
-def _loss_score(images: Sequence[CaptionedImage], losses: Losses) -> dict[str, Score]:
+def loss_score(image_ids: Sequence[str], losses: Losses) -> dict[str, Score]:
     """Return the loss as a score of the images; nothing where it is not known of each."""
-    if not images or not all(image.image_id in losses for image in images):
+    if not image_ids or not losses.keys() >= set(image_ids):
         return {}
-    return {"loss": token_mean(*np.array([losses[image.image_id] for image in images], np.float64).T)}
+    return {"loss": token_mean(*np.array([losses[image_id] for image_id in image_ids], np.float64).T)}
 
 
 def _write_scores(
@@ -183,7 +183,7 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
     captions = {row.image_id: row.caption for row in rows}
     base_captions = {row.image_id: row.zero_shot_caption or "" for row in rows}
     has_base = any(base_captions.values())  # some of the base's captions may be empty
-    others = [_loss_score(images, read_losses(rows, name)) for name in ("loss", "zero_shot_loss")]
+    others = [loss_score(list(captions), read_losses(rows, name)) for name in ("loss", "zero_shot_loss")]
     return _write_scores(folder, scorer, images, captions, base_captions if has_base else None, others, {})
 
 

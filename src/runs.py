@@ -1,8 +1,9 @@
-"""Print a table of runs: python -m src.runs [sort=test/cider_d]
+"""Print a table of runs: python -m src.runs [sort=test/cider_d], or two runs side by side: compare=A,B
 
 dir=logs                 folder that is searched for metrics.json files
 sort=test/cider_d        metric to sort by, best first
 columns=val/loss_best,test/cider_d   metrics to show
+compare=A,B              two run folders with the same test images: scores, and B less A with paired 95% intervals
 """
 
 import sys
@@ -14,19 +15,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.report.run_files import RunFiles, read_json_object, read_metrics
+from src.report.run_files import DAMAGED, RunFiles, read_json_object, read_metrics, read_predictions
+from src.report.scores import score_table
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-DEFAULTS = {"dir": "logs", "sort": "test/cider_d", "columns": "val/loss_best,test/loss,test/bleu_4,test/cider_d"}
+COLUMNS = "val/loss_best,test/loss,test/bleu_4,test/cider_d"
+DEFAULTS = {"dir": "logs", "sort": "test/cider_d", "columns": COLUMNS, "compare": ""}
 LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table."""
     settings = parse_command(arguments, DEFAULTS)
+    if settings["compare"]:
+        print(compare([Path(name) for name in settings["compare"].split(",")]).to_string())
+        return
     columns, metric = settings["columns"].split(","), settings["sort"]
     runs = sort_runs(read_runs(Path(settings["dir"])), metric)
     print_table(runs, columns if metric in columns else [metric, *columns])
@@ -56,6 +62,32 @@ def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     if metric not in runs:
         raise UserError(f"sort={metric} is in no run; expected one of {', '.join(runs.columns[3:])}; set sort=METRIC")
     return runs.sort_values(metric, ascending=any(word in metric for word in LOWER_IS_BETTER), kind="stable")
+
+
+def compare(folders: Sequence[Path]) -> pd.DataFrame:
+    """Score the predictions.csv of runs A and B anew: one row per metric with A, B and B less A, paired by image.
+
+    UserError unless these are two readable files with the same test images and references.
+    """
+    from src.evaluate import loss_score, read_losses
+    from src.metrics.scorer import CaptionScorer
+
+    try:
+        runs = [sorted(read_predictions(one / "predictions.csv"), key=lambda row: row.image_id) for one in folders]
+    except DAMAGED as error:
+        raise UserError(f"compare: {error}; expected two run folders with predictions.csv; set compare=A,B") from error
+    data = [[(row.image_id, row.references) for row in rows] for rows in runs]
+    if len(data) != 2 or data[0] != data[1]:
+        found = " and ".join(f"{len(rows)} of {folder}" for folder, rows in zip(folders, runs, strict=True))
+        raise UserError(f"compare: test images {found}; expected two runs with the same ones; set compare=A,B")
+    ids, references = zip(*data[0], strict=True)
+    scorer = CaptionScorer()
+    a, b = (
+        scorer.score(ids, [row.caption for row in rows], references, others=loss_score(ids, read_losses(rows)))
+        for rows in runs
+    )
+    metrics = a.flat("zero_shot/test/") | b.flat("test/") | scorer.gains(b, a).flat("test/")
+    return score_table(metrics).set_axis([*map(str, folders), "difference"], axis="columns")
 
 
 def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:

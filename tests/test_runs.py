@@ -52,6 +52,25 @@ def test_unreadable_files_are_logged_and_skipped(logs, caplog):
     assert caplog.text.count("skipped") == 3
 
 
+def test_two_runs_are_compared_image_by_image(tmp_path, capsys):
+    rows = dict.fromkeys(("a", "b", "other"), "image_id,caption,reference_1,loss,num_tokens\n")
+    for k, thing in enumerate(("dog", "cat", "bird", "horse")):
+        rows["a"] += f"{k}.jpg,a {thing} runs,a {thing} is on the grass,3.0,{5 + k}\n"
+        rows["b"] += f"{k}.jpg,a {thing} is on the grass,a {thing} is on the grass,1.0,{5 + k}\n"
+        rows["other"] += f"{k}.jpg,a {thing},another {thing},1.0,5\n"
+    for name, text in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "predictions.csv").write_text(text)
+    a, b, other = (tmp_path / name for name in rows)
+    main([f"compare={a},{b}"])
+    text = capsys.readouterr().out
+    assert "-2.000 (-2.000 – -2.000)" in text  # of the loss
+    assert "difference" in text
+    for folders in (f"{a},{other}", f"{a}", f"{a},{tmp_path}"):
+        with pytest.raises(UserError, match=r"^compare: .*; expected two run"):
+            main([f"compare={folders}"])
+
+
 def test_mistakes_are_named(logs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (

@@ -101,9 +101,10 @@ def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, 
 
 
 def score_table(metrics: Mapping[str, float]) -> pd.DataFrame:
-    """Return the known metrics as a table, the base beside the fine-tuned model, with 95% intervals."""
-    columns = {"zero-shot": "base", "fine-tuned": "tuned"} | ({"gain": "gain"} if "test/cider_d_gain" in metrics else {})
-    rows = score_rows(metrics)
+    """Return the known metrics as a table: base, fine-tuned model and gain, each with its 95% interval."""
+    rows, columns = score_rows(metrics), {"zero-shot": "base", "fine-tuned": "tuned", "gain": "gain"}
+    if not any(row.gain for row in rows):
+        del columns["gain"]
     table = {label: [str(getattr(row, name) or "-") for row in rows] for label, name in columns.items()}
     return pd.DataFrame(table, index=pd.Index([row.label for row in rows], name="score"))
 
