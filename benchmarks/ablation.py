@@ -32,7 +32,7 @@ TRAIN = {
     "label smoothing": "model.label_smoothing=0.1",
     "4 views": "callbacks.feature_cache.views=4",
     "best by CIDEr-D": "monitor=val/cider_d",
-    "EMA": "callbacks.ema.enabled=true",
+    "EMA": "callbacks.ema.decay=0.99",
     "encoder lr x 0.3": "model.encoder_lr_factor=0.3",
     "cosine": "model.lr_scheduler.scheduler.cosine=true",
     "lr x 2": "model.optimizer.lr={lr*2}",
@@ -41,7 +41,7 @@ TRAIN = {
     "epochs / 2": "trainer.max_epochs={epochs*0.5}",
     "all captions": "datamodule.captions_per_image=null",
     "SCST after default": "model.objective=scst ckpt_path={run} monitor=val/cider_d trainer.max_epochs=5",
-    "recipe": "model.num_layers_to_train=4 trainer.max_epochs={epochs*2}",
+    "recipe": "effort=best",
 }
 EVAL = {
     "greedy": "model.generation.num_beams=1",
