@@ -8,7 +8,7 @@ from src.report.scores import number
 
 TRAINED = {"cross_attention": "cross-attention", "lora": "LoRA adapters", "full": "all weights"}
 FACTS = {  # label -> key of config_resolved.yaml, run.json or metrics.json
-    "Learning rate": "model.optimizer.lr", "Device": "machine", "Precision": "precision",
+    "Learning rate": "model.optimizer.lr", "Device": "device", "Machine": "machine", "Precision": "precision",
     "Images per step": "datamodule.batch_size", "Training time, seconds": "time/fit_seconds",
     "Best validation loss": "val/loss_best", "Best validation CIDEr-D": "val/cider_d_best",
     "Rows skipped in the data": "data/skipped_rows", "Images unreadable during the run": "data/unreadable_images",
@@ -35,7 +35,7 @@ def _last(path: str | None) -> str:
 def run_facts(run: RunFiles) -> dict[str, str]:
     """Return what is known of a run by label, in the order in which a reader asks."""
     config = run.config if "train" in run.config else {}
-    known: dict[str, Any] = {"machine": config.get("trainer.accelerator"), "precision": config.get("trainer.precision")}
+    known: dict[str, Any] = {"device": config.get("trainer.accelerator"), "precision": config.get("trainer.precision")}
     known |= config | {key: value for key, value in run.about.items() if value is not None}
     splits = {"train": "data/train_images", "validation": "data/val_images", "test": "data/test_images"}
     blocks = f"last {count(config.get('model.num_layers_to_train') or 0, 'block')} of encoder and decoder"

@@ -41,7 +41,6 @@ from src.utils.logging import visible
 TUNED, TRAIN, SOFT, LINE = "#2b5fa5", "#c2a878", "#5c6068", "#dfdcd5"
 EPOCH_COLOURS = LinearSegmentedColormap.from_list("epochs", ["#ded4bd", TUNED])
 MAX_WEIGHTS = 6  # histograms of the encoder or decoder: the largest weights, in the order of the model
-MIN_POINTS = 3  # of a curve
 BINS = np.linspace(0, 1, 81)
 TAILS = (0.001, 0.999)  # quantiles of the values at the ends of a histogram's axis
 COLUMNS = 3  # images side by side
@@ -68,14 +67,14 @@ def write_losses(run_dir: Path) -> Path | None:
     return save_png(figure, run_dir / "losses.png") if figure else None
 
 
-def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4)) -> Figure | None:
+def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4), min_points: int = 1) -> Figure | None:
     """Draw the curves of `name` in CURVES over optimizer steps and mark the best validation point.
 
-    size: inches. Returns None with fewer than MIN_POINTS.
+    size: inches. Returns None where no curve has min_points.
     """
     label, best, train_names, val_names = CURVES[name]
     train, val = curve(history, train_names), curve(history, val_names)
-    if max(len(train), len(val)) < MIN_POINTS:
+    if max(len(train), len(val)) < min_points:
         return None
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()

@@ -19,7 +19,7 @@ from src.models.restore import FOR_TRAINING, scoring_settings
 from src.models.vit_gpt2 import VitGpt2
 from src.report.figures import write_losses
 from src.report.html import write_report
-from src.report.run_files import finite_floats
+from src.report.run_files import RunFiles, finite_floats, read_json_object
 from src.report.scores import print_summary
 from src.tasks.building import build, build_data, can_test, count_data, prepare, with_training_config
 from src.utils.files import atomic_write, write_json, write_text
@@ -50,6 +50,10 @@ def train(config: DictConfig) -> dict[str, float]:
         write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(settings))
     for logger in trainer.loggers:
         logger.log_hyperparams(settings)
+    if trainer.is_global_zero:
+        about = RunFiles(folder).read("run.json", read_json_object) or {}
+        machine = {"device": str(trainer.strategy.root_device), "precision": str(trainer.precision)}
+        write_json(folder / "run.json", about | machine)
     with all_processes_end(trainer):
         if config.train:
             ckpt_path, fitted = _fit(model, datamodule, trainer, ckpt_path)

@@ -1,5 +1,6 @@
 """Run a task in its run folder: check the config before it, record it, and report how it ended."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -60,9 +61,10 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         if wandb is not None and getattr(wandb, "run", None) is not None:  # a multirun's next job needs its own
             wandb.finish(exit_code=int(status == "failed"))
         if rank() == 0:
-            with suppress(UserError):  # a full disk must not hide how the task ended
-                seconds = round(time.monotonic() - start, 3)
-                write_json(folder / "run.json", about | {"status": status, "seconds": seconds})
+            with suppress(UserError, OSError, ValueError):  # a full disk must not hide how the task ended
+                end = {"status": status, "seconds": round(time.monotonic() - start, 3)}
+                noted = json.loads((folder / "run.json").read_text(encoding="utf-8"))  # the task may have added to it
+                write_json(folder / "run.json", noted | about | end)
         if status != "finished":  # else the task's summary has it
             log.info("run folder: %s", folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():

@@ -50,7 +50,8 @@ def test_curves_mark_the_lowest_loss_and_the_highest_score():
     assert (losses.texts[0].get_text(), losses.texts[0].xy) == ("best 2.000", (2.0, 2.0))
     assert (scores.texts[0].get_text(), scores.texts[0].xy) == ("best 0.700", (4.0, 0.7))
     assert (losses.get_xlim()[0], losses.get_ylim()[0]) == (0, 0)
-    assert draw_curves(HISTORY[:3], "loss") is None  # two points
+    assert draw_curves(HISTORY[:3], "loss", min_points=3) is None
+    assert draw_curves([], "loss") is None
 
 
 def test_losses_are_written_the_same_each_time(run, tmp_path):

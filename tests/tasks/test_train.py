@@ -40,7 +40,8 @@ def test_the_run_folder_is_complete(finished):
         "checkpoints/best.ckpt", "checkpoints/last.ckpt", "csv/metrics.csv", "losses.png", "run.json", "attention.json",
     } <= names  # fmt: skip
     assert not [name for name in names if name.endswith(".tmp")]
-    assert json.loads((finished.folder / "run.json").read_text())["status"] == "finished"
+    about = json.loads((finished.folder / "run.json").read_text())
+    assert (about["status"], about["device"], about["precision"]) == ("finished", "cpu", "32-true")
     text = (finished.folder / "config_resolved.yaml").read_text()
     assert "${" not in text
     checkpoint = torch.load(finished.folder / "checkpoints" / "best.ckpt", weights_only=True)
