@@ -48,10 +48,7 @@ def write_report(run_dir: Path) -> Path:
         notes = f"{unreadable:,} of {count(len(cards), 'image')} could not be read; their captions are shown alone."
         run.notes.append(notes)
     maps = {number: run.attention.get(run.predictions[row].image_id) for number, row in enumerate(rows)}
-    charts = [
-        (title, [draw_curves(run.history, name, size, min_points=3) for size in sizes])
-        for title, name, *sizes in CHARTS
-    ]
+    charts = [(title, [draw_curves(run.history, name, size, 3) for size in sizes]) for title, name, *sizes in CHARTS]
     is_compared = any(card["gain"] is not None for card in cards)
     views = list(VIEWS.items())[: 5 if is_compared else 3 if metric else 1]
     style, script = (
