@@ -82,8 +82,9 @@ class ScoresFirstTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log learning rates as `train/lr-...`, and not `epoch`, which would be the first group."""
-        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        """Log learning rates as `train/lr-...`, and not `epoch`, nor the losses of both tests as one curve."""
+        left_out = ("epoch", "test/") if "epoch" in metrics else ()
+        shown = {name: value for name, value in metrics.items() if not name.startswith(left_out)}
         super().log_metrics({f"{'train/' * name.startswith('lr-')}{name}": shown[name] for name in shown}, step)
 
     @rank_zero_only

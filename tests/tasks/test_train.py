@@ -52,6 +52,7 @@ def test_the_run_folder_is_complete(finished):
 
 def test_tensorboard_has_the_scores_of_both_models_and_the_settings(finished):
     events = EventAccumulator(str(finished.folder / "tensorboard")).Reload()
+    assert len(events.Scalars("test/loss")) == 1
     scores = {name: events.Scalars(f"test/{name}")[-1].value for name in ("cider_d", "cider_d_base", "loss_base")}
     expected = {"cider_d": "test/cider_d", "cider_d_base": "zero_shot/test/cider_d", "loss_base": "zero_shot/test/loss"}
     assert scores == pytest.approx({name: finished.metrics[key] for name, key in expected.items()})
