@@ -13,51 +13,38 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from src.utils.errors import UserError
-from src.utils.logging import get_logger, visible
-
-log = get_logger(__name__)
+from src.utils.logging import visible
 
 IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm"),
-    *(".avif", ".heic", ".heif"),
-)
+    ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif",
+)  # fmt: skip
 IMAGE_FOLDERS = (
-    *("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images/flickr30k_images"),
-    *("flickr30k_images", "flickr30k-images", "figures", "Figures", "imgs", "photos"),
-)
-SPLITS = {
-    **dict.fromkeys(("train", "training", "restval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+    "Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k_images/flickr30k_images",
+    "flickr30k_images", "flickr30k-images", "figures", "Figures", "imgs", "photos",
+)  # fmt: skip
+SPLITS = dict.fromkeys(("train", "training", "restval"), "train") | dict.fromkeys(("test", "testing"), "test")
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
-# UTF-32's mark begins with UTF-16's, so it comes first.
-MARKS = {"utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are not UTF-8
 # Control characters, lone surrogates, byte-order marks, non-characters: no file or terminal takes them.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8, UTF-16 or UTF-32 file with its byte-order mark; they end in LF, CRLF or CR.
+    """Yield the lines of a UTF-8 or UTF-16 file with its byte-order mark; they end in LF, CRLF or CR.
 
     Bytes that are not UTF-8 are read as Windows-1252. UserError where the file cannot be read.
     """
-    num_foreign = 0
     try:
         with open(path, "rb") as file:
-            start = file.read(4)
-        encoding = next((name for name, marks in MARKS.items() if start.startswith(marks)), "utf-8-sig")
+            is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
         errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
         with open(path, encoding=encoding, errors=errors) as lines:
             for line in lines:
-                western = ESCAPED_BYTE.sub(_as_western, line)
-                num_foreign += western != line
-                yield western.removesuffix("\n")
+                yield ESCAPED_BYTE.sub(_as_western, line).removesuffix("\n")
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read ({error}); expected a text file; check its mode") from error
-    if num_foreign:
-        log.warning("%s: %d lines are not UTF-8; read as Windows-1252", path.name, num_foreign)
 
 
 def _as_western(found: re.Match[str]) -> str:
@@ -108,10 +95,7 @@ class ImageFolder:
             self._list("", (self.root,))
         except OSError as error:
             raise UserError(f"{self.root!r} cannot be listed ({error}); expected images; check its mode") from error
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the ids of all files, images or not, in order of their names."""
-        return iter(sorted(self._paths))
+        self.names = sorted(self._paths)  # ids of all files, images or not
 
     def _list(self, prefix: str, parents: tuple[str, ...]) -> None:
         """Add the files of a subfolder; a link to one of its `parents` would be listed for ever."""
@@ -200,8 +184,7 @@ def find_path(key: str, given: str | Path, root: Path = Path(), is_dir: bool = F
     if os.path.isdir(path) if is_dir else os.path.isfile(path):
         return path
     problem = f"is no {kind}" if os.path.lexists(path) else "does not exist"
-    with suppress(OSError):
-        near = difflib.get_close_matches(path.name, os.listdir(path.absolute().parent), n=1)
-        if near and near[0] != path.name:
-            problem += f" (did you mean {str(path.with_name(near[0]))!r}?)"
+    siblings = [one.name for one in path.absolute().parent.glob("*") if one.name != path.name]
+    if near := difflib.get_close_matches(path.name, siblings, n=1):
+        problem += f" (did you mean {str(path.with_name(near[0]))!r}?)"
     raise UserError(f"datamodule.{key}={str(given)!r} {problem}; expected a {kind}; set datamodule.{key}=...")

@@ -15,14 +15,12 @@ from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRo
 from src.datamodule.readers import files
 from src.datamodule.readers.files import IMAGE_SUFFIXES, SPLITS, ImageFolder, ImageNotFound, clean_caption, printable
 from src.datamodule.readers.medicat import read_medicat
-from src.datamodule.readers.records import Embedded, Sample, read_json, read_parquet, read_tar
+from src.datamodule.readers.records import Embedded, read_json, read_parquet, read_sidecars, read_tar
 from src.datamodule.readers.tables import Columns, choose_columns, read_delimited, read_texts
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-
-KARPATHY_FILES = ("dataset_flickr8k.json", "dataset_flickr30k.json")
 READERS = {".tar": read_tar, ".parquet": read_parquet, **dict.fromkeys((".json", ".jsonl", ".ndjson"), read_json)}
 # The captions files are those of the first pattern that gives rows; files of a later one are something else.
 CAPTIONS_FILES = (
@@ -35,8 +33,6 @@ CAPTIONS_FILES = (
     r".*\.tar",
     r"(?!readme|licen[sc]e|classes|requirements|flickr_8k\.)[^.].*\.txt",
 )
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-SIDECARS = (".txt", ".caption", ".json")
 DEPTH = 3  # subfolders in which captions files are looked for
 
 
@@ -69,7 +65,9 @@ def read_folder(
     folder = ImageFolder(root, images_dir)
     captions = [caption_columns] if isinstance(caption_columns, str) else list(caption_columns or ())
     given = Columns(image_column or "", captions, split_column, group_column)
-    split_file = files.find_first("karpathy_json", karpathy_json, root, KARPATHY_FILES)
+    split_file = files.find_first(
+        "karpathy_json", karpathy_json, root, ("dataset_flickr8k.json", "dataset_flickr30k.json")
+    )
     rows: list[Row] = []
     problem = None
     for path in (path for paths in _find_captions_files(root, captions_file) if not rows for path in paths):
@@ -85,10 +83,9 @@ def read_folder(
     rows = rows or list(_sidecar_rows(folder))
     if not rows:
         found = ", ".join(sorted(path.name for path in root.glob("*"))[:8]) or "nothing"
-        raise problem or UserError(
-            f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)}); expected a "
-            "table of image names and captions, or a .txt file beside each image; set datamodule.captions_file=..."
-        )
+        found = f"datamodule.data_dir={str(data_dir)!r} has no captions file (it holds {printable(found)})"
+        expected = "expected a table of image names and captions, or a .txt file beside each image"
+        raise problem or UserError(f"{found}; {expected}; set datamodule.captions_file=...")
     return _use_official_split(_build_table(rows, folder), folder, split_file, official_split)
 
 
@@ -104,21 +101,21 @@ def _find_captions_files(root: Path, given: str | Path | None) -> list[list[Path
         stems = {os.path.splitext(name)[0] for name in names if name.lower().endswith((*IMAGE_SUFFIXES, ".tar"))}
         stems |= {name for name in subfolders if name.isdigit()}
         paths += [Path(folder, n) for n in sorted(names) if os.path.splitext(n)[0] not in stems or n.endswith(".tar")]
-    if packed := [path for path in paths if path.name.lower().endswith(COMPRESSED)]:
-        raise UserError(f"{str(packed[0])!r} is a compressed archive; expected .tar files; decompress it (gunzip)")
+    for path in (path for path in paths if re.search(r"\.(tgz|tar\.\w+)$", path.name.lower())):
+        raise UserError(f"{str(path)!r} is a compressed archive; expected .tar files; decompress it (gunzip)")
     return [[path for path in paths if re.fullmatch(text, path.name, re.IGNORECASE)] for text in CAPTIONS_FILES]
 
 
 def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]:
     """Yield a row per caption of a captions file; log which columns were chosen."""
     relative = Path(os.path.relpath(path, folder.data_dir))
-    inside = ".." not in relative.parts
-    base = f"{relative.parent.as_posix()}/" if inside and relative.parent.parts else ""
-    split = files.split_of_path(relative) if inside else ""
-
+    base, file_split = "", ""
+    if ".." not in relative.parts:
+        base, file_split = relative.parent.as_posix().removeprefix("."), files.split_of_path(relative)
+    base += "/" * bool(base)
     is_image = partial(folder.has, base=base)
-    read_file = READERS.get(path.suffix.lower())
-    records = read_file(path) if read_file else read_delimited(path, is_image)
+    read_file = READERS.get(path.suffix.lower(), partial(read_delimited, is_image=is_image))
+    records = read_file(path)
     if not records and path.suffix != ".tar":
         raise UserError(f"{str(path)!r} has no captions; expected a row for each caption; name another captions file")
     columns = choose_columns(path, records, is_image, given)
@@ -130,28 +127,23 @@ def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]
             yield Row(line, re.split(r"[\t|;,]", fields[""])[0], fields[""], error)
             continue
         image, group = fields.get(columns.image), str(fields.get(columns.group) or "") if columns.group else ""
-        name, file, span = str(image or ""), "", None
-        if isinstance(image, Embedded):
-            (name, span), file = image, str(path.resolve())
-        if columns.split:
-            split = SPLITS.get(str(fields.get(columns.split)).strip().lower(), "")
+        name, span = image if isinstance(image, Embedded) else (str(image or ""), None)
+        file = str(path.resolve()) if span else ""
+        split = SPLITS.get(str(fields.get(columns.split)).strip().lower(), "") if columns.split else file_split
         for text in read_texts(fields, columns.captions):
             yield Row(line, name, text, "", split, group, base, file, span)
 
 
 def _sidecar_rows(folder: ImageFolder) -> Iterator[Row]:
     """Yield a row per caption of the images that have a .txt, .caption or .json file of their name beside them."""
-    names, alone = set(folder), 0
-    for name in (name for name in folder if name.lower().endswith(IMAGE_SUFFIXES)):
-        stem = os.path.splitext(name)[0]
-        paths = {end: Path(folder.root, stem + end) for end in SIDECARS if stem + end in names}
-        texts = {end: "\n".join(files.read_lines(path)).encode() for end, path in paths.items()}
-        sample = Sample(name, None, texts.get(".txt") or texts.get(".caption", b""), texts.get(".json", b""))
-        for text in sample.captions() if texts else ():
-            yield Row(0, name, text, split=files.split_of_path(Path(name).parent / "_"))
-        alone += not texts
-    if alone:
-        log.info("%d images have no text file beside them and are left out", alone)
+    names = set(folder.names)
+    for name in (name for name in folder.names if name.lower().endswith(IMAGE_SUFFIXES)):
+        stem, texts = os.path.splitext(name)[0], {}
+        for end in (end for end in (".caption", ".txt", ".json") if stem + end in names):
+            texts[end] = "\n".join(files.read_lines(Path(folder.root, stem + end))).encode()
+        text = texts.get(".txt") or texts.get(".caption", b"")
+        for caption in read_sidecars(text, texts.get(".json", b"")) if texts else ():
+            yield Row(0, name, caption, split=files.split_of_path(Path(name).parent / "_"))
 
 
 def _build_table(rows: Sequence[Row], folder: ImageFolder) -> CaptionTable:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable, SkippedRow
 from src.datamodule.readers import files
@@ -28,14 +28,6 @@ LABEL = re.compile(
 )
 
 
-class Subfigure(NamedTuple):
-    """A box of a figure with its caption; `letter` names it, box None is the whole figure."""
-
-    box: tuple[int, int, int, int] | None  # left, top, right, bottom in pixels
-    caption: str
-    letter: str
-
-
 def read_medicat(
     data_dir: str | Path, captions_file: str | Path | None = None, images_dir: str | Path | None = None,
     subcaptions_file: str | Path | None = None, subfigures_only: bool = False,
@@ -49,18 +41,14 @@ def read_medicat(
     """
     root = files.find_path("data_dir", data_dir, is_dir=True)
     names = sorted(path.name for path in root.glob("*.jsonl") if not path.name.startswith("subcaptions"))
-    index = files.find_first("captions_file", captions_file, root, (RELEASE, *names) if len(names) == 1 else (RELEASE,))
+    index = files.find_first("captions_file", captions_file, root, names if len(names) == 1 else [RELEASE])
     if index is None:
-        raise UserError(
-            f"datamodule.data_dir={str(root)!r} has {len(names)} jsonl files ({names}); "
-            "expected the release's .jsonl and figures/; set datamodule.captions_file=..."
-        )
+        problem = f"datamodule.data_dir={str(root)!r} has {len(names)} jsonl files ({names})"
+        raise UserError(f"{problem}; expected {RELEASE} and figures/; set datamodule.captions_file=...")
     folder, table = ImageFolder(root, images_dir), CaptionTable([], [], 0, Counter())
-    subfigures: dict[str, list[Subfigure]] = {}
-    split_of: dict[str, str] = {}
-    if subcaptions_file is not None:
-        file = files.find_path("subcaptions_file", subcaptions_file, root)
-        subfigures, split_of = read_subfigures(file, table), _read_split(file.with_name(SPLIT_FILE))
+    file = None if subcaptions_file is None else files.find_path("subcaptions_file", subcaptions_file, root)
+    subfigures = read_subfigures(file, table) if file else {}
+    split_of = _read_split(file.with_name(SPLIT_FILE)) if file else {}
     required = ["radiology"] * radiology_only + ["scope"] * scope_only
     fields = [caption_fields] if isinstance(caption_fields, str) else list(caption_fields)
     seen = set[str]()
@@ -81,7 +69,7 @@ def read_medicat(
             continue
         seen.add(image_id)
         texts = [clean_caption(row[name]) for name in fields if isinstance(row.get(name), str)]
-        whole = Subfigure(None, next(filter(None, texts), ""), "")
+        whole = None, next(filter(None, texts), ""), ""
         more = read_texts(row, ["s2orc_references"]) if references and figure not in subfigures else []
         extra = [text for one in more if isinstance(one, str) and (text := clean_caption(one))]
         for number, (box, text, letter) in enumerate(subfigures.get(figure, [whole]), 1):
@@ -136,13 +124,13 @@ def _license(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure]]:
-    """Return the subfigures of all accepted figures by "{pdf_hash}_{fig_uri}"; `table` counts and lists unusable rows.
+def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[tuple[Any, str, str]]]:
+    """Return box (left, top, right, bottom in pixels), caption and letter of each accepted figure's subfigures.
 
-    A row has `pdf_hash`, `fig_uri`, `answer`, `width` and `height` in pixels, `tokens` ({"text", "start", "end"}),
-    `subfigures` ({"label", "points": [[x, y], ...]}; or `spans`) and `subcaptions` (label -> tokens' indices, or text).
+    Figures are named "{pdf_hash}_{fig_uri}"; `table` counts and lists unusable rows. A row has `answer`, `tokens`
+    ({"text", "start", "end"}), `subfigures` or `spans` ({"label", "points": [[x, y], ...]}) and `subcaptions`.
     """
-    found: dict[str, list[Subfigure]] = {}
+    found: dict[str, list[tuple[Any, str, str]]] = {}
     for number, row in _read_rows(path, table):
         if row.get("answer") != "accept":
             table.excluded["subfigures not accepted"] += 1
@@ -155,7 +143,7 @@ def read_subfigures(path: Path, table: CaptionTable) -> dict[str, list[Subfigure
             if box is None:
                 _skip(table, number, figure, "malformed box", f"{path.name}: {crop}")
             elif caption:
-                found.setdefault(figure, []).append(Subfigure(box, caption, label))
+                found.setdefault(figure, []).append((box, caption, label))
             else:
                 table.excluded["subfigures without a subcaption"] += 1
     return found

@@ -4,7 +4,6 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +12,6 @@ import pyarrow.parquet as pq
 
 from src.datamodule.readers.files import IMAGE_SUFFIXES, SPLITS, read_lines
 from src.utils.errors import UserError
-from src.utils.logging import get_logger
-
-log = get_logger(__name__)
 
 ANSWERS = ("gpt", "assistant", "model")  # who says a turn of a conversation that is a caption
 # Key and suffix, at the first dot. Hidden, absolute and parent folders and webdataset's `__name__/` do not match.
@@ -123,11 +119,10 @@ def read_parquet(path: Path) -> list[Record]:
         leaves = [file.schema.column(k) for k in range(len(file.schema))]  # such as "image.bytes" and "image.path"
         binary = [leaf.path for leaf in leaves if leaf.logical_type.type == "NONE" and "BYTE" in leaf.physical_type]
         rows = file.read(columns=[leaf.path for leaf in leaves if leaf.path not in binary]).to_pylist()
-        groups = [file.metadata.row_group(k).to_dict() for k in range(file.num_row_groups)]
+        chunks = [chunk for group in file.metadata.to_dict()["row_groups"] for chunk in group["columns"]]
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{str(path)!r} cannot be read ({reason}); expected a parquet file; write it again") from error
-    chunks = [chunk for group in groups for chunk in group["columns"]]
     stored = {c["path_in_schema"] for c in chunks if (c["statistics"] or {}).get("null_count") != c["num_values"]}
     for leaf in binary:
         name = leaf.removesuffix(".bytes")
@@ -140,50 +135,34 @@ def read_parquet(path: Path) -> list[Record]:
     return [Record(number, row) for number, row in enumerate(rows, 1)]
 
 
-@dataclass
-class Sample:
-    """Members of one key: name and byte range of the image, and captions as bytes."""
-
-    name: str
-    span: tuple[int, int] | None = None
-    txt: bytes = b""
-    json: bytes = b""
-
-    def captions(self) -> list[Any]:
-        """Return the list `captions` of the json, else the txt, else the json's `caption`."""
-        fields = _parse(self.json)
-        fields = fields if isinstance(fields, dict) else {}
-        listed = fields["captions"] if isinstance(fields.get("captions"), list) else []
-        lines = [line for line in self.txt.decode("utf-8", "replace").splitlines() if line.strip()]
-        return listed or lines or [fields.get("caption")]
+def read_sidecars(txt: bytes, fields: bytes) -> list[Any]:
+    """Return the list `captions` of an image's json, else the lines of its txt, else the json's `caption`."""
+    found = _parse(fields)
+    found = found if isinstance(found, dict) else {}
+    listed = found["captions"] if isinstance(found.get("captions"), list) else []
+    lines = [line for line in txt.decode("utf-8", "replace").splitlines() if line.strip()]
+    return listed or lines or [found.get("caption")]
 
 
 def read_tar(path: Path) -> list[Record]:
     """Return `image` and `caption` of each sample, in the order of the keys' first members. UserError if damaged."""
-    samples: dict[str, Sample] = {}
-    scattered, last = set[str](), ""
+    samples: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 found = MEMBER.fullmatch(member.name)
                 if found is None or not member.isreg() or member.issparse() or not member.name.isprintable():
                     continue
-                key, suffix = found[1], found[2].lower()
-                if key in samples and key != last:
-                    scattered.add(key)
-                sample, last = samples.setdefault(key, Sample(key)), key
-                if suffix not in IMAGE_SUFFIXES:
-                    file = tar.extractfile(member)
-                    setattr(sample, "json" if suffix == ".json" else "txt", file.read() if file else b"")
-                elif sample.span is None:
-                    sample.name, sample.span = f"{key}{found[2]}", (member.offset_data, member.size)
+                sample, suffix = samples.setdefault(found[1], {}), found[2].lower()
+                if suffix in IMAGE_SUFFIXES:
+                    sample.setdefault("image", Embedded("".join(found.groups()), (member.offset_data, member.size)))
+                elif file := tar.extractfile(member):
+                    sample["json" if suffix == ".json" else "txt"] = file.read()
             if path.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # no empty block at the end
                 raise tarfile.ReadError("it is truncated")
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"shard {str(path)!r}: {reason}; expected an uncompressed .tar file; write it again") from error
-    if scattered:
-        log.warning("%s: members of %d samples do not stand together; use tar --sort=name", path.name, len(scattered))
-    images = [Embedded(sample.name, sample.span) if sample.span else sample.name for sample in samples.values()]
-    texts = [sample.captions() for sample in samples.values()]
+    texts = [read_sidecars(sample.get("txt", b""), sample.get("json", b"")) for sample in samples.values()]
+    images = [sample.get("image", key) for key, sample in samples.items()]
     return [Record(0, {"image": image, "caption": text}) for image, text in zip(images, texts, strict=True)]

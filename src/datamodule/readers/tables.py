@@ -17,7 +17,6 @@ from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-
 TOKEN_ROW = re.compile(r"([^\t]+)#\d+ *\t(.*)")  # Flickr8k.token.txt: name.jpg#0<TAB>caption
 ROW_START = re.compile(r'"?[^",;|\t]+\.(?:jpe?g|png|gif|bmp|tiff?|webp)"?[,;|\t]', re.IGNORECASE)
 CAPTION = re.compile("caption|text|desc|comment|sentence|report|title", re.IGNORECASE)
@@ -36,22 +35,20 @@ def read_delimited(path: Path, is_image: Callable[[str], bool]) -> list[Record]:
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip("\x00 \t")]
     if not lines:
         return []
-    head, columns, split = lines[0][1], ["image", "caption"], _split_token
-    if not _split_token(head):
+    head, columns, delimiter, has_caption_last = lines[0][1], ["image", "caption"], "#", True
+    if not TOKEN_ROW.fullmatch(head):
         delimiter = next((mark for mark in "\t|;," if mark in head), ",")
         columns = [cell.strip() for cell in next(csv.reader([head], delimiter=delimiter, skipinitialspace=True))]
         if len(columns) < 2:
-            raise UserError(
-                f"{str(path)!r} begins with {head[:60]!r}; expected columns, such as image,caption; "
-                "correct it or set datamodule.captions_file=..."
-            )
+            problem = f"{str(path)!r} begins with {head[:60]!r}; expected columns, such as image,caption"
+            raise UserError(f"{problem}; correct it or set datamodule.captions_file=...")
         image = next((k for k, cell in enumerate(columns) if not cell.isdigit() and is_image(cell)), None)
         if image is not None:  # no header; a number may stand before or behind the image
             numbers = [str(k) for k, cell in enumerate(columns[image + 1 : image + 2]) if cell.isdigit()]
             columns = [*(f"column {k}" for k in range(image)), "image", *numbers, "caption"]
         lines = lines[image is None :]
         has_caption_last = len(columns) == 2 or bool(CAPTION.search(columns[-1]))
-        split = partial(_split, delimiter=delimiter, count=len(columns), has_caption_last=has_caption_last)
+    split = partial(_split, delimiter=delimiter, count=len(columns), has_caption_last=has_caption_last)
     records, end = [], 0
     for k, (number, line) in enumerate(lines):
         if k >= end:
@@ -61,13 +58,10 @@ def read_delimited(path: Path, is_image: Callable[[str], bool]) -> list[Record]:
     return records
 
 
-def _split_token(line: str) -> Sequence[str] | None:
-    found = TOKEN_ROW.fullmatch(line)
-    return found and found.groups()
-
-
 def _split(line: str, delimiter: str, count: int, has_caption_last: bool) -> Sequence[str] | None:
     """Return the cells of a line; surplus delimiters belong to a caption that is last; None where it is malformed."""
+    if delimiter == "#":
+        return (found := TOKEN_ROW.fullmatch(line)) and found.groups()
     line = line.strip("\x00 ") if delimiter != "\t" else line
     plain, cells = line.split(delimiter, count - 1), []
     with suppress(csv.Error):
@@ -119,10 +113,8 @@ def choose_columns(path: Path, records: list[Record], is_image: Callable[[str], 
     if sample and (absent or not captions or not has_images):
         problem = "none with captions" if has_images else "none with names of image files"
         problem = f"but none is {absent[0]!r}" if absent else problem
-        raise UserError(
-            f"{str(path)!r} has the columns {names}, {problem}; expected image files and captions; set "
-            "datamodule.image_column, caption_columns, images_dir, split_column or group_column"
-        )
+        expected = "expected image files and captions; set datamodule.image_column, caption_columns, images_dir, ..."
+        raise UserError(f"{str(path)!r} has the columns {names}, {problem}; {expected}")
     return Columns(image, captions, _choose_split(path, sample, names, given.split), given.group)
 
 
@@ -141,11 +133,11 @@ def _choose_split(path: Path, sample: list[dict[str, Any]], names: Sequence[str]
     for name in [given] if given else [name for name in names if name.strip().lower() in SPLIT_COLUMNS]:
         words = {str(fields.get(name) or "").strip().lower() for fields in sample} - {"", "nan"}
         unknown = sorted(words - SPLITS.keys())
-        if unknown and given:
-            problem = f"of {path.name} holds {unknown[:5]}; expected train, val or test; correct it"
-            raise UserError(f"datamodule.split_column={given!r} {problem}")
-        if given or (words and not unknown):
+        if not unknown and (given or words):
             return name
+        if given:
+            problem = f"datamodule.split_column={given!r} of {path.name} holds {unknown[:5]}"
+            raise UserError(f"{problem}; expected train, val or test; correct it")
         log.warning("%s: the column %r holds other words than train, val and test, and is not used", path.name, name)
     return None
 

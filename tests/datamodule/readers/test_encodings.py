@@ -1,6 +1,5 @@
 """Lines of files of unknown encoding, and captions cleaned of control characters."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ def lines(tmp_path: Path, data: bytes) -> list[str]:
     return list(read_lines(tmp_path / "captions.txt"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "BE", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "BE"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
     text = TEXT.replace("\n", end)
@@ -24,11 +23,9 @@ def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> Non
     assert lines(tmp_path, data) == TEXT.split("\n")
 
 
-def test_bytes_that_are_not_utf8_are_western(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_that_are_not_utf8_are_western(tmp_path: Path) -> None:
     data = "a 🐕\n".encode() + "café “x”\n".encode("cp1252") + b"undefined \x81"
-    with caplog.at_level(logging.WARNING):
-        assert lines(tmp_path, data) == ["a 🐕", "café “x”", "undefined \x81"]
-    assert "2 lines are not UTF-8" in caplog.text
+    assert lines(tmp_path, data) == ["a 🐕", "café “x”", "undefined \x81"]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

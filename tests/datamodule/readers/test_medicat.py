@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
-from src.datamodule.readers.medicat import RELEASE, Subfigure, read_medicat, read_subfigures, strip_label
+from src.datamodule.readers.medicat import RELEASE, read_medicat, read_subfigures, strip_label
 from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
@@ -214,7 +214,7 @@ def subfigures_row(name: str = NAMES[0], **changes: Any) -> dict[str, Any]:
     return row(name) | fields | changes
 
 
-def subfigures(tmp_path: Path, *rows: Any) -> tuple[list[Subfigure], CaptionTable]:
+def subfigures(tmp_path: Path, *rows: Any) -> tuple[list[Any], CaptionTable]:
     table = read_medicat(folder(tmp_path, row(NAMES[2])))
     found = read_subfigures(folder(tmp_path, *rows, file="subcaptions.jsonl") / "subcaptions.jsonl", table)
     return found.get(NAMES[0], []), table
@@ -255,15 +255,15 @@ def test_subfigures_obey_the_settings_and_the_index(tmp_path: Path) -> None:
 
 def test_a_subfigure_has_its_box_within_the_image_and_its_tokens(tmp_path: Path) -> None:
     assert subfigures(tmp_path, subfigures_row())[0] == [
-        Subfigure((0, 0, 50, 50), "Chest (A) X-ray", "A"),
-        Subfigure((50, 0, 100, 50), "Chest (B) axial CT", "B"),
+        ((0, 0, 50, 50), "Chest (A) X-ray", "A"),
+        ((50, 0, 100, 50), "Chest (B) axial CT", "B"),
     ]
 
 
 def test_spans_and_plain_tokens_are_read_too(tmp_path: Path) -> None:
     plain = {"subfigures": None, "tokens": ["a", "b", "c"], "subcaptions": {"A": [2, 0, 7, "x"]}}
     plain["spans"] = [{"label": "A", "points": square(1, 2, 3, 4)}]
-    assert subfigures(tmp_path, subfigures_row(**plain))[0] == [Subfigure((1, 2, 3, 4), "a c", "A")]
+    assert subfigures(tmp_path, subfigures_row(**plain))[0] == [((1, 2, 3, 4), "a c", "A")]
 
 
 def test_subfigures_without_a_subcaption_are_excluded(tmp_path: Path) -> None:
