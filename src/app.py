@@ -1,7 +1,7 @@
-"""Serve a page to try a captioner: python -m src.app checkpoint=<run, .ckpt, saved folder or hub id>
+"""Serve a page to try a captioner: python -m src.app [checkpoint=<run, .ckpt, saved folder or hub id>]
 
-checkpoint=        a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
-log_dir=           where `last` looks for the newest run; the project's logs/ when not given
+checkpoint=        a run folder (its best), a .ckpt, a saved folder or a hub id; the newest run when not given
+log_dir=           where the newest run is looked for; the project's logs/ when not given
 host=127.0.0.1     address to listen at; an address of the network lets the network in
 port=7860          0 takes the first free one from 7860
 num_beams=         beams of the search; and the other settings of `model.generation` in configs/model/vit_gpt2.yaml:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from src.report.run_files import RunFiles
 
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "host": "127.0.0.1", "port": 7860, **GENERATION,
+    "checkpoint": "last", "log_dir": "", "host": "127.0.0.1", "port": 7860, **GENERATION,
     "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 MAX_MEGABYTES, MAX_TOTAL_MEGABYTES = 20, 200  # of an uploaded file, of all on disk

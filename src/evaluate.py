@@ -51,9 +51,11 @@ def evaluate(
     Returns `test/...` and `zero_shot/test/...` scores.
     UserError: no test image could be read, or predictions.csv cannot be written.
     """
+    log.info("scoring the %s on the test images", "fine-tuned model" if ckpt_path else "model")
     loss, captions, losses = _test(model, datamodule, trainer, ckpt_path)
     metrics, base_captions, base_losses = {"test/loss": loss}, None, Losses()
     if zero_shot:
+        log.info("scoring the base model on them")
         with model.captioner.base_weights():
             metrics["zero_shot/test/loss"], base_captions, base_losses = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())

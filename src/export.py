@@ -1,12 +1,12 @@
-"""Export a captioner: python -m src.export checkpoint=<run, .ckpt, saved folder or hub id> out=<folder>
+"""Export a captioner: python -m src.export out=<folder> [checkpoint=<run, .ckpt, saved folder or hub id>]
 
-checkpoint=      a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
+checkpoint=      a run folder (its best), a .ckpt, a saved folder or a hub id; the newest run when not given
 out=             the folder to create: weights, tokenizer, image processor, generation config, model card
 dtype=float32    of the written weights: float32, float16, bfloat16 (ONNX graphs are always float32)
 onnx=false       also write out/onnx and check it against torch token by token (the extra `onnx`)
 push_to_hub=     also upload the folder to this id of the hub, privately; log in first with `hf auth login`
 base=            where the base weights are now, when they were moved since training
-log_dir=         where `last` looks for the newest run; the project's logs/ when not given
+log_dir=         where the newest run is looked for; the project's logs/ when not given
 
 Base and trained blocks (or adapters) become one model, which plain transformers (4.46 or later) loads.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULTS = {
-    "checkpoint": None, "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "base": "", "log_dir": "",
+    "checkpoint": "last", "out": None, "dtype": "float32", "onnx": False, "push_to_hub": "", "base": "", "log_dir": "",
 }  # fmt: skip
 PREFIX = ".captioner-export-"  # of the folder that an export is writing
 

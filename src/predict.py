@@ -1,8 +1,8 @@
-"""Caption images: python -m src.predict PATH... checkpoint=<run, .ckpt, saved folder or hub id> [out=FILE]
+"""Caption images: python -m src.predict PATH... [checkpoint=<run, .ckpt, saved folder or hub id>] [out=FILE]
 
 PATH            an image, a folder (searched with its subfolders), a pattern in quotes, a .tar shard or a .parquet file
-checkpoint=     a run folder (its best), a .ckpt, `last`, a saved folder or a hub id
-log_dir=        where `last` looks for the newest run; the project's logs/ when not given
+checkpoint=     a run folder (its best), a .ckpt, a saved folder or a hub id; the newest run when not given
+log_dir=        where the newest run is looked for; the project's logs/ when not given
 out=            a file, written whole or not at all; csv on standard output when not given
 format=         csv, jsonl, imageclef (ID,Caption, all quoted) or txt (a .txt beside each image that has none); by `out`
 num_captions=1  further captions of an image, of its other beams or samples, in columns of their own
@@ -46,7 +46,7 @@ from src.utils.logging import visible
 
 FORMATS = ("csv", "jsonl", "imageclef", "txt")
 DEFAULTS = {
-    "checkpoint": None, "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16,
+    "checkpoint": "last", "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16,
     **GENERATION, "device": "auto", "precision": "auto", "base": "",
 }  # fmt: skip
 
@@ -176,7 +176,8 @@ def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
                 # Two links to one file are two images.
                 found.setdefault((absolute, span), CaptionedImage(name, absolute, (), name, span=span))
     if not found:
-        raise UserError(f"PATH={' '.join(paths)} holds no image; expected files, folders or patterns; name one")
+        expected = "expected image files (DICOM has to be converted to PNG), folders or patterns"
+        raise UserError(f"PATH={' '.join(paths)} holds no image; {expected}; name one")
     return with_unique_ids([*found.values()])
 
 

@@ -7,10 +7,12 @@ compare=A,B              two run folders with the same test images: scores, and 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +26,7 @@ from src.utils.logging import get_logger
 log = get_logger(__name__)
 COLUMNS = "val/loss_best,test/loss,test/bleu_4,test/cider_d"
 DEFAULTS = {"dir": "logs", "sort": "test/cider_d", "columns": COLUMNS, "compare": ""}
+TEXT = ("run", "status", "data", "images", "test_set", "overrides")
 LOWER_IS_BETTER = ("loss", "seconds", "skipped", "unreadable", "perplexity")
 
 
@@ -33,13 +36,22 @@ def main(arguments: Sequence[str]) -> None:
     if settings["compare"]:
         print(compare([Path(name) for name in settings["compare"].split(",")]).to_string())
         return
-    columns, metric = settings["columns"].split(","), settings["sort"]
-    runs = sort_runs(read_runs(Path(settings["dir"])), metric)
-    print_table(runs, columns if metric in columns else [metric, *columns])
+    columns, metric, folder = settings["columns"].split(","), settings["sort"], Path(settings["dir"])
+    print_table(sort_runs(read_runs(folder), metric), columns if metric in columns else [metric, *columns])
+    unscored = Counter(
+        str((RunFiles(file.parent).read("run.json", read_json_object) or {}).get("status", "unreadable"))
+        for file in folder.rglob("run.json") if not file.with_name("metrics.json").exists()
+    )  # fmt: skip
+    if unscored:
+        print("without scores:", ", ".join(f"{count} {status}" for status, count in sorted(unscored.items())))
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """Return one row per run below a folder: run, status, overrides (a list), metrics; unreadable ones are logged."""
+    """Return one row per run below a folder, unreadable ones are logged.
+
+    Columns: run, status, data (name of the folder), images (of the test), test_set (equal for equal images), overrides
+    (a list), metrics.
+    """
     rows = []
     for file in sorted(folder.rglob("metrics.json")):
         run = RunFiles(file.parent)
@@ -50,8 +62,12 @@ def read_runs(folder: Path) -> pd.DataFrame:
         status = str((run.read("run.json", read_json_object) or {}).get("status", ""))
         lines = (run.read(".hydra/overrides.yaml", Path.read_text) or "").splitlines()
         overrides = [line[2:] for line in lines if line.startswith("- ")]  # Hydra writes a YAML list of strings
-        name = file.parent.relative_to(folder).as_posix()
-        rows.append({"run": name, "status": status, "overrides": overrides, **dict(sorted(metrics.items()))})
+        name = file.parent.relative_to(folder).as_posix().replace("runs/", "")
+        config = run.read("config_resolved.yaml", lambda path: OmegaConf.load(path).datamodule) or {}
+        data = Path(str(config.get("dataset") or config.get("data_dir") or "-")).name
+        ids = frozenset(row.image_id for row in run.read("predictions.csv", read_predictions) or ())
+        test = {"data": data, "images": int(metrics.get("data/test_images", len(ids))), "test_set": hash(ids)}
+        rows.append({"run": name, "status": status, **test, "overrides": overrides, **dict(sorted(metrics.items()))})
     if not rows:
         raise UserError(f"dir={folder} holds no metrics.json; expected finished runs; run train.py first")
     return pd.DataFrame(rows)
@@ -60,7 +76,9 @@ def read_runs(folder: Path) -> pd.DataFrame:
 def sort_runs(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Sort best first; runs without the metric come last, and a UserError where no run has it."""
     if metric not in runs:
-        raise UserError(f"sort={metric} is in no run; expected one of {', '.join(runs.columns[3:])}; set sort=METRIC")
+        raise UserError(
+            f"sort={metric} is in no run; expected one of {', '.join(runs.columns[len(TEXT) :])}; set sort=METRIC"
+        )
     return runs.sort_values(metric, ascending=any(word in metric for word in LOWER_IS_BETTER), kind="stable")
 
 
@@ -91,16 +109,21 @@ def compare(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def print_table(runs: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Print one row per run: name, how it ended, the overrides in which the runs differ, metrics."""
+    """Print a line per run, those of one test set together: name, data, metrics, overrides in which the runs differ."""
     shared = set.intersection(*map(set, runs["overrides"])) if len(runs) > 1 else set()
-    table = Table("run", "status", "overrides", box=box.SIMPLE_HEAD)
-    for column in columns:
+    table = Table("run", "data", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("images", *columns):
         table.add_column(column.replace("/", "/\n"), justify="right", no_wrap=True)
-    for run in runs.reindex(columns=["run", "status", "overrides", *columns]).to_dict("records"):
-        own = "\n".join(override for override in run["overrides"] if override not in shared)
-        values = ("-" if pd.isna(run[column]) else f"{run[column]:.4g}" for column in columns)
-        table.add_row(run["run"], run["status"], own, *values)
-    Console(markup=False, emoji=False).print(table)
+    table.add_column("overrides", no_wrap=True, overflow="ellipsis")
+    for _, group in runs.reindex(columns=[*TEXT, *columns]).groupby("test_set", sort=False):
+        for run in group.to_dict("records"):
+            own = [override for override in run["overrides"] if override not in shared]
+            ended = [] if run["status"] in ("finished", "") else [f"({run['status']})"]
+            values = ("-" if pd.isna(run[column]) else f"{run[column]:.3f}" for column in columns)
+            table.add_row(run["run"], run["data"], str(run["images"]), *values, " ".join(ended + own))
+        table.add_section()
+    console = Console(markup=False, emoji=False)
+    console.print(table, width=None if console.is_terminal else 100)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,22 @@ def test_the_table_shows_what_differs(logs, capsys):
     assert "cider_d" in text  # the metric that sorts is shown
 
 
+def test_runs_on_one_test_set_stand_together_in_lines_of_100_columns(logs, capsys):
+    for name, ids in (("first", "ab"), ("second", "ac"), ("third", "ab")):
+        lines = ["image_id,caption", *(f"{image_id},a dog" for image_id in ids)]
+        (logs / "train/runs" / name / "predictions.csv").write_text("\n".join(lines))
+        (logs / "train/runs" / name / "config_resolved.yaml").write_text("datamodule: {data_dir: /data/flickr8k}")
+    for name in ("gone", "also"):
+        (logs / "train/runs" / name).mkdir()
+        (logs / "train/runs" / name / "run.json").write_text('{"status": "failed"}')
+    main([f"dir={logs}"])
+    text = capsys.readouterr().out
+    assert text.index("second") < text.index("first") < text.index("third")
+    assert text.count("flickr8k       2") == 3
+    assert max(map(len, text.splitlines())) <= 100
+    assert "without scores: 2 failed" in text
+
+
 def test_unreadable_files_are_logged_and_skipped(logs, caplog):
     for name, text in (("a", "{"), ("b", "[1]"), ("c", '{"x": "word"}'), ("d", '{"test/cider_d": 1}')):
         (logs / name).mkdir()

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.progress import track
 from torch import Tensor
+from tqdm import tqdm
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_dataset import decode_resized, seeded_rng
@@ -19,6 +19,7 @@ from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.datamodule.litdata import LitDataModule
 from src.datamodule.loader import read_ahead, record_unreadable
 from src.models.vit_gpt2 import VitGpt2
+from src.utils.files import local_path
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
@@ -88,8 +89,8 @@ class FeatureCache(Callback):
                 written = self._make_space(trainer, store, len(missing))
                 shards = [missing[at : at + SHARD_IMAGES] for at in range(0, len(missing), SHARD_IMAGES)]
                 shards = shards[rank::size] if written else []
-                quiet = not shards or not trainer.is_global_zero or trainer.progress_bar_callback is None
-                for shard in track(shards, "Feature cache", disable=quiet):
+                quiet = not trainer.is_global_zero or trainer.progress_bar_callback is None
+                for shard in tqdm(shards, "feature cache", leave=False, disable=quiet or None):
                     store.write_shard(self._features(trainer, shard))
             except OSError as error:
                 reason = error.strerror or error
@@ -121,7 +122,7 @@ class FeatureCache(Callback):
         if problem:
             log.warning("the feature cache needs %.2f GB, %s: pixels are read instead", total / 1e9, problem)
         elif count:
-            log.info("feature cache: %s images, %.2f GB in %s", f"{count:,}", size / 1e9, store.folder)
+            log.info("features %s images are cached, %.2f GB in %s", f"{count:,}", size / 1e9, local_path(store.folder))
         if trainer.local_rank == 0:
             store.prune(self.limit - (0 if problem else size), keep_used=not problem)
         return not problem

@@ -79,7 +79,6 @@ class CaptionDataModule(LightningDataModule):
             self.table = self.table.without_unreadable(
                 find_unreadable(self.table.images, pixel_limit=self.max_megapixels * 1_000_000)
             )
-        log.info(self.table.summary())
         self.table.check(self.max_skipped)
         search = self.check_duplicates or self.group_duplicates
         pairs = find_duplicates(self.table.images, self.num_threads(pixels=True)) if search else []

@@ -17,7 +17,6 @@ from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
-FEW_IMAGES = 100
 MAX_ORIGINAL = 10_000  # characters of a text
 
 
@@ -75,7 +74,6 @@ class CaptionScorer:
         self.skipped = {name: reason for name, reason in reasons.items() if reason}
         for name, reason in self.skipped.items():
             log.info("%s is skipped: %s", name.upper(), reason)
-        self._warned_of_few = False
 
     def score(
         self,
@@ -91,12 +89,6 @@ class CaptionScorer:
         others: scores of the same images that do not come from texts, such as the loss.
         """
         _check(image_ids, candidates, references)
-        if intervals and len(image_ids) < FEW_IMAGES and not self._warned_of_few:
-            self._warned_of_few = True
-            log.warning(
-                f"CIDEr-D of {len(image_ids)} images: its document frequencies are those of these images, so it "
-                "compares with scores on the same images only, and its intervals are wide"
-            )
         captions = self.tokenize(candidates)
         lines = iter(self.tokenize([text for texts in references for text in texts]))
         tokenized = [[next(lines) for _ in texts] for texts in references]

@@ -86,13 +86,10 @@ class CaptionModel(nn.Module):
             )
         return possible and self.kernels != "reference"
 
-    def prepare(self, device: torch.device) -> str:
-        """Tune the process for the kernels that a device gets; returns a line that names them."""
-        decoder = type(self.network.decoder).__name__
+    def prepare(self, device: torch.device) -> None:
+        """Tune the process for the kernels that a device gets."""
         if self.uses_cpu_kernels(device):
             tune_malloc()
-            return f"kernels: cpu (models/kernels for {decoder})"
-        return f"kernels: reference (transformers' {decoder} on {device.type})"
 
     @torch.no_grad()
     def backbone_features(self, pixel_values: Any) -> Tensor:

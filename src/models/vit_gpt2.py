@@ -81,7 +81,6 @@ class VitGpt2(LightningModule):
         # Of the last test, by image_id, of all processes: captions; loss in nats per token and number of tokens.
         self.test_captions: dict[str, str] = {}
         self.test_losses: dict[str, tuple[float, int]] = {}
-        self._logged_kernels = ""
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
 
     @classmethod
@@ -114,14 +113,9 @@ class VitGpt2(LightningModule):
         return self.captioner.generate(self.captioner.encode(batch))
 
     def setup(self, stage: str) -> None:
-        kernels = self.captioner.prepare(self.trainer.strategy.root_device)
-        if kernels != self._logged_kernels:  # the same in training and in both tests
-            log.info(kernels)
-        self._logged_kernels = kernels
+        self.captioner.prepare(self.trainer.strategy.root_device)
 
     def on_fit_start(self) -> None:
-        trained = sum(weight.numel() for weight in self.trained_weights().values())
-        log.info(f"training {trained:,} of {sum(w.numel() for w in self.model.parameters()):,} weights")
         if not has_block_list(self.model.encoder):
             log.info("the encoder has no single list of blocks: no feature cache, pixels are read")
 

@@ -1,5 +1,10 @@
 """Scores for people: base beside fine-tuned with 95% intervals, and the summary at the end of a run."""
 
+import importlib.util
+import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions
+from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions, tidy
 from src.utils.errors import UserError
+from src.utils.files import local_path
 from src.utils.logging import visible
 
 # key -> label, explanation; in the order in which they are shown
@@ -23,6 +29,7 @@ METRICS = {
     "spice": ("SPICE", "objects, attributes and relations; 0 to 1"),
     "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
+FEW_IMAGES = 100
 MAX_WIDTH = 200  # characters of a printed caption or reference
 
 
@@ -102,7 +109,7 @@ def other_scores(metrics: Mapping[str, float]) -> list[tuple[str, Score | None, 
 
 def score_table(metrics: Mapping[str, float]) -> pd.DataFrame:
     """Return the known metrics as a table: base, fine-tuned model and gain, each with its 95% interval."""
-    rows, columns = score_rows(metrics), {"zero-shot": "base", "fine-tuned": "tuned", "gain": "gain"}
+    rows, columns = score_rows(metrics), {"base": "base", "fine-tuned": "tuned", "gain": "gain"}
     if not any(row.gain for row in rows):
         del columns["gain"]
     table = {label: [str(getattr(row, name) or "-") for row in rows] for label, name in columns.items()}
@@ -117,22 +124,58 @@ def read_scores(run_dir: str | Path) -> pd.DataFrame:
     return score_table(read_metrics(path))
 
 
+def small_test_note(metrics: Mapping[str, float]) -> str:
+    """Return what the CIDEr-D of few test images is worth, "" of many; an interval shrinks with their square root."""
+    score, count = _score(metrics, "test/cider_d"), int(metrics.get("data/test_images", 0))
+    if score is None or score.low is None or score.high is None or not 0 < count < FEW_IMAGES:
+        return ""
+    return (
+        f"With {count} test images CIDEr-D is known to about \u00b1{(score.high - score.low) / 2:.2f} (95%) only, and "
+        f"compares with scores on these images alone; about {4 * count} would halve the interval."
+    )
+
+
+def next_steps(folder: Path) -> list[str]:
+    """Return lines that name the report of a run, and commands as they are typed in the current folder."""
+    run, python = shlex.quote(local_path(folder)), shlex.quote(local_path(sys.executable))
+    page = f"{python} -m src.app checkpoint={run}" if importlib.util.find_spec("gradio") else "make app"
+    lines = {
+        f"report       {local_path(folder / 'report.html')}": "report.html",
+        f"TensorBoard  {python} -m tensorboard.main --logdir {run}": "tensorboard",
+        f"page         {page}": "checkpoints",
+        f"captions     {python} -m src.predict FOLDER_OF_IMAGES checkpoint={run}": "checkpoints",
+        f"own data     {python} train.py datamodule=folder datamodule.data_dir=FOLDER": "checkpoints",
+    }
+    return ["", *(line for line, file in lines.items() if (folder / file).exists())]
+
+
+def _cell(score: Score | None) -> str:
+    interval = f" ({score.interval})" if score and score.interval else ""
+    return f"{score.value:7.3f}{interval}" if score else f"{'-':>7}"
+
+
+def _hanging(label: str, caption: str) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    return textwrap.fill(tidy(caption)[:MAX_WIDTH], width, initial_indent=label, subsequent_indent=" " * len(label))
+
+
 def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Print the scores, base beside fine-tuned, four captions of `predictions.csv`, and the paths."""
+    """Print the scores, base beside fine-tuned, two captions of `predictions.csv`, and commands to go on with."""
     run = RunFiles(folder)
     predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
-    table = score_table(metrics).rename_axis(None)
-    lines = [*table.to_string().splitlines(), ""] if len(table) else []
-    lines += [f"{len(predictions)} test images, for example"] if predictions else []
-    for row in predictions[:: len(predictions) // 4 or 1][:4]:  # from all over the set
+    lines, rows = [""], score_rows(metrics)
+    if rows:
+        lines += [f"{'':<22}{'base':>7}{'':17}{'fine-tuned':>10}"]
+        gains = [f"{row.gain.value:+.3f}" if row.gain else "" for row in rows]
+        cells = [f"{row.label:<22}{_cell(row.base):<24}{_cell(row.tuned):<26}" for row in rows]
+        lines += [(cell + gain).rstrip() for cell, gain in zip(cells, gains, strict=True)]
+    if note := small_test_note(metrics):
+        lines += ["", _hanging("", note)]
+    lines += [""] if predictions else []
+    for row in predictions[:: len(predictions) // 2 or 1][:2]:  # from all over the set
         reference = next(iter(row.references), None)
-        texts = {"zero-shot": row.zero_shot_caption, "fine-tuned": row.caption, "reference": reference}
-        lines += [
-            row.image_id,
-            *(f"  {name:<12}{text[:MAX_WIDTH]}" for name, text in texts.items() if text is not None),
-        ]
+        texts = {"base": row.zero_shot_caption, "fine-tuned": row.caption, "reference": reference}
+        lines += [row.image_id, *(_hanging(f"  {name:<12}", text) for name, text in texts.items() if text is not None)]
     if duplicates := int(metrics.get("data/near_duplicates", 0)):
-        lines += [f"{duplicates} images of val and test look like images of another split: see splits.csv"]
-    paths = {"Run folder:": "", "Report:": "report.html", "TensorBoard: tensorboard --logdir": "tensorboard"}
-    lines += run.notes + [f"{what} {folder / name}" for what, name in paths.items() if (folder / name).exists()]
-    print(*map(visible, lines), sep="\n")
+        lines += [f"validation and test images that look like one of another split (see splits.csv): {duplicates}"]
+    print(*(visible(line, keep="\n") for line in [*lines, *run.notes, *next_steps(folder)]), sep="\n")

@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,9 +23,12 @@ from src.metrics.reward import CiderReward
 from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
+from src.utils.files import local_path
 from src.utils.lightning_compat import choose_precision, leave_signals_alone
+from src.utils.logging import get_logger
 from src.utils.run_folder import plain_config
 
+log = get_logger(__name__)
 IGNORED_WARNINGS = (
     ".*does not have many workers.*", ".*exists and is not empty.*", ".*smaller than the logging interval.*",
     ".*mixed-precision.*", ".*find unused parameters.*", ".*Found .* module\\(s\\) in eval mode.*", ".*LeafSpec.*",
@@ -40,6 +44,7 @@ UNSUPPORTED = {  # a checkpoint holds the trained weights alone, and a step divi
     "GradientAccumulationScheduler", "WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging",
 }  # fmt: skip
 FROM_TRAINING = ("datamodule", "model", "seed")
+SOURCES = ("dataset", "train_dir", "data_dir")  # settings that name where data come from
 METRICS = ("val/loss", "val/loss_best", "train/loss", "train/loss_step", "train/grad_norm", "train/reward")
 
 
@@ -115,10 +120,31 @@ def build(
     config: DictConfig, datamodule: CaptionDataModule, training: bool = False, resume_step: int | None = None
 ) -> tuple[VitGpt2, pl.Trainer]:
     """Write what is known of the data, then build model and trainer; resume_step: step that a run continues at."""
-    datamodule.write_files(config.paths.output_dir)
     model, trainer = build_model(config, datamodule), build_trainer(config, resume_step)
     fit_to_data(trainer, datamodule, training)
+    log.info("model    %s", describe_model(config, model, training))
+    device = trainer.strategy.root_device
+    kernels = "cpu" if model.captioner.uses_cpu_kernels(device) else "reference"
+    processes = f"{trainer.world_size} processes, " if trainer.world_size > 1 else ""
+    log.info("machine  %s%s, %s, %s kernels", processes, device_name(device), trainer.precision, kernels)
+    datamodule.write_files(config.paths.output_dir)
     return model, trainer
+
+
+def describe_model(config: DictConfig, model: VitGpt2, training: bool) -> str:
+    """Return the base of a model, its weights, and how many of them train by which method."""
+    method = config.model.get("train") or "last_blocks"
+    total = sum(weight.numel() for weight in model.model.parameters())
+    trained = sum(weight.numel() for weight in model.trained_weights().values())
+    how = f"; {trained:,} train ({trained / total:.0%}, {method})" if training else ""
+    return f"{local_path(model.base_id) if Path(model.base_id).is_dir() else model.base_id}, {total:,} weights{how}"
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or the number of a CPU's threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
 def build_data(config: DictConfig) -> CaptionDataModule:
@@ -133,7 +159,18 @@ def build_data(config: DictConfig) -> CaptionDataModule:
     except UserError:
         datamodule.write_files(config.paths.output_dir)  # skipped.csv, where rows were the reason
         raise
+    _log_data(config, datamodule)
     return datamodule
+
+
+def _log_data(config: DictConfig, datamodule: CaptionDataModule) -> None:
+    """Log the source, what was read of it and the sizes of the splits."""
+    source = next((str(config.datamodule[key]) for key in SOURCES if config.datamodule.get(key)), "")
+    log.info("data     %s", local_path(source) if Path(source).exists() else source)
+    if datamodule.table:
+        log.info("         %s", datamodule.table.summary())
+    train, val, test = (f"{datamodule.num_images(split):,}" for split in ("train", "val", "test"))
+    log.info("splits   %s train, %s validation and %s test images", train, val, test)
 
 
 def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:

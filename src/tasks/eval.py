@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
@@ -11,6 +11,7 @@ from src.models.restore import scoring_settings
 from src.tasks.building import build, build_data, can_test, count_data, prepare, with_training_config
 from src.tasks.train import write_reports
 from src.utils.errors import UserError
+from src.utils.files import write_text
 from src.utils.lightning_compat import ScoresFirstTensorBoard, all_processes_end
 from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file, plain_config, read_splits
@@ -32,6 +33,7 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
         )
     ckpt_path = checkpoint_file(config.ckpt_path, config.paths.log_dir, "ckpt_path")
     config = with_training_config(config, scoring_settings(config.ckpt_path, ckpt_path))
+    write_text(folder / "config_resolved.yaml", OmegaConf.to_yaml(plain_config(config)))  # as it is scored
     prepare(config)
     scorer, datamodule = instantiate(config.metrics), build_data(config)
     model, trainer = build(config, datamodule)

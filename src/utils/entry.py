@@ -16,6 +16,10 @@ from src.utils.errors import ConfigErrors, UserError, causes
 from src.utils.logging import rank, visible
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+USUAL_NAMES = {  # of other programs
+    "epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs", "steps": "trainer.max_steps",
+    "lr": "model.optimizer.lr", "learning_rate": "model.optimizer.lr", "gpus": "trainer.devices",
+}  # fmt: skip
 OWN_CONFIGS = ("--config", "-cd", "-cn", "-cp")  # Hydra's flags for configs outside of ours
 
 
@@ -150,9 +154,10 @@ def _describe(override: Any, error: Exception, config: Any) -> str:
         return f"{text}; {_one_line(error)}"
     groups = [path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()]
     same = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]  # in another group
-    near = difflib.get_close_matches(key, same or keys + groups, n=1, cutoff=0 if same else 0.6)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{text}; expected a key of the config; {hint}+{text} adds a new one, --cfg job shows all"
+    near = [USUAL_NAMES[key]] if key in USUAL_NAMES else []
+    near = near or difflib.get_close_matches(key, same or keys + groups, n=1, cutoff=0 if same else 0.6)
+    hint = f"did you mean {near[0]}?" if near else f"+{text} adds a new one, --cfg job shows all"
+    return f"{text}; expected a key of the config; {hint}"
 
 
 def quoting_hint(argument: str) -> str:
@@ -195,6 +200,11 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positio
     missing = [key for key, value in values.items() if value is None]
     if missing:
         raise UserError(f"{', '.join(missing)} not given; {expected}")
+    if values.get("checkpoint") == "last":
+        from src.utils.run_folder import PROJECT_LOGS, newest_run
+
+        values["checkpoint"] = str(newest_run(values.get("log_dir") or PROJECT_LOGS, key="checkpoint"))
+        print(f"checkpoint={values['checkpoint']} (the newest run)", file=sys.stderr)
     return values
 
 

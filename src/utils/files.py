@@ -60,6 +60,12 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def local_path(path: str | Path) -> str:
+    """Return a path as it is typed in the current folder: relative where it is inside."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically; a UserError where it cannot be written."""
     try:

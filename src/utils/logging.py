@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+import sys
+
+from tqdm import tqdm
 
 # Control characters, half characters, and what ends or turns round a line: a terminal would obey file names.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -26,6 +29,18 @@ def pass_rank_zero(record: logging.LogRecord) -> bool:
     """Escape control characters in a record, so that file names forge no lines; return whether this is rank 0."""
     record.msg, record.args = visible(record.getMessage()), None
     return rank() == 0
+
+
+class Console(logging.Handler):
+    """Print records on standard output, above a progress bar where there is one; warnings are marked."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        try:
+            tqdm.write(mark + self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
 
 
 def get_logger(name: str) -> logging.Logger:

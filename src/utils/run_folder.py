@@ -20,7 +20,6 @@ from src.utils.files import atomic_write
 from src.utils.logging import rank
 
 PROJECT_LOGS = Path(__file__).resolve().parents[2] / "logs"  # where configs/paths puts the runs
-STAMP_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"
 # Names of secrets: api_key, HF_TOKEN, password; not tokenizer, keyword or max_caption_tokens.
 SECRET = re.compile(r"(?i)(^|[_.-])((api)?keys?|token|passw(or)?d|passphrase|secret|credentials?)($|[_.-])")
 OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
@@ -33,16 +32,6 @@ FREE = re.compile(
 )
 
 
-def run_stamp() -> str:
-    """Return a folder name that sorts by time; six random digits keep jobs of one microsecond apart."""
-    return f"{datetime.now().strftime(STAMP_FORMAT)}-{os.urandom(3).hex()}"
-
-
-def run_root(log_dir: str) -> str:
-    """Return where this process creates its run folder: `log_dir`, or a temporary folder on any rank but 0."""
-    return str(Path(log_dir).expanduser()) if rank() == 0 else _rank_folder()
-
-
 @functools.cache
 def _rank_folder() -> str:
     folder = tempfile.mkdtemp(prefix="captioner-rank-")
@@ -50,13 +39,34 @@ def _rank_folder() -> str:
     return folder
 
 
-def run_folder(log_dir: str, task_name: str, ckpt_path: str | None = None, objective: str | None = None) -> str:
-    """Return the run folder of a training: that of the run which it resumes, else a new one, also of a second stage."""
-    resumed = resumed_run(ckpt_path, log_dir, task_name) if rank() == 0 else None
+def run_folder(
+    log_dir: str, parent: str, ckpt_path: str | None = None, objective: str | None = None, *names: str | None
+) -> str:
+    """Return the folder of the run that `ckpt_path` resumes, else create `<log_dir>/<parent>/<date>_<first name>`.
+
+    A second run of a minute gets the suffix `_2`, and a second stage a folder of its own. Any rank but 0 gets a
+    temporary folder.
+    """
+    resumed = resumed_run(ckpt_path, log_dir, parent.partition("/")[0]) if rank() == 0 else None
     if resumed and objective == "scst":
         first = OmegaConf.select(OmegaConf.load(resumed / "config_resolved.yaml"), "model.objective")
         resumed = resumed if first == objective else None
-    return str(resumed or Path(run_root(log_dir)) / task_name / "runs" / run_stamp())
+    if resumed:
+        return str(resumed)
+    folder = Path(log_dir).expanduser() if rank() == 0 else Path(_rank_folder())
+    label = next((f"_{name.removesuffix('.yaml').replace('/', '-')}" for name in names if name), "")
+    name = path = folder / parent / f"{datetime.now():%Y-%m-%d_%H-%M}{label}"
+    number = 1
+    while True:  # creates it here, so that two processes cannot get the same
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = name.with_name(f"{name.name}_{number}")
+            continue
+        except OSError:  # Hydra meets it again and reports it
+            pass
+        return str(path)
 
 
 def made_folder(path: str) -> str:
@@ -72,8 +82,8 @@ def best_mode(metric: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Register `${run_stamp:}` and the others with OmegaConf; all mentions in one config have one stamp."""
-    for function in (run_stamp, run_folder, run_root, made_folder, best_mode):
+    """Register `${run_folder:...}` and `${made_folder:...}` with OmegaConf; one config names one new folder."""
+    for function in (run_folder, made_folder, best_mode):
         OmegaConf.register_new_resolver(function.__name__, function, use_cache=True, replace=True)
 
 

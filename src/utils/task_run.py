@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.utils.config_check import check_config
 from src.utils.entry import leave
 from src.utils.errors import Stopped, StopSignal, UserError, handle_signals, how_to_resume, resource_error
-from src.utils.files import atomic_write, write_json, write_text
+from src.utils.files import atomic_write, local_path, write_json, write_text
 from src.utils.logging import get_logger, rank
 from src.utils.run_folder import expand_home, plain_config, redact, redact_hydra_files
 
@@ -25,6 +25,8 @@ log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "hydra-core")
 HEAD_START_SECONDS = 2.0
+START_FILES = {"config_resolved.yaml", "run.json", "train.log", "eval.log"}
+START_FILES |= {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
 
 
 @contextmanager
@@ -38,8 +40,10 @@ def task_run(config: DictConfig) -> Iterator[Path]:
     try:
         about = _prepare(config, folder)
     except Exception as error:
+        _remove_failed_start(folder)
         leave(error, whole=True)
         raise
+    log.info("run      %s", local_path(folder))
     try:
         try:
             with handle_signals():
@@ -65,8 +69,8 @@ def task_run(config: DictConfig) -> Iterator[Path]:
                 end = {"status": status, "seconds": round(time.monotonic() - start, 3)}
                 noted = json.loads((folder / "run.json").read_text(encoding="utf-8"))  # the task may have added to it
                 write_json(folder / "run.json", noted | about | end)
-        if status != "finished":  # else the task's summary has it
-            log.info("run folder: %s", folder)
+        if status != "finished":
+            _remove_failed_start(folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
             log.info("%s", how_to_resume(folder))
 
@@ -101,6 +105,19 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
     }
     write_json(folder / "run.json", about | {"status": "running"})
     return about
+
+
+def _remove_failed_start(folder: Path) -> None:
+    """Remove a folder that `run_folder` created and that holds nothing but the records of a start."""
+    own = rank() == 0 and (folder.parent.name == "runs" or folder.parents[1].name == "multiruns")
+    found = [path for path in folder.rglob("*") if path != folder / ".hydra"] if own else []
+    if own and {path.relative_to(folder).as_posix() for path in found} <= START_FILES:
+        with suppress(OSError):  # such as a log that is open, on Windows
+            for path in found:
+                path.unlink()
+            for path in folder.glob(".hydra"):
+                path.rmdir()
+            folder.rmdir()
 
 
 def _write_traceback(error: BaseException, config: DictConfig) -> None:

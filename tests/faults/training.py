@@ -18,8 +18,8 @@ SETTINGS = (
     "datamodule=flickr", "datamodule.batch_size=16", "datamodule.num_workers=0", "datamodule.captions_per_image=1",
     "model=vit_gpt2_tiny", "model.generation.num_beams=1", "model.generation.max_length=8", "trainer=default",
     "trainer.precision=32-true", "trainer.max_epochs=2", "trainer.log_every_n_steps=1",
-    "trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false", "~callbacks.rich_progress_bar",
-    "~callbacks.model_summary", "~callbacks.weight_histograms", "callbacks.caption_samples.max_images=4", "logger=csv",
+    "trainer.num_sanity_val_steps=0", "trainer.enable_progress_bar=false", "~callbacks.progress_bar",
+    "~callbacks.weight_histograms", "callbacks.caption_samples.max_images=4", "logger=csv",
     "callbacks.ema.decay=0.9", "metrics.meteor=false", "metrics.spice=false", "metrics.bootstrap_samples=0",
     "zero_shot=false", "extras.print_config=false", "tags=[faults]", "seed=1",
 )  # fmt: skip

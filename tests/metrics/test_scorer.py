@@ -145,17 +145,6 @@ def test_any_text_has_finite_scores(images):
     assert all(math.isfinite(value) and value >= 0 for value in values)
 
 
-def test_few_images_are_warned_of_once(caplog):
-    scorer = CaptionScorer(bootstrap_samples=1)
-    ids = [str(i) for i in range(100)]
-    with caplog.at_level(logging.WARNING, logger="src.metrics.scorer"):
-        scorer.score(ids, ["a dog"] * 100, [["a dog"]] * 100)
-        assert not caplog.records
-        scorer.score(*IMAGES)
-        scorer.score(*IMAGES)
-    assert len([record for record in caplog.records if "CIDEr-D of 3 images" in record.getMessage()]) == 1
-
-
 @pytest.mark.parametrize(
     ("ids", "candidates", "texts", "message"),
     [

@@ -2,7 +2,15 @@
 
 import pytest
 
-from src.report.scores import Score, other_scores, print_summary, read_scores, score_rows, score_table
+from src.report.scores import (
+    Score,
+    other_scores,
+    print_summary,
+    read_scores,
+    score_rows,
+    score_table,
+    small_test_note,
+)
 from src.utils.errors import UserError
 from tests.report.fake_run import make_run
 
@@ -53,20 +61,29 @@ def test_scores_as_a_table_for_the_notebook(tmp_path):
         read_scores(tmp_path / "run" / "images")
 
 
-def test_the_summary_shows_scores_captions_and_paths(tmp_path, capsys):
+def test_the_summary_shows_scores_captions_and_commands(tmp_path, capsys, monkeypatch):
     run = make_run(tmp_path / "run", 8, hostile=False)
     (run / "tensorboard").mkdir()
     (run / "report.html").touch()
-    print_summary(run, METRICS)
+    monkeypatch.chdir(tmp_path)
+    print_summary(run, METRICS | {"data/test_images": 8})
     text = capsys.readouterr().out
     for expected in (
-        "8 test images", "zero-shot", "Loss, nats per token", "2.000 (1.800 – 2.200)", "0.500",
-        f"Run folder: {run}", f"Report: {run / 'report.html'}", f"tensorboard --logdir {run / 'tensorboard'}",
+        "base", "fine-tuned", "2.000 (1.800 – 2.200)", "  0.500 (0.400 – 0.600)", "  3.000", "known to about ±0.20",
+        "about 32 would halve", "report       run/report.html\n", "-m tensorboard.main --logdir run\n",
     ):  # fmt: skip
         assert expected in text
-    assert text.count("reference ") == 4
-    print_summary(tmp_path, {})
-    assert capsys.readouterr().out == f"Run folder: {tmp_path}\n"
+    assert text.count("reference ") == 2
+    print_summary(tmp_path, {"data/test_images": 8})
+    assert capsys.readouterr().out.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "note"), [(25, "With 25 test images CIDEr-D is known to about ±0.20 (95%) only"), (100, ""), (0, "")]
+)
+def test_few_test_images_are_said_to_be_few(count, note):
+    assert small_test_note(METRICS | {"data/test_images": count}).startswith(note)
+    assert bool(small_test_note(METRICS | {"data/test_images": count})) == bool(note)
 
 
 def test_captions_are_escaped_and_long_ones_are_cut(tmp_path, capsys):

@@ -106,7 +106,7 @@ def main() -> None:
     }
     (best,) = folder.glob("one/logs/train/runs/*/checkpoints/best.ckpt")
     scored = [one for one in SETTINGS if one.startswith(("metrics.", "extras."))]
-    scored += ["zero_shot=false", "~callbacks.rich_progress_bar", "trainer.enable_progress_bar=false"]
+    scored += ["zero_shot=false", "~callbacks.progress_bar", "trainer.enable_progress_bar=false"]
     ends["eval"] = together(case("eval", "eval.py"), [f"ckpt_path={best}", *scored])
     for name, rank, what in (("error", 1, "error"), ("killed", 0, "SIGKILL"), ("stopped", 1, "SIGTERM")):
         ends[name] = together(case(name), [*short, *failure(rank, what)])

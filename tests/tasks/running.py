@@ -19,10 +19,10 @@ from tests.utils.composing import job
 
 SMALL = (
     "metrics.meteor=false", "metrics.spice=false", "metrics.bootstrap_samples=50", "extras.print_config=false",
-    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "~callbacks.rich_progress_bar",
+    "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "~callbacks.progress_bar",
 )  # fmt: skip
 TRAIN = (
-    "~callbacks.model_summary", "datamodule.batch_size=8", "datamodule.num_workers=0",
+    "datamodule.batch_size=8", "datamodule.num_workers=0",
     "datamodule.split_seed=3",  # 32, 4 and 4 of the 40 synthetic scenes
     "model.generation.num_beams=1", "model.generation.max_length=8", "trainer.max_epochs=1",
 )  # fmt: skip
@@ -37,7 +37,7 @@ def run_train(folder: Path, checkpoint: Path, images_folder: Path, *overrides: s
 
 def run_second_stage(folder: Path, run: Path, *overrides: str) -> dict[str, float]:
     """Run `train.py experiment=scst` on the run folder `run`; return what it returns."""
-    settings = ("experiment=scst", "trainer=default", "~callbacks.model_summary", "datamodule.num_workers=0")
+    settings = ("experiment=scst", "trainer=default", "datamodule.num_workers=0")
     return _run("train", train, folder, *settings, f"ckpt_path={run}", *overrides)
 
 

@@ -75,7 +75,7 @@ def test_all_end_well_and_log_once(folder: Path, name: str) -> None:
     statuses, _ = end(folder, name)
     assert statuses == [0] * len(statuses), output(folder, name)
     text = output(folder, name)
-    for once in (f"{NUM_IMAGES} images", "training 462,848 of", "test images", "Run folder:", "Report:"):
+    for once in (f"{NUM_IMAGES} images", "462,848 train (", "epoch 2 of 2", "report    "):
         assert text.count(once) == 1, text
     assert "Traceback" not in text
 

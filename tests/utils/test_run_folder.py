@@ -1,6 +1,7 @@
 """Run folders that no two jobs share, the checkpoint that a setting means, where and how training resumes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,24 +25,30 @@ from src.utils.run_folder import (
 )
 
 
-def test_resolvers_give_one_config_one_stamp_and_make_folders(tmp_path):
+def test_a_run_is_named_by_minute_and_experiment_and_a_second_one_gets_a_number(tmp_path):
     register_resolvers()
-    config = OmegaConf.create({"first": "${run_stamp:}", "second": "${run_stamp:}"})
-    assert config.first == config.second
+    text = "${run_folder:LOGS,train/runs,null,caption,null,flickr.yaml}".replace("LOGS", str(tmp_path))
+    config = OmegaConf.create({"first": text, "second": text})
+    assert config.first == config.second  # one config, one folder
+    folders = [Path(run_folder(str(tmp_path), "train/runs", None, None, "a/demo", "flickr")) for _ in range(3)]
+    assert all(folder.is_dir() for folder in folders)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d_flickr", Path(config.first).name)
+    assert re.fullmatch(r".*_a-demo", folders[0].name)
+    if folders[0].name[:16] == folders[2].name[:16]:  # the same minute
+        assert [folder.name for folder in folders[1:]] == [f"{folders[0].name}_2", f"{folders[0].name}_3"]
     assert made_folder(str(tmp_path / "a" / "b")) == str(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_other_ranks_get_a_private_temporary_folder_that_is_removed_at_exit(root, tmp_path):
     code = (
-        "import os; from src.utils.run_folder import run_root; print(run_root('logs'))\n"
-        "os.environ['RANK'] = '1'; folder = run_root('logs'); print(folder, oct(os.stat(folder).st_mode))\n"
-        "open(f'{folder}/file', 'w').close(); assert run_root('logs') == folder"
+        "import os; from src.utils.run_folder import run_folder\n"
+        "os.environ['RANK'] = '1'; folder = run_folder('logs', 'train/runs')\n"
+        "print(folder, oct(os.stat(os.path.dirname(os.path.dirname(os.path.dirname(folder)))).st_mode))"
     )
-    environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "RANK": "0"}
+    environment = os.environ | {"TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
-    logs, other = done.stdout.splitlines()
-    assert logs == "logs"
+    other = done.stdout.strip()
     assert other.startswith(str(tmp_path / "captioner-rank-"))
     assert os.name == "nt" or other.endswith("0o40700")  # nobody else can write there
     assert list(tmp_path.iterdir()) == []
@@ -108,14 +115,14 @@ def run(tmp_path):
 def test_a_run_continues_in_its_own_folder_from_its_last_checkpoint(run, tmp_path):
     for value in (run, run / "checkpoints" / "last.ckpt", "last"):
         assert resumed_run(str(value), tmp_path, "train") == run
-        assert run_folder(str(tmp_path), "train", str(value)) == str(run)
+        assert run_folder(str(tmp_path), "train/runs", str(value)) == str(run)
 
 
 def test_other_checkpoints_begin_a_new_run(run, tmp_path):
     moved = (run / "checkpoints" / "last.ckpt").rename(tmp_path / "last.ckpt")
     for value in (None, run / "checkpoints" / "best.ckpt", moved, tmp_path / "none.ckpt", "last"):
         assert resumed_run(value and str(value), tmp_path, "train") is None
-        assert run_folder(str(tmp_path), "train", value and str(value)).startswith(str(run.parent / "2"))
+        assert run_folder(str(tmp_path), "train/runs", value and str(value)).startswith(str(run.parent / "2"))
 
 
 BEFORE = {"datamodule": {"batch_size": 8, "data_dir": "a"}, "model": {"optimizer": {"lr": 0.1}}, "seed": 1,

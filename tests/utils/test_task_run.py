@@ -60,6 +60,20 @@ def test_a_mistake_or_a_stop_leaves_no_traceback(tmp_path, error, status):
     assert about(tmp_path)["status"] == status
 
 
+@pytest.mark.parametrize("left", [(), ("metrics.json",), (".hydra/mine.yaml",)])
+def test_a_failed_start_leaves_no_folder_unless_it_holds_more_than_records(tmp_path, left):
+    folder = tmp_path / "train" / "runs" / "one"
+    for name in (".hydra/config.yaml", "train.log", *left):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    for overrides, error in (((), UserError), (("datamodule.batch_size=0",), ConfigErrors)):
+        with pytest.raises(error):
+            run_job(folder, UserError("no"), *overrides)
+        assert folder.exists() == bool(left)
+    assert all((folder / name).read_text() == "{}" for name in left)
+    assert folder.parent.is_dir()
+
+
 def test_a_wrong_config_starts_nothing(tmp_path):
     with pytest.raises(ConfigErrors, match="batch_size=0"):
         run_job(tmp_path, AssertionError("started"), "datamodule.batch_size=0")
@@ -108,7 +122,10 @@ def test_a_run_of_wandb_is_closed(tmp_path, monkeypatch):
 
 
 def test_the_config_is_shown_without_secrets(tmp_path, capsys):
-    with job(tmp_path, RIGHT[0], "seed=31415", "+paths.api_key=hidden") as config, task_run(config):
+    with (
+        job(tmp_path, RIGHT[0], "extras.print_config=true", "seed=31415", "+paths.api_key=hidden") as config,
+        task_run(config),
+    ):
         shown = capsys.readouterr().err
     assert "seed: 31415" in shown
     assert "hidden" not in shown

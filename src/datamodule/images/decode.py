@@ -45,7 +45,9 @@ with contextlib.suppress(ImportError):  # the extra `heic`
     pillow_heif.register_heif_opener()
     FORMATS.append("HEIF")
 REDUCED = 4  # a JPEG that is decoded at a reduced scale keeps that many times the pixels of a side that are needed
-EXPECTED = "a whole JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF or PPM image (HEIC: pip install pillow-heif)"
+EXPECTED = (
+    "a whole JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF or PPM image (HEIC: pip install pillow-heif; DICOM: convert it)"
+)
 
 Box = tuple[int, int, int, int]
 Span = (
