@@ -37,7 +37,7 @@ def save_run(folder: Path, checkpoint: Path | str, seed: int = 1, **model: Any) 
         },
         "trainer": {"max_epochs": 3},
     }  # fmt: skip
-    content: dict[str, Any] = {"epoch": 2, "global_step": 6}
+    content: dict[str, Any] = {"epoch": 2, "global_step": 6, "state_dict": module.state_dict()}
     module.trainer = SimpleNamespace(world_size=1)
     module.on_save_checkpoint(content)
     module.trainer = None
