@@ -6,6 +6,7 @@ checkpoint=       also count the captions that are cut, by the tokenizer of this
 max_tokens=0      tokens of a caption; 0: the checkpoint's limit
 captions_file= images_dir= image_column= caption_columns=A,B split_column= group_column=
                   as in configs/datamodule/folder.yaml; found when not given
+write_df=FILE.json  also write the document frequencies of the training captions, for metrics.cider_df
 
 Prints rows, images, splits, caption lengths, rows that cannot be used by reason, and near-duplicates across the splits.
 """
@@ -22,7 +23,14 @@ from src.utils.entry import parse_command, run_command
 from src.utils.logging import visible
 
 FOLDER = ("captions_file", "images_dir", "image_column", "caption_columns", "split_column", "group_column")
-DEFAULTS = {"data_dir": None, "out": "data.png", "checkpoint": "", "max_tokens": 0, **dict.fromkeys(FOLDER, "")}
+DEFAULTS = {
+    "data_dir": None,
+    "out": "data.png",
+    "checkpoint": "",
+    "max_tokens": 0,
+    "write_df": "",
+    **dict.fromkeys(FOLDER, ""),
+}
 ROWS, COLUMNS = 3, 4  # of the picture
 
 
@@ -39,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     data.setup()
     for name, text in describe(data, settings["checkpoint"], settings["max_tokens"]):
         print(f"{name:<16}{text}")
+    if settings["write_df"]:
+        write_frequencies(data.splits["train"], Path(settings["write_df"]))
     images = [image for images in data.splits.values() for image in images]
     draw_contact_sheet(images[:: max(len(images) // (ROWS * COLUMNS), 1)], settings["out"])
     print(f"{'picture':<16}{Path(settings['out']).absolute()}")
@@ -78,6 +88,16 @@ def describe(data: Any, checkpoint: str = "", max_tokens: int = 0) -> Iterator[t
 def _quantiles(lengths: Sequence[int]) -> str:
     ordered = sorted(lengths)
     return f"median {ordered[len(ordered) // 2]}, 95% up to {ordered[int(0.95 * len(ordered))]}, longest {ordered[-1]}"
+
+
+def write_frequencies(images: Sequence[Any], path: Path) -> None:
+    """Write in how many of the images each n-gram of tokenized captions occurs, as `metrics.cider_df` reads it."""
+    from src.metrics.cider import count_documents, frequencies_as_json
+    from src.metrics.ptb_tokenizer import ptb_tokenize
+    from src.utils.files import write_json
+
+    lines = iter(ptb_tokenize([text for image in images for text in image.captions]))
+    write_json(path, frequencies_as_json(count_documents([[next(lines) for _ in image.captions] for image in images])))
 
 
 def draw_contact_sheet(images: Sequence[Any], out: str | Path) -> None:

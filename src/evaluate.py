@@ -85,23 +85,41 @@ def loss_score(image_ids: Sequence[str], losses: Losses) -> dict[str, Score]:
     return {"loss": token_mean(*np.array([losses[image_id] for image_id in image_ids], np.float64).T)}
 
 
+def _clip_scores(
+    scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]
+) -> dict[str, Score]:
+    if scorer.clip is None:
+        return {}
+    pixels = (load_image(image.path, image.box, image.span).permute(1, 2, 0).numpy() for image in images)
+    texts = [captions[image.image_id] for image in images], [image.captions for image in images]
+    try:
+        return scorer.clip.score(pixels, *texts)
+    except UnreadableImage as error:
+        log.warning("CLIPScore is skipped: %s", error)
+        return {}
+
+
 def _write_scores(
     folder: Path,
     scorer: CaptionScorer,
     images: Sequence[CaptionedImage],
     captions: Mapping[str, str],
     base_captions: Mapping[str, str] | None,
-    others: Sequence[Mapping[str, Score]],
+    others: Sequence[dict[str, Score]],
     metrics: Mapping[str, float],
 ) -> dict[str, float]:
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
     ids, references = [image.image_id for image in images], [image.captions for image in images]
-    scores, base_scores = scorer.score(ids, [captions[name] for name in ids], references, others=others[0]), None
+    clip = _clip_scores(scorer, images, captions)
+    scores, base_scores = scorer.score(ids, [captions[name] for name in ids], references, others=others[0] | clip), None
     found = scores.flat("test/")
     if base_captions is not None:
-        base_scores = scorer.score(ids, [base_captions[name] for name in ids], references, others=others[1])
+        clip = _clip_scores(scorer, images, base_captions)
+        base_scores = scorer.score(ids, [base_captions[name] for name in ids], references, others=others[1] | clip)
         found |= base_scores.flat("zero_shot/test/") | scorer.gains(scores, base_scores).flat("test/")
+    if scorer.cider_df:
+        found["test/cider_d_document_frequencies"] = scorer.cider_df
     write_json(folder / "metrics.json", {**metrics, **found})  # first: the disk may be nearly full
     write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
     return found

@@ -3,12 +3,16 @@
 Captions are tokenized, tokens joined by blanks.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from src.utils.errors import UserError
 
 ORDER, SIGMA = 4, 6.0  # n-grams up to ORDER; spread of the length penalty, in tokens
 
@@ -23,17 +27,48 @@ class Vector(NamedTuple):
     length: int
 
 
+class DocumentFrequencies(NamedTuple):
+    """In how many of `num_images` an n-gram occurs; one that is in none or in one may be missing."""
+
+    num_images: int
+    counts: dict[Ngram, int]
+
+
+def count_documents(references: Sequence[Sequence[str]]) -> DocumentFrequencies:
+    """Count, per n-gram, the images that have it in any of their captions."""
+    images = ({ngram for text in texts for ngram in _ngrams(text)} for texts in references)
+    return DocumentFrequencies(len(references), Counter(ngram for image in images for ngram in image))
+
+
+def frequencies_as_json(frequencies: DocumentFrequencies) -> dict[str, Any]:
+    """Return {"ref_len": images, "document_frequency": {"a man": images}}, as the field's pickles name it."""
+    counts = {" ".join(ngram): count for ngram, count in frequencies.counts.items() if count > 1}
+    return {"ref_len": frequencies.num_images, "document_frequency": counts}
+
+
+def read_frequencies(path: str | Path) -> DocumentFrequencies:
+    """Read the JSON of `frequencies_as_json`. UserError for another file: a pickle could run any code."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        counts = {tuple(ngram.split(" ")): int(count) for ngram, count in found["document_frequency"].items()}
+        return DocumentFrequencies(int(found["ref_len"]), counts)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"metrics.cider_df={str(path)!r} cannot be read ({error}); expected JSON with ref_len and "
+            "document_frequency (no pickle); write it by python -m src.data data_dir=FOLDER write_df=FILE.json"
+        ) from error
+
+
 class CiderD:
-    """Score captions with the document frequencies of `references`: per image, its captions.
+    """Score captions with the document frequencies of `references` (per image, its captions), or those given.
 
     A document is an image: an n-gram counts once for all captions of an image.
     """
 
-    def __init__(self, references: Sequence[Sequence[str]]) -> None:
-        images = ({ngram for text in texts for ngram in _ngrams(text)} for texts in references)
-        frequency = Counter(ngram for image in images for ngram in image)
-        self.unseen_idf = math.log(max(1, len(references)))
-        self.idf = {ngram: self.unseen_idf - math.log(count) for ngram, count in frequency.items() if count > 1}
+    def __init__(self, references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None = None) -> None:
+        num_images, counts = frequencies or count_documents(references)
+        self.unseen_idf = math.log(max(1, num_images))
+        self.idf = {ngram: self.unseen_idf - math.log(count) for ngram, count in counts.items() if count > 1}
 
     def score(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
         """Return the scores, 0 to 10, of several candidates of one image against its references."""

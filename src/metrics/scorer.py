@@ -10,9 +10,11 @@ from itertools import chain
 
 from src.metrics.bootstrap import Score, difference
 from src.metrics.bootstrap import intervals as bootstrap
+from src.metrics.cider import read_frequencies
+from src.metrics.clip_score import ClipScorer
 from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
 from src.metrics.ptb_tokenizer import ptb_tokenize
-from src.metrics.text_scores import coco_scores, original_scores, text_statistics
+from src.metrics.text_scores import coco_scores, imageclef_rouge_1, original_scores, text_statistics
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
 
@@ -48,6 +50,8 @@ class CaptionScorer:
 
     tokenizer: "ptb", or "whitespace" for tokenized text. meteor, spice: true, false or "auto" (where they can
     run): looked for here, so that a run learns before training what will be missing. java_timeout: seconds.
+    imageclef: also `imageclef_rouge_1`. cider_df: a file of document frequencies (`read_frequencies`). clip: a CLIP
+    model for callers that have the images (`ClipScorer`).
     Raises UserError for a setting out of range, or METEOR or SPICE required but missing.
     """
 
@@ -59,6 +63,9 @@ class CaptionScorer:
         meteor: bool | str = False,
         spice: bool | str = False,
         original: bool = False,
+        imageclef: bool = False,
+        cider_df: str | None = None,
+        clip: str | None = None,
         java_timeout: float = 1800,
     ) -> None:
         if tokenizer not in ("ptb", "whitespace"):
@@ -67,7 +74,9 @@ class CaptionScorer:
             raise UserError(f"metrics.bootstrap_samples={bootstrap_samples}; expected 0 for none, or more")
         self.tokenize = ptb_tokenize if tokenizer == "ptb" else list[str]
         self.bootstrap_samples, self.seed = bootstrap_samples, seed
-        self.original, self.java_timeout = original, java_timeout
+        self.original, self.imageclef, self.java_timeout = original, imageclef, java_timeout
+        self.clip = ClipScorer(clip) if clip else None
+        self.cider_df, self.frequencies = cider_df, read_frequencies(cider_df) if cider_df else None
         requested = {name: setting for name, setting in (("meteor", meteor), ("spice", spice)) if setting}
         reasons = {name: skip_reason(name, setting) for name, setting in requested.items()}
         self.java = [name for name, reason in reasons.items() if not reason]
@@ -92,7 +101,9 @@ class CaptionScorer:
         captions = self.tokenize(candidates)
         lines = iter(self.tokenize([text for texts in references for text in texts]))
         tokenized = [[next(lines) for _ in texts] for texts in references]
-        scores, skipped = coco_scores(captions, tokenized), dict(self.skipped)
+        scores, skipped = coco_scores(captions, tokenized, self.frequencies), dict(self.skipped)
+        if self.imageclef:
+            scores["imageclef_rouge_1"] = imageclef_rouge_1(candidates, references)
         if self.original and max(map(len, (*candidates, *chain(*references)))) > MAX_ORIGINAL:
             skipped["original"] = f"a text is longer than {MAX_ORIGINAL} characters"  # quadratic memory
         elif self.original:

@@ -3,29 +3,35 @@
 N images. COCO's take tokenized captions, tokens joined by blanks.
 """
 
+import re
+import string
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from src.metrics.bootstrap import Floats, Score, mean, ratio
-from src.metrics.cider import CiderD
+from src.metrics.cider import CiderD, DocumentFrequencies
 
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap's constants against division by zero
 ROUGE_BETA = 1.2
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 ORIGINAL_ROUGE = tuple(f"rouge_{kind}_{score}" for kind in ("1", "2", "l") for score in ("r", "p", "f"))
 
 
-def coco_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
+def coco_scores(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None = None
+) -> dict[str, Score]:
     """Compute BLEU-1..4, ROUGE-L and CIDEr-D as pycocoevalcap does. An empty candidate scores 0.
 
     Per image, BLEU is unsmoothed but for 1e-15: BLEU-4 of a caption without a common 4-gram is about 0. CIDEr-D
-    is on the scale of 0 to 10; its document frequencies are those of the whole set, in resamples too; it is 0
-    for a single image, whose n-grams are in every document.
+    is on the scale of 0 to 10; its document frequencies are those given, else those of the whole set, in resamples
+    too: then it is 0 for a single image, whose n-grams are in every document.
     """
     rouge = [rouge_l(candidate, texts) for candidate, texts in zip(candidates, references, strict=True)]
-    means = {"rouge_l": mean(np.array(rouge)), "cider_d": mean(_cider_d(candidates, references))}
+    means = {"rouge_l": mean(np.array(rouge)), "cider_d": mean(_cider_d(candidates, references, frequencies))}
     return _bleu(candidates, references) | means
 
 
@@ -54,8 +60,10 @@ def _bleu_of_counts(counts: Floats, order: int) -> Floats:
     return precisions.prod(axis=1) ** (1 / order) * np.exp(np.minimum(0.0, 1 - 1 / lengths))
 
 
-def _cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
-    cider = CiderD(references)
+def _cider_d(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None
+) -> Floats:
+    cider = CiderD(references, frequencies)
     return np.array([cider.score([one], texts)[0] for one, texts in zip(candidates, references, strict=True)])
 
 
@@ -101,6 +109,22 @@ def text_statistics(candidates: Sequence[str]) -> dict[str, Score]:
         "mean_length": mean(np.array([len(caption) for caption in tokens], np.float64))._replace(per_image=None),
         "repeated_ngram_fraction": Score(repeated, None, repeats),
     }
+
+
+def imageclef_rouge_1(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
+    """Compute ROUGE-1 F of raw texts as ImageCLEFmedical Caption does; with several references, the best one's.
+
+    Texts are in lower case, each number becomes the word "number", and punctuation is removed.
+    """
+
+    def clean(text: str) -> Counter[str]:
+        return Counter(re.sub(r"\d+", "number", text.lower()).translate(NO_PUNCTUATION).split())
+
+    def f_score(one: Counter[str], other: Counter[str]) -> float:
+        return 2 * (one & other).total() / ((one.total() + other.total()) or 1)
+
+    pairs = zip(map(clean, candidates), references, strict=True)
+    return mean(np.array([max(f_score(words, clean(text)) for text in texts) for words, texts in pairs]))
 
 
 def original_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:

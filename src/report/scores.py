@@ -176,6 +176,8 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
         reference = next(iter(row.references), None)
         texts = {"base": row.zero_shot_caption, "fine-tuned": row.caption, "reference": reference}
         lines += [row.image_id, *(_hanging(f"  {name:<12}", text) for name, text in texts.items() if text is not None)]
+    if file := metrics.get("test/cider_d_document_frequencies"):
+        lines += [f"CIDEr-D has the document frequencies of {file}"]
     if duplicates := int(metrics.get("data/near_duplicates", 0)):
         lines += [f"validation and test images that look like one of another split (see splits.csv): {duplicates}"]
     print(*(visible(line, keep="\n") for line in [*lines, *run.notes, *next_steps(folder)]), sep="\n")

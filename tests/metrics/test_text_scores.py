@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.metrics.text_scores import ORIGINAL_ROUGE, coco_scores, original_scores, rouge_l, text_statistics
+from src.metrics.text_scores import (
+    ORIGINAL_ROUGE,
+    coco_scores,
+    imageclef_rouge_1,
+    original_scores,
+    rouge_l,
+    text_statistics,
+)
 
 CANDIDATES = ["a dog runs over the grass", "two men on a bench", "", "a cat"]
 REFERENCES = [["a dog is running over the grass", "a dog"], ["two men sit on a bench"], ["a child"], ["a cat sleeps"]]
@@ -42,6 +49,11 @@ def test_references_without_words_score_zero():
     scores = coco_scores(["a dog", "a cat"], [[""], [" "]])
     assert scores["cider_d"].corpus == 0
     assert np.isfinite([score.corpus for score in scores.values()]).all()
+
+
+def test_imageclef_cleans_texts_and_takes_the_best_reference():
+    found = imageclef_rouge_1(["CT shows 12 nodules.", "", ""], [["X", "ct: 3 nodules!"], ["x"], ["."]])
+    assert found.per_image.tolist() == [pytest.approx(6 / 7), 0, 0]  # ct shows number nodules; ct number nodules
 
 
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
