@@ -77,7 +77,7 @@ def describe(captioner: "Captioner", run: "RunFiles") -> str:
     from src.report.scores import score_rows
 
     lead = next((row for row in score_rows(run.metrics) if row.tuned), None)
-    score = lead and f"{lead.label} {lead.tuned} on {count(len(run.predictions), 'test image')}"
+    score = f"{lead.label} {lead.tuned} on {count(len(run.predictions), 'test image')}" if lead else ""
     precision = str(captioner.dtype).removeprefix("torch.")
     facts = (
         data_name(run.config),

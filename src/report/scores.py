@@ -92,7 +92,7 @@ def score_rows(metrics: Mapping[str, float]) -> list[ScoreRow]:
         tuned, base = _score(metrics, f"test/{key}"), _score(metrics, f"zero_shot/test/{key}")
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
-            ticks = tuple(MaxNLocator(4).tick_values(0, max(ends) or 1.0).tolist())
+            ticks = tuple(map(float, MaxNLocator(4).tick_values(0, max(ends) or 1.0)))
             rows.append(ScoreRow(key, label, hint, tuned, base, _score(metrics, f"test/{key}_gain"), ticks))
     return rows
 
