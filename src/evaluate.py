@@ -107,13 +107,13 @@ def _write_scores(
     base_captions: Mapping[str, str] | None,
     others: Sequence[dict[str, Score]],
     metrics: Mapping[str, float],
-) -> dict[str, float]:
+) -> dict[str, Any]:
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
     ids, references = [image.image_id for image in images], [image.captions for image in images]
     clip = _clip_scores(scorer, images, captions)
     scores, base_scores = scorer.score(ids, [captions[name] for name in ids], references, others=others[0] | clip), None
-    found = scores.flat("test/")
+    found: dict[str, Any] = scores.flat("test/")
     if base_captions is not None:
         clip = _clip_scores(scorer, images, base_captions)
         base_scores = scorer.score(ids, [base_captions[name] for name in ids], references, others=others[1] | clip)
@@ -146,12 +146,13 @@ def write_predictions(
     for k in range(max(len(image.captions) for image in images)):
         columns[f"reference_{k + 1}"] = [image.captions[k] if k < len(image.captions) else "" for image in images]
     columns["license"] = [image.license for image in images]
-    names = [*PER_IMAGE, *(["loss"] if "loss" in scores.details else [])]
+    loss = scores.details.get("loss")
+    names = [*PER_IMAGE, "loss"] if loss else PER_IMAGE
     columns |= {name: [row[name] for row in scores.per_image] for name in names}
     base = base_scores.per_image if base_scores else [{}] * len(images)
     columns |= {f"zero_shot_{name}": [row.get(name, "") for row in base] for name in names}
-    if "loss" in scores.details:
-        columns["num_tokens"] = scores.details["loss"].statistics[:, 1].astype(int)
+    if loss and loss.statistics is not None:
+        columns["num_tokens"] = loss.statistics[:, 1].astype(int)
     text = pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n")
     # Lone surrogates, which JSON files may hold and UTF-8 cannot, are replaced.
     write_text(path, text.encode("utf-8", "replace").decode())
