@@ -72,8 +72,9 @@ class CiderD:
 
     def score(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
         """Return the scores, 0 to 10, of several candidates of one image against its references."""
-        vectors = [self._vector(text) for text in references]
-        return [self._mean_similarity(self._vector(text), vectors) for text in candidates]
+        vectors = list(map(self._vector, references))
+        found = [[_similarities(one, other) for other in vectors] for one in map(self._vector, candidates)]  # (K,R,n)
+        return (np.array(found).sum(1).mean(1) / len(vectors) * 10.0).tolist()
 
     def _vector(self, caption: str) -> Vector:
         weights, squares = dict[Ngram, float](), [0.0] * ORDER
@@ -81,12 +82,6 @@ class CiderD:
             weights[ngram] = weight = count * self.idf.get(ngram, self.unseen_idf)
             squares[len(ngram) - 1] += weight * weight
         return Vector(weights, [math.sqrt(square) for square in squares], max(0, len(caption.split()) - 1))
-
-    def _mean_similarity(self, candidate: Vector, references: Sequence[Vector]) -> float:
-        sums = np.zeros(ORDER)  # in pycocoevalcap's order of additions, so that scores are equal to the last bit
-        for reference in references:
-            sums += _similarities(candidate, reference)
-        return float(np.mean(sums)) / len(references) * 10.0
 
 
 def _ngrams(caption: str) -> list[Ngram]:

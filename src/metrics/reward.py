@@ -1,6 +1,6 @@
 """The reward of self-critical training: CIDEr-D of sampled captions against the training references."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,8 +17,7 @@ class CiderReward:
     Without that word captions that stop after "with a" score well, since their n-grams are frequent: Hu et al., 2023.
     """
 
-    def __init__(self, images: Iterable[CaptionedImage]) -> None:
-        images = list(images)
+    def __init__(self, images: Sequence[CaptionedImage]) -> None:
         lines = iter(ptb_tokenize([text for image in images for text in image.captions]))
         self.references = {image.image_id: [next(lines) + EOS for _ in image.captions] for image in images}
         self.cider = CiderD(list(self.references.values()))
