@@ -132,11 +132,11 @@ def cross_entropy(
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under logits (N,V), with the gradient of smoothed labels.
 
     The value is that of unsmoothed labels, so that losses compare. label_smoothing: probability spread over all V.
-    weights: f32 (N), of each label in the sum, for labels without smoothing; (N,B) gives B sums, without a gradient.
+    weights: f32 (N), of each label in a sum, of smoothed labels if any; (N,B) gives B sums, without a gradient.
     """
     logits = logits.float()
     if weights is not None:
-        return nn.functional.cross_entropy(logits, labels, reduction="none") @ weights
+        return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing) @ weights
     nll = nn.functional.cross_entropy(logits, labels, reduction="sum")
     if not (label_smoothing and nll.requires_grad):
         return nll
