@@ -165,7 +165,7 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
     lines, rows = [""], score_rows(metrics)
     if rows:
-        lines += [f"{'':<22}{'base':>7}{'':17}{'fine-tuned':>10}"]
+        lines += [f"{'':<22}{'base':<24}{'fine-tuned':<26}{'gain' * any(row.gain for row in rows)}".rstrip()]
         gains = [f"{row.gain.value:+.3f}" if row.gain else "" for row in rows]
         cells = [f"{row.label:<22}{_cell(row.base):<24}{_cell(row.tuned):<26}" for row in rows]
         lines += [(cell + gain).rstrip() for cell, gain in zip(cells, gains, strict=True)]
