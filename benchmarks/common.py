@@ -31,7 +31,7 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.collate import CaptionBatch
 from src.models.vit_gpt2 import VitGpt2
 from src.tasks.building import build_data, build_model, build_trainer
-from src.utils.lightning_compat import has_native_bf16
+from src.utils.precision import has_native_bf16
 from src.utils.run_folder import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +139,7 @@ class StepClock(pl.Callback):
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.captions: list[int] = []
-        self.losses: list[float] = []
+        self.steps: list[torch.Tensor] = []  # the loss of each, read when all have ended
         self.image_ids: list[list[str]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: CaptionBatch, index: int) -> None:
@@ -148,7 +148,12 @@ class StepClock(pl.Callback):
         self.image_ids.append(list(batch.image_ids))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *rest: Any) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/loss_step"]))
+        self.steps.append(outputs["loss"].clone())
+
+    @property
+    def losses(self) -> list[float]:
+        """Return the loss of each step in nats per token."""
+        return [float(loss) for loss in self.steps]
 
     def captions_per_second(self, skip: int = 1) -> float:
         """Return the rate between step `skip` and the last one, whose end nobody clocks."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import common
 from src.demo.synthetic.datamodules import write_scenes
-from src.utils.lightning_compat import choose_precision
+from src.utils.precision import choose_precision
 
 CAPTIONS = 5
 

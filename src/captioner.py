@@ -31,7 +31,7 @@ from src.models.kernels.attention import use_math_attention
 from src.models.restore import open_captioner
 from src.utils.errors import UserError
 from src.utils.hub import silence_transformers
-from src.utils.lightning_compat import choose_precision
+from src.utils.precision import choose_precision
 from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor | CaptionedImage

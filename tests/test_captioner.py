@@ -191,7 +191,7 @@ def test_precision_is_what_the_hardware_has(monkeypatch, tiny_checkpoint, paths)
         return Captioner.from_checkpoint(tiny_checkpoint, device="cpu", precision=precision).dtype
 
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("src.utils.lightning_compat.has_native_bf16", lambda name, native=native: native)
+        monkeypatch.setattr("src.utils.precision.has_native_bf16", lambda name, native=native: native)
         assert dtype("auto") == expected
     assert (dtype("bf16"), dtype("32")) == (torch.bfloat16, torch.float32)
     captions = Captioner.from_checkpoint(tiny_checkpoint, max_length=6, precision="bf16").caption(paths[:2])

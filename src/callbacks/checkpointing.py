@@ -9,13 +9,39 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from src.utils.errors import Stopped, handle_signals
+from src.models.checkpoint import find_os_error, read_checkpoint
+from src.utils.errors import Stopped, UserError, handle_signals
+from src.utils.files import atomic_write
 from src.utils.lightning_compat import CsvLogger, end_restart
 from src.utils.logging import get_logger
 
 log = get_logger(__name__)
 STATE = "last_checkpoint"  # key in a checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write Lightning's checkpoint files atomically and read them without running code from them."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write to a temporary file, then rename; a disk error leaves an earlier file as it was."""
+        try:
+            with atomic_write(path, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            disk_error = find_os_error(error)
+            if disk_error is None:
+                raise
+            advice = f"resume from the earlier ckpt_path={path}" if Path(path).is_file() else "start again"
+            raise UserError(
+                f"{path} cannot be written ({disk_error.strerror or disk_error}); expected room for it; "
+                f"free some space, then {advice}"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        """Read a checkpoint; see `read_checkpoint`."""
+        return read_checkpoint(path, map_location)
 
 
 class LastCheckpoint(Checkpoint):

@@ -1,4 +1,4 @@
-"""Checkpoint files: trained weights under hub names, base hash, atomic writing, checked reading without code."""
+"""Checkpoint files: trained weights under hub names, base hash, checked reading without code."""
 
 import hashlib
 import pickle
@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from src.utils.errors import UserError
-from src.utils.files import atomic_write
 
 FORMAT = 1
 METADATA_KEY = "captioner"  # holds format and these:
@@ -68,29 +66,6 @@ def match_weights(
             f"{differing[0]}); expected the run's own model.train and model.num_layers_to_train; set them"
         )
     return {expected[name]: weight for name, weight in saved.items()}
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write Lightning's checkpoint files atomically and read them without running code from them."""
-
-    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write to a temporary file, then rename; a disk error leaves an earlier file as it was."""
-        try:
-            with atomic_write(path, "wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            disk_error = find_os_error(error)
-            if disk_error is None:
-                raise
-            advice = f"resume from the earlier ckpt_path={path}" if Path(path).is_file() else "start again"
-            raise UserError(
-                f"{path} cannot be written ({disk_error.strerror or disk_error}); expected room for it; "
-                f"free some space, then {advice}"
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
-        """Read a checkpoint; see `read_checkpoint`."""
-        return read_checkpoint(path, map_location)
 
 
 def find_os_error(error: BaseException | None) -> OSError | None:

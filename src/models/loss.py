@@ -4,16 +4,18 @@ R rows of captions, T tokens of a row, M tokens in all, B images, P patches, D w
 """
 
 import inspect
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.collate import CaptionBatch
 from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
 from src.models.kernels.linear import cross_entropy, linear_cross_entropy
+from src.utils.errors import UserError
 
 
 def packed_loss(
@@ -34,7 +36,7 @@ def packed_loss(
     if batch.row_image is not None:
         states = states.index_select(0, batch.row_image)  # (R,P,D)
     labels = batch.labels.flatten()[batch.token_index]  # (M)
-    count = torch.tensor(batch.num_tokens, device=labels.device)
+    count = torch.full((), batch.num_tokens, device=labels.device)  # filled there: a copy would wait for the device
     if can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu:
         hidden = packed_hidden(decoder, states, batch)
         return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing, weights), count
@@ -95,14 +97,45 @@ class TokenMean:
         batch = torch.stack([nll.detach().to(dtype), num_tokens.to(dtype)])
         self.sums = self.sums.to(batch) + batch
 
-    def sync(self, trainer: Trainer) -> list[float]:
+    def sync(self, trainer: Any) -> list[float]:
         """Sum nats and tokens over all processes."""
         if trainer.world_size == 1:
             return self.sums.tolist()
         sums = self.sums.to(trainer.strategy.root_device, copy=True)  # a copy: reduction overwrites it
         return trainer.strategy.reduce(sums, reduce_op="sum").tolist()
 
-    def compute(self, trainer: Trainer) -> float:
+    def compute(self, trainer: Any) -> float:
         """Nats per token over all processes; NaN over no tokens."""
         nats, tokens = self.sync(trainer)
         return nats / tokens if tokens else float("nan")
+
+
+class FiniteCheck:
+    """Find the first step whose loss or gradient is not finite, in tensors: they are read by `check` alone.
+
+    failed: f32 (), 1 from that step on; as `found_inf` of a fused optimizer it lets no later step change weights.
+    """
+
+    def __init__(self) -> None:
+        self.failed: Tensor | None = None
+        self._values: list[tuple[str, int, Sequence[str], Tensor]] = []  # since the last check
+
+    def add(self, name: str, step: int, value: Tensor, own: Tensor | None = None, images: Sequence[str] = ()) -> None:
+        """Add a value () of all processes, and this one's `own` value on its `images`."""
+        values = torch.stack([value.detach(), (value if own is None else own).detach()]).float()  # (2)
+        failed = values[0].isfinite().logical_not().float()
+        self.failed = failed if self.failed is None else torch.maximum(self.failed, failed)
+        self._values.append((name, step, images, values))
+
+    def check(self) -> None:
+        """Read what was added since the last check; UserError with the first value that is not finite."""
+        added, self._values = self._values, []
+        read = torch.stack([values for *_, values in added]).tolist() if added else []
+        for (name, step, images, _), (value, own) in zip(added, read, strict=True):
+            if not math.isfinite(value):
+                where = "another process" if math.isfinite(own) else ", ".join(images)
+                raise UserError(
+                    f"the {name} of step {step} is {value}{f' on the images {where}' if images else ''}; expected a "
+                    "finite number; the weights were not changed: look at the images, lower model.optimizer.lr or set "
+                    "trainer.precision=32-true, and resume with ckpt_path=last"
+                )

@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_class
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.processor import Processor
@@ -19,12 +18,14 @@ from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.freezing import merge_adapter
 from src.models.generation import resolve_generation
 from src.models.pretrained import load_captioner
-from src.models.vit_gpt2 import VitGpt2
 from src.utils.config_check import GENERATION
 from src.utils.errors import UserError
 from src.utils.hub import find_source
 from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file
+
+if TYPE_CHECKING:
+    from src.models.vit_gpt2 import VitGpt2
 
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,8 +82,10 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
         raise UserError(text) from error
 
 
-def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> VitGpt2:
+def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> "VitGpt2":
     """Rebuild the module of a run folder or `.ckpt`, in eval mode, on the CPU; settings replace those of the run."""
+    from src.models.vit_gpt2 import VitGpt2
+
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
     config = content[METADATA_KEY]["config"]
@@ -126,6 +129,8 @@ def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, A
 
 
 def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    from hydra.utils import get_class
+
     target = config.get("_target_", MODEL_TARGET if group == "model" else None)
     kind: Any = None
     with contextlib.suppress(ImportError, ValueError):

@@ -14,7 +14,7 @@ from src.datamodule.processor import Processor, load_processor
 from src.models import checkpoint as files
 from src.models.caption_model import CaptionModel
 from src.models.freezing import adapted_names, has_block_list
-from src.models.loss import TokenMean
+from src.models.loss import FiniteCheck, TokenMean
 from src.models.optimization import make_optimizer, make_scheduler
 from src.models.pretrained import is_pooler, load_captioner, resize_positions
 from src.models.scst import SelfCritical
@@ -78,6 +78,7 @@ class VitGpt2(LightningModule):
             self.scst = SelfCritical(reward, scst["num_samples"], scst["cross_entropy_weight"])
         self.val_loss_best = float("inf")
         self.train_loss, self.eval_loss = TokenMean(), TokenMean()  # of the epoch so far
+        self.finite, self._loss = FiniteCheck(), torch.zeros(())  # loss: of the last batch
         # Of the last test, by image_id, of all processes: captions; loss in nats per token and number of tokens.
         self.test_captions: dict[str, str] = {}
         self.test_losses: dict[str, tuple[float, int]] = {}
@@ -122,6 +123,7 @@ class VitGpt2(LightningModule):
     def on_train_start(self) -> None:
         self.train(self.scst is None)  # Lightning resumes in mid-epoch in eval mode, with the loader at its start
         load_loader_position(self.trainer)
+        self.finite = FiniteCheck()
 
     def on_train_epoch_start(self) -> None:
         self.train(self.scst is None)  # samples have no dropout, and so must their gradient
@@ -141,20 +143,11 @@ class VitGpt2(LightningModule):
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]
-        images = batch.image_ids if not torch.isfinite(nll) else ["of another process"]
-        self._check_finite("loss", loss, f" on the images {', '.join(images)}")
-        self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=1)
+        self.finite.add("loss", self.global_step, loss, nll, batch.image_ids)
+        self._loss = loss
         self.train_loss.update(nll, tokens)
         # Lightning divides by the number of accumulated batches, which their tokens replace.
         return nll * self.trainer.accumulate_grad_batches / self._grow_window(mean[1])
-
-    def _check_finite(self, name: str, value: Tensor, images: str = "") -> None:
-        if not torch.isfinite(value):
-            raise UserError(
-                f"the {name} of step {self.global_step} is {value.item()}{images}; expected a finite number; the "
-                "weights were not changed: look at the images, lower model.optimizer.lr or set "
-                "trainer.precision=32-true, and resume with ckpt_path=last"
-            )
 
     @torch.no_grad()
     def _grow_window(self, tokens: Tensor) -> Tensor:
@@ -167,12 +160,13 @@ class VitGpt2(LightningModule):
         return self._window_tokens
 
     def on_train_epoch_end(self) -> None:
+        self.finite.check()
         self.log("train/loss", self.train_loss.compute(self.trainer))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Log the norm of all gradients and clip them, by norm or by value, also for fused optimizers.
+        """Clip the gradients, by norm or by value, also for fused optimizers; log every `log_every_n_steps` steps.
 
         Under fp16 these get gradients times the loss scale, and so does the limit.
         """
@@ -184,11 +178,18 @@ class VitGpt2(LightningModule):
         limit = gradient_clip_val * scale if gradient_clip_val else float("inf")
         by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
         norm = nn.utils.clip_grad_norm_(weights, float("inf") if by_value else limit) / scale
-        if scaler is None:
-            self._check_finite("gradient", norm)
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(weights, limit)
-        self.log("train/grad_norm", norm, on_step=True, on_epoch=False)
+        if scaler is None:
+            self.finite.add("gradient", self.global_step, norm)
+        if scaler is None and fused:
+            optimizer.found_inf = self.finite.failed  # where it is 1, the step changes nothing
+        logs = (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
+        if logs or not fused:
+            self.finite.check()
+        if logs:  # on the CPU: the progress bar reads them in every step
+            for name, value in (("loss_step", self._loss), ("grad_norm", norm)):
+                self.log(f"train/{name}", value.cpu(), prog_bar=name == "loss_step", batch_size=1)
 
     def configure_optimizers(self) -> Any:
         if self.optimizer is None:
@@ -198,6 +199,7 @@ class VitGpt2(LightningModule):
         return ([optimizer], [schedule]) if schedule else optimizer
 
     def on_validation_epoch_start(self) -> None:
+        self.finite.check()
         self.eval_loss = TokenMean()
 
     def validation_step(self, batch: CaptionBatch, batch_idx: int) -> None:
@@ -237,6 +239,7 @@ class VitGpt2(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights alone, under hub names; Lightning adds optimizer, schedule and loops."""
+        self.finite.check()
         weights = checkpoint["state_dict"]  # a callback may have put averages there
         checkpoint["state_dict"] = {self.names[n]: weights[f"captioner.network.{n}"] for n in self.trained_weights()}
         checkpoint[files.METADATA_KEY] = {

@@ -17,15 +17,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar
 
 from src.callbacks.caption_samples import LOGGED, CaptionSamples
+from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.processor import load_processor
 from src.metrics.reward import CiderReward
-from src.models.checkpoint import AtomicCheckpointIO
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
 from src.utils.files import local_path
-from src.utils.lightning_compat import choose_precision, leave_signals_alone
+from src.utils.lightning_compat import leave_signals_alone
 from src.utils.logging import get_logger
+from src.utils.precision import choose_precision
 from src.utils.run_folder import plain_config
 
 log = get_logger(__name__)

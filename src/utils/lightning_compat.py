@@ -1,4 +1,4 @@
-"""What Lightning lacks: an automatic precision, loggers for csv and TensorBoard, and workarounds of its internals.
+"""What Lightning lacks: loggers for csv and TensorBoard, and workarounds of its internals.
 
 The workarounds are of pytorch-lightning 2.6.6; tests/utils/test_lightning_compat.py shows for each when it can go.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -29,23 +28,6 @@ SETTINGS = (
     "model.num_layers_to_train", "model.optimizer.lr", "model.generation.num_beams",
     "trainer.max_epochs", "trainer.precision",
 )  # fmt: skip
-
-
-def choose_precision(precision: str | int | None, accelerator: str) -> str | int:
-    """Return bf16-mixed for None or `auto` where the hardware has bf16 matrix products, else 32-true; others as set."""
-    if precision is not None and precision != "auto":
-        return precision
-    return "bf16-mixed" if has_native_bf16(accelerator) else "32-true"
-
-
-def has_native_bf16(accelerator: str) -> bool:
-    """Whether the device that Lightning takes for `accelerator` has bf16 matrix products in hardware."""
-    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return False
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:

@@ -5,8 +5,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.callbacks.ema import WeightEma
-from src.models.checkpoint import AtomicCheckpointIO, read_checkpoint
+from src.models.checkpoint import read_checkpoint
 from tests.callbacks.tiny import make, trainer
 
 

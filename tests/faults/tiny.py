@@ -9,9 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from src.callbacks.checkpointing import LastCheckpoint
+from src.callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import AtomicCheckpointIO
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 
@@ -93,7 +92,7 @@ class Run:
         self.stopping = pl.callbacks.EarlyStopping("val/loss", min_delta, patience)
         self.history = History()
         self.trainer = pl.Trainer(
-            **{"max_epochs": 3, "num_sanity_val_steps": 0} | settings,
+            **{"max_epochs": 3, "num_sanity_val_steps": 0, "log_every_n_steps": 1} | settings,
             callbacks=[self.history, *more, self.best, self.last, self.stopping],
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
             use_distributed_sampler=False, plugins=[AtomicCheckpointIO()], default_root_dir=folder,

@@ -7,7 +7,8 @@ import zipfile
 import pytest
 import torch
 
-from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, match_weights, read_checkpoint
+from src.callbacks.checkpointing import AtomicCheckpointIO
+from src.models.checkpoint import METADATA_KEY, match_weights, read_checkpoint
 from src.utils.errors import UserError
 
 CONTENT = {"format": 1, "base": "org/base", "base_sha256": "0" * 64, "config": {}}

@@ -7,8 +7,9 @@ import pytorch_lightning as pl
 import torch
 from transformers import VisionEncoderDecoderModel
 
+from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO
+from src.models.checkpoint import METADATA_KEY
 from src.models.freezing import find_blocks, merge_adapter
 from src.models.vit_gpt2 import VitGpt2
 from tests.models.folders import save_captioner, save_encoder_and_decoder

@@ -10,8 +10,9 @@ from pytorch_lightning.plugins import MixedPrecision
 from safetensors.torch import load_file
 from transformers import VisionEncoderDecoderModel
 
+from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import METADATA_KEY, AtomicCheckpointIO, read_checkpoint
+from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.optimization import linear_with_warmup
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
