@@ -93,7 +93,7 @@ class Comparison:
 
     def _with_features(self, batch: Any) -> Any:
         features = self.module.captioner.backbone_features(batch.pixel_values)
-        return replace(batch, features=features, pixel_values=None)
+        return replace(batch, features=features, pixels=None)
 
     def config(self, seed: int, kind: str = "fp32") -> Any:
         """Compose this project's config."""

@@ -65,7 +65,7 @@ class Ours:
         if not method.endswith("pixels"):
             with torch.no_grad(), common.autocast(method):
                 batch.features = self.module.captioner.backbone_features(batch.pixel_values)
-            batch.pixel_values = None
+            batch.pixels = None
         return batch
 
     def flops_per_caption(self, method: str) -> float:

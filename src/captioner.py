@@ -111,7 +111,8 @@ class Captioner:
         batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
         for loaded in read_ahead(self._load_batch, batches, choose_workers(None, pixels=True)):
             readable = [pixels for pixels in loaded if isinstance(pixels, Tensor)]
-            captions = iter(self._generate(self.processor.image.normalize(readable), nbest) if readable else ())
+            normalize = self.processor.image.normalize
+            captions = iter(self._generate(normalize(torch.stack(readable)), nbest) if readable else ())
             yield from (next(captions) if isinstance(one, Tensor) else one for one in loaded)
 
     def nbest(self, image: ImageLike) -> list[Hypothesis]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_dataset import decode_resized, seeded_rng
+from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.feature_store import SUBFOLDER, ShardedFeatures, View, content_digest, feature_key
 from src.datamodule.images.decode import UnreadableImage, read_bytes
 from src.datamodule.litdata import LitDataModule
@@ -41,10 +42,12 @@ class FeatureCache(Callback):
         cache_dir: str,
         enabled: bool = True,
         dtype: Literal["auto", "bf16", "fp32"] = "auto",
+        device: Literal["auto", "disk"] = "auto",
         views: int = 1,
         size_limit_gb: float | None = 100.0,
     ) -> None:
         self.cache_dir, self.enabled, self.dtype, self.views = Path(cache_dir).expanduser(), enabled, dtype, views
+        self.device = device
         self.limit = float("inf") if size_limit_gb is None else size_limit_gb * 1e9
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,11 +73,22 @@ class FeatureCache(Callback):
         store.read_shards()
         missing: list[View] = []
         for split in SPLITS[stage]:
-            missing += store.add_images(data.splits[split], self.views if split == "train" else 1)
+            missing += store.add_images(images_read(trainer, data, split), self.views if split == "train" else 1)
         trainer.strategy.barrier("feature_cache")  # all have read the same shards before one is written
         data.features = store if self._fill(trainer, store, missing) else None
         if data.features is not None:
             pl_module.captioner.page_out_backbone()
+            self._copy_to_device(store, trainer.strategy.root_device)
+
+    def _copy_to_device(self, store: ShardedFeatures, device: torch.device) -> None:
+        """Keep the features in the GPU's memory where they take less than half of what is free."""
+        if self.device == "auto" and device.type == "cuda":
+            size, (free, _) = sum(store.used_shards().values()), torch.cuda.mem_get_info(device)
+            fits = size < 0.5 * free
+            where = f"in the memory of {device}" if fits else f"read from disk ({free / 1e9:.2f} GB free on {device})"
+            log.info("feature cache: %.2f GB, %s", size / 1e9, where)
+            if fits:
+                store.copy_to(device)
 
     def _fill(self, trainer: Trainer, store: ShardedFeatures, missing: list[View]) -> bool:
         """Write the missing features, divided among all processes; False in all where one has no disk space.
@@ -152,7 +166,19 @@ class FeatureCache(Callback):
         for pixels in read_ahead(load, batches, data.num_threads(pixels=True)):
             if pixels:
                 with nullcontext() if in_fp32 else trainer.precision_plugin.forward_context():
-                    inputs = data.processor.image.normalize(list(pixels.values())).to(module.device)
+                    inputs = data.processor.image.normalize(torch.stack([*pixels.values()]).to(module.device))
                     computed = module.captioner.backbone_features(inputs).to("cpu", self.stored_dtype)
                 features |= zip(pixels, computed, strict=True)
         return features
+
+
+def images_read(trainer: Trainer, data: CaptionDataModule, split: str) -> Sequence[CaptionedImage]:
+    """Return the images of a split that the run reads: fewer where `limit_<split>_batches` cuts every epoch short."""
+    images, limit = data.splits[split], getattr(trainer, f"limit_{split}_batches")
+    loader = getattr(data, f"{split}_dataloader")()
+    limit = limit if isinstance(limit, int) else int(limit * len(loader))
+    epochs = (trainer.max_epochs or -1) if split == "train" else 1
+    if limit >= len(loader) or epochs < 0 or trainer.world_size > 1 or not data.check_images:
+        return images  # of unchecked images any may turn out unreadable, and any other takes its place
+    batches = [batch for epoch in range(epochs) for batch in loader.order.batches(epoch)[:limit]]
+    return [images[index] for index in sorted({index for batch in batches for index in batch})]

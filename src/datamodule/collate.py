@@ -59,12 +59,18 @@ class CaptionBatch:
     prefixes: VarlenLayout  # one row per different beginning of a caption
     expand: Tensor  # i64 (rows of `tokens`): the row of `prefixes` that holds the same state
     references: list[list[str]]  # all captions of each image, also those not packed
-    pixel_values: Tensor | None = None  # f32 (B,3,H,W), or
+    transform: ImageTransform | None = None  # of the pixels
+    pixels: Tensor | None = None  # uint8 (B,3,H,W), or
     features: Tensor | None = None  # (B,P,D) of the frozen backbone
     unreadable: dict[str, str] = field(default_factory=dict)  # images not in the batch: image_id -> reason
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def pixel_values(self) -> Any:
+        """The encoder's input f32 (B,3,H,W), made of `pixels` on their device; None in a batch of features."""
+        return None if self.pixels is None or self.transform is None else self.transform.normalize(self.pixels)
 
     @property
     def num_tokens(self) -> int:
@@ -76,8 +82,8 @@ class CaptionBatch:
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned(), **kwargs))
 
     def pin_memory(self) -> "CaptionBatch":
-        """Copy the tensors to page-locked memory."""
-        return _map_tensors(self, lambda tensor: tensor.pin_memory())
+        """Copy the tensors to page-locked memory, but for features that are on the device already."""
+        return _map_tensors(self, lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -99,7 +105,8 @@ def collate(
     return CaptionBatch(
         image_ids=[item.image_id for item in items],
         references=[item.references for item in items],
-        pixel_values=transform.normalize(pixels) if pixels else None,
+        transform=transform,
+        pixels=torch.stack(pixels) if pixels else None,
         features=torch.stack(features) if features else None,
         unreadable=unreadable,
         **pack_captions([item.captions for item in items], start_id, eos_id, pad_id),

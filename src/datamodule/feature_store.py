@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -50,11 +51,19 @@ class ShardedFeatures:
         self._keys: dict[tuple[str, int], str] = {}  # of all images that were added
         self._shards: dict[Path, Any] = {}  # open files
         self._shard_of: dict[str, Path] = {}  # key -> shard
+        self._on_device: dict[str, Tensor] = {}  # key -> features that are kept in a device's memory
 
     def get(self, image_id: str, view: int = 0) -> Tensor:
         """Return the features (P,D) of a view; KeyError where no shard has them."""
         key = self._keys[image_id, view]
+        if key in self._on_device:
+            return self._on_device[key]
         return self._shards[self._shard_of[key]].get_tensor(key)
+
+    def copy_to(self, device: torch.device) -> None:
+        """Copy the features of all added images to the memory of a device, where `get` then finds them."""
+        for key in sorted(set(self._keys.values()) & self._shard_of.keys() - self._on_device.keys()):
+            self._on_device[key] = self._shards[self._shard_of[key]].get_tensor(key).to(device)
 
     def add_images(self, images: Sequence[CaptionedImage], views: int) -> list[View]:
         """Add images in views 0 to `views` - 1, hashing their files; return those that no shard has."""

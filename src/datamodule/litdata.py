@@ -116,7 +116,7 @@ class StreamedLoader:
             for batch in read_ahead(self._load_batch, keys, self.data.num_threads(pixels=True)):
                 record_unreadable(batch.unreadable, self.data.unreadable)
                 self.num_batches += 1
-                yield batch.pin_memory() if self.data.pins_memory else batch
+                yield batch
         finally:
             self.loader.restore = False  # else the epoch after one that `limit_train_batches` ends is resumed as well
 
@@ -132,7 +132,8 @@ class StreamedLoader:
         settings = (data.seed, data.captions_per_image, data.augment, None, data.max_megapixels)
         dataset = CaptionDataset(images, processor.image, tokens, True, *settings)
         items = [dataset[index, epoch] for index in range(len(images))]
-        return collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
+        batch = collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
+        return batch.pin_memory() if data.pins_memory else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return litdata's state after the batches whose step is finished; more were read ahead."""

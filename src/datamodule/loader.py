@@ -54,11 +54,12 @@ class CaptionLoader:
             record_unreadable(batch.unreadable, self.unreadable)
             self._handed_out += 1
             if len(batch):
-                yield batch.pin_memory() if self.pin_memory else batch
+                yield batch
 
     def _load_batch(self, keys: Sequence[tuple[int, int]]) -> CaptionBatch:
         processor, items = self.processor, [self.items[key] for key in keys]
-        return collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
+        batch = collate(items, processor.image, processor.start_id, processor.eos_id, processor.pad_id)
+        return batch.pin_memory() if self.pin_memory else batch
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration; a position in another epoch is dropped."""

@@ -36,10 +36,12 @@ def computed(monkeypatch):
 def run(tmp_path, tiny_checkpoint, flickr_folder):
     """Fit an epoch with a cache in tmp_path/cache: `run(views=2)` returns data and losses."""
 
-    def fit(images=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, callbacks=(), **settings):
+    def fit(
+        images=flickr_folder, checkpoint=tiny_checkpoint, model=None, data=None, callbacks=(), limit=1.0, **settings
+    ):
         module, datamodule = make(checkpoint, images, model, **(data or {}))
         cache = FeatureCache(str(tmp_path / "cache"), **settings)
-        fitted = trainer(tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=2)
+        fitted = trainer(tmp_path, cache, *callbacks, enable_progress_bar=bool(callbacks), limit_train_batches=limit)
         fitted.fit(module, datamodule)
         return datamodule, {name: float(value) for name, value in fitted.callback_metrics.items()}
 
@@ -66,6 +68,16 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert {"train/loss", "val/loss"} <= first.keys()
     image = data.splits["val"][0].image_id
     assert torch.equal(data.features.get(image), again.features.get(image))
+
+
+def test_only_what_a_shorter_run_reads_is_computed(run, computed):
+    _, pixels = run(enabled=False, limit=1)
+    computed.clear()
+    _, cached = run(limit=1)
+    assert computed["images"] == 8 + 4  # a batch of train, and val
+    assert cached == pixels
+    run()
+    assert computed["images"] == IMAGES
 
 
 def test_each_stage_adds_the_split_that_it_reads(tmp_path, tiny_checkpoint, flickr_folder, computed):

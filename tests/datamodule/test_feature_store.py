@@ -59,6 +59,13 @@ def test_another_store_reads_what_was_written(folder, images):
         store.get("gone")
 
 
+def test_features_can_be_kept_in_the_memory_of_a_device(folder, images):
+    write(folder, images)
+    store, _ = open_store(folder, images)
+    store.copy_to(torch.device("meta"))
+    assert all(store.get(image.image_id).device.type == "meta" for image in images)
+
+
 def test_each_view_has_features_of_its_own(folder, images):
     write(folder, images, views=2)
     store, missing = open_store(folder, images, views=3)

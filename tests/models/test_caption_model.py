@@ -119,7 +119,8 @@ def loaded(checkpoint, **settings):
     """A CaptionModel of a folder, and a batch of pixels."""
     found = load_captioner(str(checkpoint))
     batch = packed([[[1]], [[2]]])
-    batch.pixel_values = torch.randn(2, 3, found.processor.image.height, found.processor.image.width)
+    batch.transform = found.processor.image
+    batch.pixels = torch.randint(256, (2, 3, batch.transform.height, batch.transform.width), dtype=torch.uint8)
     return CaptionModel(found.model, found.processor, **settings), batch
 
 

@@ -19,10 +19,9 @@ from src.utils.errors import Stopped
 from src.utils.lightning_compat import (
     CsvLogger,
     all_processes_end,
-    choose_precision,
-    has_native_bf16,
     leave_signals_alone,
 )
+from src.utils.precision import choose_precision, has_native_bf16
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Lightning handles no signals there")

@@ -5,8 +5,9 @@ Legend: B images, H, W height and width of an image in pixels.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -97,29 +98,30 @@ class ImageTransform:
         top, left = (int((found - kept) / 2) for found, kept in zip(image.shape[1:], self.crop, strict=True))
         return torchvision_functional.crop(image, top, left, *self.crop)
 
-    def normalize(self, images: Sequence[Tensor]) -> Tensor:
-        """Rescale and normalize B images uint8 (3,H,W) of one size to f32 (B,3,H,W), channels last in memory.
-
-        By numpy, in the calling thread: torch would wake threads that compete with the loader's.
-        """
-        _, height, width = images[0].shape
-        scale = np.tile(np.float32(self.rescale / np.array(self.std)), width)
-        offset = np.tile(np.float32(np.array(self.mean) / np.array(self.std)), width)
-        values = np.empty((len(images), height, width, 3), np.float32)
-        for image, value in zip(images, values, strict=True):
-            value[...] = np.moveaxis(image.numpy(), 0, -1)
-            rows = value.reshape(height, -1)
-            np.multiply(rows, scale, out=rows)
-            np.subtract(rows, offset, out=rows)
-        return torch.from_numpy(values).movedim(-1, 1)
+    def normalize(self, images: Tensor) -> Tensor:
+        """Rescale and normalize uint8 (B,3,H,W) to f32 (B,3,H,W), on its device, channels last in memory."""
+        batch, _, height, width = images.shape
+        values = torch.empty((batch, height, width, 3), device=images.device)
+        values.copy_(images.movedim(1, -1))
+        scale, offset = _scale_and_offset(self, width, images.device)
+        values.view(batch, height, -1).mul_(scale).sub_(offset)
+        return values.movedim(-1, 1)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Transform uint8 (3,H,W) to the encoder's input f32 (3,height,width)."""
-        return self.normalize([self.resize_and_crop(image)])[0]
+        return self.normalize(self.resize_and_crop(image)[None])[0]
 
     def fingerprint(self) -> str:
         """Return a short hash that changes with any setting."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=16)
+def _scale_and_offset(transform: ImageTransform, width: int, device: torch.device) -> Tensor:
+    """Return the factor and then the subtrahend of the pixels of an image's row: f32 (2,width*3); no copy a batch."""
+    std = np.array(transform.std)
+    rows = np.stack([np.tile(transform.rescale / std, width), np.tile(np.array(transform.mean) / std, width)])
+    return torch.from_numpy(rows.astype(np.float32)).to(device)
 
 
 def _read_settings(settings: Mapping[str, Any]) -> ImageTransform:
