@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ from src.utils.run_folder import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "src" / "demo" / "vit_gpt2_tiny"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024, 3072, 768))
+PEAK_SHAPES = ((8192, 8192, 8192),) if DEVICE == "cuda" else PEAK_SHAPES
 
 
 def make_parser(description: str | None, methods: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -59,12 +62,19 @@ def data_overrides(data_dir: str | None, num_images: int = 640) -> list[str]:
     return ["datamodule=synthetic_flickr", f"datamodule.num_images={num_images}"]
 
 
-def report(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], result: Mapping) -> None:
-    """Print a Markdown table, then one line of JSON."""
-    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(map(_cell, row))} |")
-    print(json.dumps(result), flush=True)
+def report(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], result: Mapping, record: bool = False
+) -> None:
+    """Print a Markdown table, then one line of JSON; record: also append the table to RESULTS.md, dated."""
+    table = "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in [header, ["---"] * len(header), *rows])
+    print(f"\n{title}\n\n{table}\n{json.dumps(result)}", flush=True)
+    if record:
+        version = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(version, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{os.cpu_count()} CPU cores"
+        command = " ".join(["python -m", Path(sys.argv[0]).stem, *sys.argv[1:]])
+        with (ROOT / "benchmarks" / "RESULTS.md").open("a", encoding="utf-8") as file:
+            file.write(f"\n## {title}, {date.today()}\n\nCommit {commit}; {device}; `{command}`.\n\n{table}\n")
 
 
 def _cell(value: Any) -> str:
@@ -109,8 +119,16 @@ def run_python(arguments: Sequence[str]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
 def peak_memory() -> float:
-    """Return the peak resident memory of this process in GB."""
+    """Return the peak memory of this process in GB: that of the GPU, or resident on the CPU."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
@@ -120,7 +138,12 @@ def compose_config(*overrides: str) -> DictConfig:
     register_resolvers()
     folder = tempfile.mkdtemp(prefix="benchmark-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    plain = ["logger=none", "callbacks=none", "trainer=cpu", "trainer.enable_progress_bar=false"]
+    plain = [
+        "logger=none",
+        "callbacks=none",
+        f"trainer={'gpu' if DEVICE == 'cuda' else 'cpu'}",
+        "trainer.enable_progress_bar=false",
+    ]
     plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
     paths = [f"paths.output_dir={folder}", f"paths.work_dir={folder}", f"paths.log_dir={folder}"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
@@ -143,6 +166,8 @@ class StepClock(pl.Callback):
         self.image_ids: list[list[str]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: CaptionBatch, index: int) -> None:
+        if index in (1, trainer.max_steps - 1):  # the first and the last time that counts
+            synchronize()
         self.starts.append(time.perf_counter())
         self.captions.append(count_captions(batch))
         self.image_ids.append(list(batch.image_ids))
@@ -184,7 +209,7 @@ def train_steps(
 
 def autocast(method: str) -> Any:
     """Return autocast to bf16 for methods with that word in their names."""
-    return torch.autocast("cpu", torch.bfloat16) if "bf16" in method else nullcontext()
+    return torch.autocast(DEVICE, torch.bfloat16) if "bf16" in method else nullcontext()
 
 
 def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
@@ -194,15 +219,16 @@ def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:
     best, end = 0.0, time.perf_counter() + seconds
     runs: list[tuple[int, Any, Any]] = []
     for rows, inner, columns in PEAK_SHAPES:
-        x, layer = torch.randn(rows, inner).to(dtype), torch.nn.Linear(inner, columns).eval()
-        if torch.backends.mkldnn.is_available():  # with the weight laid out beforehand
+        x, layer = torch.randn(rows, inner).to(DEVICE, dtype), torch.nn.Linear(inner, columns).eval()
+        if DEVICE == "cpu" and torch.backends.mkldnn.is_available():  # with the weight laid out beforehand
             runs.append((2 * rows * inner * columns, to_mkldnn(layer, dtype), x.to_mkldnn()))
-        runs.append((2 * rows * inner * columns, copy.deepcopy(layer).to(dtype), x))
+        runs.append((2 * rows * inner * columns, copy.deepcopy(layer).to(DEVICE, dtype), x))
     with torch.no_grad():
         while time.perf_counter() < end:
             for flops, layer, x in runs:
                 start = time.perf_counter()
                 layer(x)
+                synchronize()
                 best = max(best, flops / (time.perf_counter() - start))
     return best
 

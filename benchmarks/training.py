@@ -1,9 +1,9 @@
 """Measure captions per second of a training step beside the alternatives: `python -m benchmarks.training`.
 
-    original_loop          one row per caption, pixels through the model, captions generated in every step
     seq2seq_trainer_*      transformers' Seq2SeqTrainer, one row per caption, fp32 and bf16
-    ours_*_pixels          this project from pixels
+    ours_*_pixels          this project from pixels: equal terms
     ours_*                 this project with the feature cache
+    original_loop          one row per caption, pixels through the model, captions generated in every step
 
 The same images, captions, starting weights and trained blocks. Ours runs in one process, the others in a second one, in
 turn; the median of the rounds counts. Ours reads images or cache from disk; the others have their pixels in memory.
@@ -24,7 +24,7 @@ from src.models.pretrained import load_captioner
 
 ORIGINAL_BATCH = 16  # captions in a step of the original loop
 OURS = ("ours_fp32_pixels", "ours_fp32", "ours_bf16_pixels", "ours_bf16")
-METHODS = ("original_loop", "seq2seq_trainer_fp32", "seq2seq_trainer_bf16", *OURS)
+METHODS = ("seq2seq_trainer_fp32", *OURS[:2], "seq2seq_trainer_bf16", *OURS[2:], "original_loop")
 
 
 class Ours:
@@ -38,6 +38,7 @@ class Ours:
             f"datamodule.batch_size={count}", f"model.checkpoint={options['checkpoint']}", *overrides,
         )  # fmt: skip
         self.datamodule, self.module = common.build(self.config)
+        self.module.to(common.DEVICE)
 
     def run(self, method: str) -> float:
         """Return captions per second of one round."""
@@ -61,12 +62,17 @@ class Ours:
     def batch(self, method: str) -> Any:
         """Return a training batch; of features where the method reads the cache."""
         self.datamodule.features = None
-        batch = next(iter(self.datamodule.train_dataloader()))
+        batch = next(iter(self.datamodule.train_dataloader())).to(common.DEVICE)
         if not method.endswith("pixels"):
             with torch.no_grad(), common.autocast(method):
                 batch.features = self.module.captioner.backbone_features(batch.pixel_values)
             batch.pixels = None
         return batch
+
+    def captions_per_image(self) -> float:
+        """Return the captions of an image in a step."""
+        batch = self.batch("pixels")
+        return common.count_captions(batch) / len(batch)
 
     def flops_per_caption(self, method: str) -> float:
         """Return the floating-point operations that a step needs, forward and backward."""
@@ -108,9 +114,10 @@ class Theirs:
         ours = Ours(options)
         images = {image.image_id: image for image in ours.datamodule.splits["train"]}
         batch = ours.batch("pixels")
-        self.processor = ours.module.processor
+        self.processor, count = ours.module.processor, ours.captions_per_image()
+        self.captions_per_image = lambda: count
         self.rows = baselines.caption_rows([images[name] for name in batch.image_ids], self.processor)
-        self.model: Any = trainable_model(options["checkpoint"])
+        self.model: Any = trainable_model(options["checkpoint"]).to(common.DEVICE)
 
     def run(self, method: str) -> float:
         """Return captions per second of one round."""
@@ -123,7 +130,7 @@ class Theirs:
         """Return nats per token of the first images, without dropout, by transformers' own loss."""
         self.model.eval()
         with common.autocast(method):
-            return float(self.model(**baselines.collate_rows(self.rows)).loss)
+            return float(self.model(**baselines.collate_rows(self.rows, common.DEVICE)).loss)
 
 
 def trainable_model(checkpoint: str) -> Any:
@@ -148,7 +155,9 @@ def measure(options: dict[str, Any], methods: list[str]) -> dict[str, dict[str, 
     for method in (method for method in methods if method in OURS):
         peak = common.machine_peak(common.DTYPES[method.split("_")[1]])
         mfu[method] = speed[method] * sides[True].call("flops_per_caption", method) / peak
-    return {"captions_per_second": speed, "loss": losses, "mfu": mfu}
+    captions = sides[next(iter(sides))].call("captions_per_image")
+    images = {method: value / captions for method, value in speed.items()}
+    return {"images_per_second": images, "captions_per_second": speed, "loss": losses, "mfu": mfu}
 
 
 def loss_differences(options: dict[str, Any], methods: list[str]) -> dict[str, float]:
@@ -188,6 +197,7 @@ def main() -> None:
     parser.add_argument("--equal-steps", type=int, default=0, help="compare the losses of that many steps too")
     parser.add_argument("--memory", action="store_true", help="peak memory of each, in a process of its own")
     parser.add_argument("--profile", action="store_true", help="operators that take most of a step, of ours")
+    parser.add_argument("--record", action="store_true", help="append dated rows to benchmarks/RESULTS.md")
     parser.add_argument("--in-process", action="store_true", help="one round here, for --memory")
     options = vars(parser.parse_args())
     methods = options["only"]
@@ -205,7 +215,7 @@ def main() -> None:
     if options["equal_steps"]:
         result["loss_difference"] = loss_differences(options, methods)
     rows = [[method, *(column.get(method) for column in result.values())] for method in methods]
-    common.report(f"Training, {options['images']} images a step", ["method", *result], rows, result)
+    common.report(f"Training, {options['images']} images a step", ["method", *result], rows, result, options["record"])
     for method in (method for method in methods if options["profile"] and method in OURS):
         print(f"\n{method}\n{Ours(options).profile(method)}")
 

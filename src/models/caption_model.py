@@ -7,6 +7,7 @@ B images, H x W pixels, P patches + class token, D width.
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class CaptionModel(nn.Module):
 
     train, num_layers_to_train, new_weights: see `choose_trainable`. lora: settings of peft.LoraConfig, for train=lora.
     generation: see `resolve_generation`. kernels: reference (transformers' own decoder, any device), cpu
-    (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile each block of the encoder.
+    (`models/kernels`: a plain GPT-2 on a CPU), or auto. compile: compile the encoder's blocks, and
+    all that follows the backbone where kernels are the reference.
     label_smoothing: probability that the loss's gradient, not its value, moves from the label to the whole vocabulary.
     """
 
@@ -63,6 +65,7 @@ class CaptionModel(nn.Module):
         if compile:
             for block in find_blocks(network.encoder):  # one graph serves all of them
                 block.compile()
+        self._compiled: Any = torch.compile(self._forward) if compile and self.depth else None
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by their names in `network`."""
@@ -88,6 +91,8 @@ class CaptionModel(nn.Module):
 
     def prepare(self, device: torch.device) -> None:
         """Tune the process for the kernels that a device gets."""
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
         if self.uses_cpu_kernels(device):
             tune_malloc()
 
@@ -144,6 +149,15 @@ class CaptionModel(nn.Module):
         return self.loss(states, batch, one_hot.float())[0], one_hot.sum(0)
 
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy of a batch and its number of tokens: see `loss`."""
+        if self._compiled is None or self.uses_cpu_kernels(batch.input_ids.device):
+            return self._forward(batch)
+        if batch.features is None:
+            batch = replace(batch, features=self.backbone_features(batch.pixel_values), pixels=None)
+        loss: tuple[Tensor, Tensor] = self._compiled(batch)  # any number of images, rows and tokens is one graph
+        return loss
+
+    def _forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         return self.loss(self.encode(batch), batch)
 
     @torch.no_grad()

@@ -1,6 +1,9 @@
 """Checkpoint files: trained weights under hub names, base hash, checked reading without code."""
 
+import contextlib
 import hashlib
+import json
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -8,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from src.utils.errors import UserError
+from src.utils.files import atomic_write
 
 FORMAT = 1
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # on the hub
 METADATA_KEY = "captioner"  # holds format and these:
 METADATA_TYPES = {"base": str, "base_sha256": str, "config": dict}
 
@@ -29,8 +35,35 @@ def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
     return {name: found.get(name, name) for name in weights}
 
 
-def weight_digests(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of every weight by its hub name."""
+def weight_digests(model: PreTrainedModel, names: Mapping[str, str], source: str = "") -> dict[str, str]:
+    """Return the SHA-256 of every weight by its hub name; hashed once for a `source`, folder or hub id, in the cache.
+
+    A cached file counts as long as path, size, time and inode of the weight files are what they were.
+    """
+    files = _weight_files(source) if source else []
+    found = [(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino) for path in files for stat in (path.stat(),)]
+    key = hashlib.sha256(repr([found, sorted(names.items())]).encode()).hexdigest()[:32]
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captioner" / f"{key}.json"
+    if found:
+        with contextlib.suppress(OSError, ValueError):
+            digests: dict[str, str] = json.loads(cached.read_text())
+            return digests
+    digests = _hash_weights(model, names)
+    if found:
+        with contextlib.suppress(OSError), atomic_write(cached) as file:
+            json.dump(digests, file)
+    return digests
+
+
+def _weight_files(source: str) -> list[Path]:
+    if Path(source).is_dir():
+        return sorted(path for path in Path(source).iterdir() if path.suffix in (".safetensors", ".bin"))
+    name, _, revision = source.partition("@")
+    files = (try_to_load_from_cache(name, file, revision=revision or None) for file in WEIGHT_FILES)
+    return [Path(file) for file in files if isinstance(file, str)]
+
+
+def _hash_weights(model: PreTrainedModel, names: Mapping[str, str]) -> dict[str, str]:
     digests = {}
     for name, weight in model.named_parameters():
         data = weight.detach().cpu().contiguous().view(torch.uint8).numpy().data

@@ -65,7 +65,7 @@ class VitGpt2(LightningModule):
         self.seed, self.run_config = seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler, self.encoder_lr_factor = optimizer, lr_scheduler, encoder_lr_factor
         names = files.hub_parameter_names(network)
-        self.digests = files.weight_digests(network, names)
+        self.digests = files.weight_digests(network, names, "" if new_weights else self.base_id)
         if image_size:
             resize_positions(network.encoder, image_size)
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}

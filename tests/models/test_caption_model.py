@@ -1,7 +1,11 @@
 """CaptionModel: one switch for its kernels, generation settings of its own, frozen modules that stay in eval mode."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from src.models.caption_model import CaptionModel
 from src.models.loss import packed_loss
@@ -152,3 +156,28 @@ def test_compiled_blocks_give_the_same_loss_under_the_same_names(tiny_checkpoint
     with torch.no_grad():
         torch.testing.assert_close(one.encode(batch), expected)
     assert list(one.network.state_dict()) == names
+
+
+@pytest.mark.slow
+def test_all_behind_the_backbone_compiles_without_breaks_into_few_graphs(tiny_checkpoint, monkeypatch):
+    counter = CompileCounterWithBackend("eager")  # needs no compiler of the machine
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter, fullgraph=True))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    one, batch = loaded(tiny_checkpoint, compile=True, kernels="reference")
+    pixels = {"transform": batch.transform, "pixels": batch.pixels}
+    for captions in ([[[1]], [[2]]], [[[1] * 9], [[2], [3, 4]]], [[[5] * 20], [[2]]], [[[5] * 20] * 3, [[2] * 9]]):
+        batch = replace(packed(captions), **pixels)
+        nll, tokens = one(batch)
+        expected, count = one.loss(one.encode(batch), batch)
+        torch.testing.assert_close(nll, expected)
+        assert tokens == count
+    assert counter.frame_count <= 2
+
+
+def test_a_gpu_multiplies_fp32_in_tf32():
+    before = torch.get_float32_matmul_precision()
+    try:
+        model().prepare(torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

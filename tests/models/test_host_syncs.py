@@ -69,7 +69,7 @@ class Stream:
 def build(tiny_checkpoint, flickr_folder, fused=True, **settings):
     torch.manual_seed(0)
     optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=fused)
-    module = VitGpt2(str(tiny_checkpoint), optimizer=optimizer, max_length=8, **settings)
+    module = VitGpt2(str(tiny_checkpoint), optimizer=optimizer, generation={"max_length": 8}, **settings)
     data = FlickrDataModule(flickr_folder, batch_size=2, split_ratios=[1, 0, 0], processor=module.processor)
     data.setup()
     return module, data
