@@ -59,8 +59,9 @@ class OneLineBar(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         is_drawn = self._show(_epoch(trainer), self.total_train_batches, batch_idx)
-        if is_drawn and self._bar is not None:  # the loss alone would make every step wait for the device
-            self._bar.set_postfix(loss=f"{trainer.callback_metrics['train/loss_step']:.3f}", refresh=False)
+        loss = trainer.callback_metrics.get("train/loss_step")  # of the last step that logged
+        if is_drawn and self._bar is not None and loss is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
     def on_validation_batch_end(self, trainer: Trainer, *inputs: Any) -> None:
         if not trainer.sanity_checking:

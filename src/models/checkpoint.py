@@ -19,6 +19,7 @@ from src.utils.errors import UserError
 from src.utils.files import atomic_write
 
 FORMAT = 1
+CACHED_BYTES = 100e6  # smaller weights are hashed in no time
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # on the hub
 METADATA_KEY = "captioner"  # holds format and these:
 METADATA_TYPES = {"base": str, "base_sha256": str, "config": dict}
@@ -36,22 +37,24 @@ def hub_parameter_names(model: PreTrainedModel) -> dict[str, str]:
 
 
 def weight_digests(model: PreTrainedModel, names: Mapping[str, str], source: str = "") -> dict[str, str]:
-    """Return the SHA-256 of every weight by its hub name; hashed once for a `source`, folder or hub id, in the cache.
+    """Return the SHA-256 of every weight by its hub name.
 
-    A cached file counts as long as path, size, time and inode of the weight files are what they were.
+    Those of a large `source` (folder or hub id) are kept in the user's cache folder as long as path, size, time and
+    inode of its files stay what they are: hashing takes seconds.
     """
-    files = _weight_files(source) if source else []
-    found = [(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino) for path in files for stat in (path.stat(),)]
-    key = hashlib.sha256(repr([found, sorted(names.items())]).encode()).hexdigest()[:32]
+    stats = {str(path): path.stat() for path in (_weight_files(source) if source else ())}
+    found = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()]
+    if sum(stat.st_size for stat in stats.values()) < CACHED_BYTES:
+        return _hash_weights(model, names)
+    shapes = [(names[name], [*weight.shape]) for name, weight in model.named_parameters()]
+    key = hashlib.sha256(repr([found, shapes]).encode()).hexdigest()[:32]
     cached = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captioner" / f"{key}.json"
-    if found:
-        with contextlib.suppress(OSError, ValueError):
-            digests: dict[str, str] = json.loads(cached.read_text())
-            return digests
+    with contextlib.suppress(OSError, ValueError):
+        digests: dict[str, str] = json.loads(cached.read_text())
+        return digests
     digests = _hash_weights(model, names)
-    if found:
-        with contextlib.suppress(OSError), atomic_write(cached) as file:
-            json.dump(digests, file)
+    with contextlib.suppress(OSError), atomic_write(cached) as file:
+        json.dump(digests, file)
     return digests
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from src.callbacks.checkpointing import AtomicCheckpointIO
+from src.models import checkpoint
 from src.models.checkpoint import METADATA_KEY, match_weights, read_checkpoint
 from src.utils.errors import UserError
 
@@ -40,6 +41,21 @@ def test_code_in_a_checkpoint_is_rejected_and_does_not_run(tmp_path):
     for name in ("bad.ckpt", "plain.ckpt"):
         assert_rejected(tmp_path / name, r"not loaded|damaged")
     assert not target.exists()
+
+
+def test_a_base_is_hashed_once_until_its_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "CACHED_BYTES", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model, file = torch.nn.Linear(2, 3), tmp_path / "model.safetensors"
+    names = {name: name for name in model.state_dict()}
+    file.write_bytes(b"first")
+    digests = checkpoint.weight_digests(model, names, str(tmp_path))
+    assert digests == checkpoint.weight_digests(model, names)
+    with torch.no_grad():
+        model.weight.add_(1)
+    assert checkpoint.weight_digests(model, names, str(tmp_path)) == digests
+    file.write_bytes(b"second")
+    assert checkpoint.weight_digests(model, names, str(tmp_path)) != digests
 
 
 @pytest.mark.parametrize("change", ["a flipped bit", "a page of zeros", "a cut end", "nothing left"])
