@@ -184,7 +184,8 @@ class VitGpt2(LightningModule):
             self.finite.add("gradient", self.global_step, norm)
         if scaler is None and fused:
             optimizer.found_inf = self.finite.failed  # where it is 1, the step changes nothing
-        logs = (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
+        every = getattr(self.trainer, "log_every_n_steps", None) or 1
+        logs = (self.global_step + 1) % every == 0 or self.trainer.is_last_batch
         if logs or not fused:
             self.finite.check()
         if logs:  # on the CPU: the progress bar reads them in every step
