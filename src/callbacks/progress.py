@@ -78,7 +78,7 @@ class OneLineBar(ProgressBar):
             self._bar = tqdm(total=known, desc=label, leave=False, dynamic_ncols=True, disable=off)
         return self._bar.update(batch_idx + 1 - self._bar.n)
 
-    def _close(self, *_: Any) -> None:
+    def _close(self, *_: Any, **__: Any) -> None:  # also as a hook
         if self._bar is not None:
             self._bar.close()
         self._bar = None

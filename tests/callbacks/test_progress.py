@@ -56,7 +56,7 @@ def test_the_bar_is_one_line_of_a_terminal(capsys, monkeypatch, terminal):
     bar.on_validation_batch_end(seen, None, None, None, 0)
     bar.on_validation_end(seen, None)
     bar.on_train_batch_end(seen, None, None, None, 3)
-    bar.teardown(seen, None, "fit")
+    bar.teardown(seen, None, stage="fit")
     text = capsys.readouterr().err
     assert ("epoch 2 of 4" in text and "validation" in text) == terminal
     assert "\n" not in text
