@@ -19,6 +19,7 @@ class EpochLog(Callback):
     """Log the length of the training, and a line per epoch: time, losses, CIDEr-D, and whether it is the best."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()  # a resumed epoch does not start again
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         most = f", at most {trainer.max_steps:,} in all" if trainer.max_steps > 0 else ""
         log.info("steps    %s, %s steps each%s", _epochs(trainer), f"{steps:,}", most)
