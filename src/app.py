@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     host, port = settings.pop("host"), settings.pop("port")
     captioner = Captioner.from_checkpoint(**settings)
     file = checkpoint_file(settings["checkpoint"], settings["log_dir"])
-    run = read_run(file.parents[1]) if file else RunFiles(Path(settings["checkpoint"]))
+    is_run = file is not None and (file.parent.parent / "run.json").is_file()
+    run = read_run(file.parent.parent) if file and is_run else RunFiles(file or Path(settings["checkpoint"]))
     with scratch_folder(Path(os.path.realpath(tempfile.gettempdir())), PREFIX, mode=0o700) as folder:
         page = build_page(captioner, run, folder)
         launch(page, host, port, folder)

@@ -19,17 +19,21 @@ class EpochLog(Callback):
     """Log the length of the training, and a line per epoch: time, losses, CIDEr-D, and whether it is the best."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()  # a resumed epoch does not start again
+        self._started, self._validated = time.monotonic(), False  # a resumed epoch does not start again
         steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         most = f", at most {trainer.max_steps:,} in all" if trainer.max_steps > 0 else ""
         log.info("steps    %s, %s steps each%s", _epochs(trainer), f"{steps:,}", most)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
+        self._started, self._validated = time.monotonic(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, VitGpt2)
-        metrics, seconds = trainer.callback_metrics, time.monotonic() - self._started
+        seconds = time.monotonic() - self._started
+        metrics = trainer.callback_metrics if self._validated else {}  # which keep those of an earlier epoch
         loss = pl_module.train_loss.compute(trainer)  # its module logs it only after this hook
         parts = [_epoch(trainer), duration(seconds), f"loss {loss:.3f}"]
         parts += [f"{label} {metrics[key]:{form}}" for key, (label, form) in SHOWN.items() if key in metrics]

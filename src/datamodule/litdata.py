@@ -50,8 +50,10 @@ class LitDataModule(CaptionDataModule):
     """
 
     def __init__(
-        self, train_dir: str | None, val_dir: str | None, test_dir: str | None, cache_dir: str | Path, **common: Any
+        self, train_dir: str | None, val_dir: str | None, test_dir: str | None, cache_dir: str | None, **common: Any
     ) -> None:
+        if not cache_dir:  # a checkpoint's config names none: it may not choose where files are written
+            raise UserError("datamodule.cache_dir=null; expected a folder; set datamodule.cache_dir=data/litdata")
         self.folders = {"train": train_dir, "val": val_dir, "test": test_dir}
         self.cache_dir = Path(cache_dir).expanduser()
         ratios = [(0, 1, 0), (0, 0.5, 0.5)][test_dir is not None] if val_dir else (0, 0, 1)  # the folders decide
@@ -122,12 +124,8 @@ class StreamedLoader:
 
     def _load_batch(self, key: tuple[list[dict[str, Any]], int]) -> CaptionBatch:
         (samples, epoch), data, processor = key, self.data, self.processor
-        images = [
-            CaptionedImage(
-                row["image_id"], row["image_id"], tuple(row["captions"].split("\n")), "", content=row["image"]
-            )
-            for row in samples
-        ]
+        rows = ((row["image_id"], tuple(row["captions"].split("\n")), row["image"]) for row in samples)
+        images = [CaptionedImage(name, name, texts, "", content=content) for name, texts, content in rows]
         tokens, _ = tokenize_captions(images, processor, processor.token_limit(data.max_caption_tokens))
         settings = (data.seed, data.captions_per_image, data.augment, None, data.max_megapixels)
         dataset = CaptionDataset(images, processor.image, tokens, True, *settings)

@@ -37,9 +37,8 @@ class ClipScorer:
         texts = self._embed_texts(candidates)
         others = iter(self._embed_texts([text for own in references for text in own]))
         clip = SCALE * np.maximum((pixels * texts).sum(axis=1), 0)
-        best = np.array(
-            [max(0.0, *(text @ next(others) for _ in own)) for text, own in zip(texts, references, strict=True)]
-        )
+        pairs = zip(texts, references, strict=True)
+        best = np.array([max((text @ next(others) for _ in own), default=0.0) for text, own in pairs]).clip(0)
         harmonic = 2 * clip * best / np.maximum(clip + best, 1e-12)
         return {"clip_score": mean(clip), "ref_clip_score": mean(harmonic)}
 

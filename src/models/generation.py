@@ -52,6 +52,9 @@ def resolve_generation(
         expected = type_error(value, rules[name]) if name in rules else f"one of {', '.join(rules)} as its name"
         if expected:
             raise UserError(f"{key}{name}={value!r}; expected {expected}; set {key}{name}")
+    if found.get("min_length", 0) > found["max_length"]:
+        pair = f"{key}min_length={found['min_length']} with {key}max_length={found['max_length']}"
+        raise UserError(f"{pair}; expected at most as many; set {key}min_length")
     return found
 
 

@@ -38,6 +38,7 @@ class SelfCritical:
             captioner.network, processor, states.detach(), self.num_samples, captioner.generation["max_length"],
             seed=torch.initial_seed(), on_cpu=captioner.uses_cpu_kernels(states.device),
         )  # fmt: skip
+        torch.clear_autocast_cache()  # weights cast without gradients, which older releases of torch use again
         rows = [row[:end] for row, end in zip(ids.flatten(0, 1).tolist(), lengths.flatten().tolist(), strict=True)]
         ended = [row[-1] == processor.eos_id for row in rows]
         rewards = self.reward(batch.image_ids, [processor.decode(row) for row in rows], ended)

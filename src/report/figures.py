@@ -74,6 +74,7 @@ def draw_curves(history: History, name: str, size: tuple[float, float] = (8, 4),
     """
     label, best, train_names, val_names = CURVES[name]
     train, val = curve(history, train_names), curve(history, val_names)
+    train = [] if any(value < 0 for _, value in train) else train  # of self-critical training: no cross-entropy
     if max(len(train), len(val)) < min_points:
         return None
     figure = Figure(figsize=size, layout="constrained")

@@ -15,7 +15,7 @@ const frame = ({ uri, width, height }, caption) => {
   return box;
 };
 
-const tidy = (caption) => caption.replace(/ +([,.;:!?%)\]])/g, "$1") || "(empty caption)";
+const tidy = (caption) => caption.replace(/ +([,.;:!?%)\]]|'\w)/g, "$1") || "(empty caption)";
 
 const copyButton = (text) => {
   const button = Object.assign(make("button", "copy", "Copy"), { type: "button", hidden: !navigator.clipboard });

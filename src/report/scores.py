@@ -34,8 +34,8 @@ MAX_WIDTH = 200  # characters of a printed caption or reference
 
 
 def number(value: float) -> str:
-    """Write a score with three decimals; one that these would make 0 as `<0.001`."""
-    return "<0.001" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    """Write a score with three decimals, a small one above 0 as `<0.001`, and no minus before 0.000."""
+    return "<0.001" if 0 < value < 0.0005 else f"{round(value, 3) + 0:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,7 @@ def next_steps(folder: Path) -> list[str]:
 
 
 def _cell(score: Score | None) -> str:
-    interval = f" ({score.interval})" if score and score.interval else ""
-    return f"{score.value:7.3f}{interval}" if score else f"{'-':>7}"
+    return f"{number(score.value):>7}{f' ({score.interval})' if score.interval else ''}" if score else f"{'-':>7}"
 
 
 def _hanging(label: str, caption: str) -> str:
@@ -165,9 +164,9 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
     lines, rows = [""], score_rows(metrics)
     if rows:
-        lines += [f"{'':<22}{'base':<24}{'fine-tuned':<26}{'gain' * any(row.gain for row in rows)}".rstrip()]
-        gains = [f"{row.gain.value:+.3f}" if row.gain else "" for row in rows]
-        cells = [f"{row.label:<22}{_cell(row.base):<24}{_cell(row.tuned):<26}" for row in rows]
+        lines += [f"{'':<22}{'base':<26}{'fine-tuned':<26}{'gain' * any(row.gain for row in rows)}".rstrip()]
+        gains = [f"{round(row.gain.value, 3) + 0:+.3f}" if row.gain else "" for row in rows]
+        cells = [f"{row.label:<22}{_cell(row.base):<26}{_cell(row.tuned):<26}" for row in rows]
         lines += [(cell + gain).rstrip() for cell, gain in zip(cells, gains, strict=True)]
     if note := small_test_note(metrics):
         lines += ["", _hanging("", note)]

@@ -179,7 +179,12 @@ def build_model(config: DictConfig, datamodule: CaptionDataModule) -> VitGpt2:
     build = instantiate(config.model, _partial_=True)  # partial: Hydra would build what stands in run_config
     generation = dict(config.model.get("generation") or {})
     generation["max_length"] = generation.get("max_length") or datamodule.generation_length
-    reward = CiderReward(datamodule.splits["train"]) if config.model.get("objective") == "scst" else None
+    is_scst, images = config.model.get("objective") == "scst", datamodule.splits["train"]
+    if is_scst and not images:
+        raise UserError(
+            "model.objective=scst without a table of training captions; expected one; use datamodule=folder"
+        )
+    reward = CiderReward(images) if is_scst else None
     settings = {"run_config": plain_config(config), "generation": generation, "reward": reward}
     return build(processor=datamodule.processor, **settings)
 

@@ -109,7 +109,7 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _remove_failed_start(folder: Path) -> None:
     """Remove a folder that `run_folder` created and that holds nothing but the records of a start."""
-    own = rank() == 0 and (folder.parent.name == "runs" or folder.parents[1].name == "multiruns")
+    own = rank() == 0 and (folder.parent.name == "runs" or folder.parent.parent.name == "multiruns")
     found = [path for path in folder.rglob("*") if path != folder / ".hydra"] if own else []
     if own and {path.relative_to(folder).as_posix() for path in found} <= START_FILES:
         with suppress(OSError):  # such as a log that is open, on Windows

@@ -34,14 +34,18 @@ def test_an_epoch_is_one_line(caplog, monkeypatch, score, best):
     model, callback, seen = create_autospec(VitGpt2, instance=True), EpochLog(), trainer()
     model.train_loss = SimpleNamespace(compute=lambda trainer: 1.02)
     seen.callback_metrics["val/cider_d"] = torch.tensor(score)
-    clock = iter((100.0, 114.0))
+    clock = iter((90.0, 100.0, 114.0, 120.0, 134.0))
     monkeypatch.setattr("src.callbacks.progress.time.monotonic", lambda: next(clock))
     callback.on_train_start(seen, model)
+    callback.on_train_epoch_start(seen, model)
+    callback.on_validation_end(seen, model)
+    callback.on_train_epoch_end(seen, model)
     callback.on_train_epoch_start(seen, model)
     callback.on_train_epoch_end(seen, model)
     assert caplog.messages == [
         "steps    4 epochs, 3 steps each",
         f"epoch 2 of 4 · 14 s · loss 1.020 · val 1.016 · CIDEr-D {score:.2f}{best} · about 28 s left",
+        "epoch 2 of 4 · 14 s · loss 1.020 · about 28 s left",  # without a validation
     ]
 
 

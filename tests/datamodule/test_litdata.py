@@ -19,7 +19,9 @@ from tests.callbacks.tiny import make, trainer
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litdata", None)
     with pytest.raises(UserError, match=r"expected litdata; run: make setup EXTRAS=stream"):
-        LitDataModule("train", "val", None, tmp_path).setup()
+        LitDataModule("train", "val", None, str(tmp_path)).setup()
+    with pytest.raises(UserError, match=r"datamodule.cache_dir=null; expected a folder"):
+        LitDataModule("train", "val", None, None)
 
 
 @pytest.fixture(scope="module")

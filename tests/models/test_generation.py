@@ -72,6 +72,7 @@ def test_each_setting_gives_the_tokens_of_generate(name, num_beams):
         ({"num_beams": 0}, r"num_beams=0; expected a value greater than or equal to 1"),
         ({"top_p": 0.0}, r"top_p=0\.0; expected a value greater than 0"),
         ({"no_repeat_ngram_size": 1.5}, r"no_repeat_ngram_size=1\.5; expected"),
+        ({"min_length": 9, "max_length": 8}, r"min_length=9 with model\.generation\.max_length=8; expected at most"),
         ({"beams": 3}, r"beams=3; expected one of max_length, .* as its name"),
     ],
 )
