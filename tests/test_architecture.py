@@ -32,3 +32,12 @@ def test_an_entry_imports_nothing_heavy(entry):
     code = f"import sys; sys.argv = ['{entry}.py']; import {entry}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not set(HEAVY) & set(loaded.split())
+
+
+def test_a_checkpoint_opens_without_what_only_training_needs():
+    code = (
+        "import sys; from src.captioner import Captioner; Captioner.from_checkpoint(sys.argv[1]); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "src/demo/flickr/checkpoints/best.ckpt"]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"pytorch_lightning", "pandas", "matplotlib", "datasets", "peft"} & set(loaded.split())

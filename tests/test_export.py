@@ -132,8 +132,8 @@ def test_another_image_size_interpolates_positions_and_is_exported(tiny_checkpoi
     with torch.no_grad():
         expected = base.encoder(pixels, interpolate_pos_encoding=True).last_hidden_state
         torch.testing.assert_close(module.model.encoder(pixels).last_hidden_state, expected)
-    assert module.base_sha256 == VitGpt2(str(tiny_checkpoint)).base_sha256
-    assert module.backbone_fingerprint() != VitGpt2(str(tiny_checkpoint)).backbone_fingerprint()
+    assert module.captioner.base_sha256 == VitGpt2(str(tiny_checkpoint)).captioner.base_sha256
+    assert module.captioner.backbone_fingerprint() != VitGpt2(str(tiny_checkpoint)).captioner.backbone_fingerprint()
 
     module = save_run(tmp_path / "run", tiny_checkpoint, image_size=48)
     captions = Captioner.from_checkpoint(tmp_path / "run", precision="32").caption(paths)

@@ -65,7 +65,7 @@ class FeatureCache(Callback):
             return
         is_bf16 = self.dtype == "bf16" or (self.dtype == "auto" and str(trainer.precision).startswith("bf16"))
         self.stored_dtype = torch.bfloat16 if is_bf16 else torch.float32
-        text = f"{pl_module.backbone_fingerprint()}:{self.stored_dtype}:3"
+        text = f"{pl_module.captioner.backbone_fingerprint()}:{self.stored_dtype}:3"
         folder = self.cache_dir / SUBFOLDER / hashlib.sha256(text.encode()).hexdigest()[:24]
         store = data.features
         if store is None or store.folder != folder:

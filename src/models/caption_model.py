@@ -15,12 +15,21 @@ from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.processor import Processor
-from src.models.freezing import add_lora, choose_trainable, count_frozen_blocks, find_blocks, has_block_list
+from src.datamodule.processor import Processor, load_processor
+from src.models import checkpoint as files
+from src.models.freezing import (
+    adapted_names,
+    add_lora,
+    choose_trainable,
+    count_frozen_blocks,
+    find_blocks,
+    has_block_list,
+)
 from src.models.generation import generate_captions, generation_config, resolve_generation
 from src.models.kernels.attention import use_math_attention
 from src.models.kernels.linear import page_out, tune_malloc
 from src.models.loss import can_use_cpu_kernels, packed_loss
+from src.models.pretrained import is_pooler, load_captioner, resize_positions
 from src.utils.errors import UserError
 
 
@@ -51,6 +60,8 @@ class CaptionModel(nn.Module):
         if kernels not in ("auto", "reference", "cpu"):
             raise UserError(f"model.kernels={kernels!r}; expected auto, reference, cpu; set model.kernels=auto")
         self.network, self.processor, self.kernels = network, processor, kernels
+        self.base_id = self.base_sha256 = ""  # of `from_base`, like the next line
+        self.digests, self.names = dict[str, str](), dict[str, str]()  # SHA-256 by hub name, hub names by module names
         self.label_smoothing = label_smoothing
         self.generation = resolve_generation(generation or {}, processor)
         network.generation_config = generation_config(processor, self.generation)
@@ -67,9 +78,49 @@ class CaptionModel(nn.Module):
                 block.compile()
         self._compiled: Any = torch.compile(self._forward) if compile and self.depth else None
 
+    @classmethod
+    def from_base(
+        cls,
+        checkpoint: str | None = None,
+        revision: str | None = None,
+        from_encoder_decoder: Mapping[str, str] | None = None,
+        image_size: int | None = None,
+        seed: int = 0,
+        processor: Processor | None = None,
+        generation: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> "CaptionModel":
+        """Load base weights and choose what trains: see `load_processor`, `load_captioner`; settings of this class."""
+        source = checkpoint, revision, from_encoder_decoder
+        processor = processor or load_processor(*source, image_size)
+        network, processor, base_id, new_weights = load_captioner(*source, seed or 0, processor)
+        names = files.hub_parameter_names(network)
+        digests = files.weight_digests(network, names, "" if new_weights else base_id)
+        if image_size:
+            resize_positions(network.encoder, image_size)
+        unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
+        model = cls(
+            network, processor, new_weights=new_weights, generation={"seed": seed, **(generation or {})}, **settings
+        )
+        model.base_id, model.digests, model.names = base_id, digests, adapted_names(network, names)
+        model.base_sha256 = files.combine_digests(digests, digests.keys() - unsaved)
+        return model
+
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by their names in `network`."""
         return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+
+    def match_checkpoint(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the weights of a checkpoint by their names here; see `match_weights`."""
+        weights = files.match_weights(checkpoint, self.base_sha256, self.names, self.trained_weights())
+        return {f"network.{name}": weight for name, weight in weights.items()}
+
+    def backbone_fingerprint(self) -> str:
+        """Changes with any weight of the backbone, with where it ends and with the processing of pixels."""
+        trained = {self.names[name] for name in self.trained_weights()}
+        encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
+        weights = files.combine_digests(self.digests, encoder - trained)[:32]
+        return f"{weights}-{self.depth}-{self.processor.image.fingerprint()}"
 
     def train(self, mode: bool = True) -> "CaptionModel":
         """Set the mode of the modules that train; frozen ones stay in eval mode (no dropout)."""

@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import Any
 
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.processor import Processor
+from src.models.caption_model import CaptionModel
 from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.freezing import merge_adapter
 from src.models.generation import resolve_generation
@@ -24,9 +26,6 @@ from src.utils.hub import find_source
 from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file
 
-if TYPE_CHECKING:
-    from src.models.vit_gpt2 import VitGpt2
-
 log = get_logger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "${oc.env:PROJECT_ROOT}"  # stands for the project's folder in the demo's checkpoint
@@ -36,7 +35,8 @@ TARGETS = {  # what a checkpoint's config may build
     "datamodule": r"src\.(datamodule\.[a-z_]+|demo\.synthetic\.datamodules)\.[A-Za-z]+DataModule",
 }
 FOR_TRAINING = {"optimizer", "lr_scheduler", "objective", "scst"}
-NOT_RESTORED = {"kwargs", "processor", "reward", "run_config", "_target_"} | FOR_TRAINING
+NOT_RESTORED = {"kwargs", "settings", "processor", "network", "new_weights", "reward", "run_config", "_target_"}
+NOT_RESTORED |= FOR_TRAINING
 FORCED = {"download": False, "cache_dir": None}  # a checkpoint may neither download nor write
 PRECISIONS = ("32", "32-true", "bf16-mixed", "bf16-true")  # fp16 stays with the GPU that it was chosen for
 
@@ -72,20 +72,25 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
             saved = {name: getattr(model.generation_config, name, None) for name in GENERATION}
             where = f"checkpoint={source!r} has in its generation config "
             return Restored(model, processor, resolve_generation(saved, processor, where), source, source)
-        module = restore(file, base)
-        merge_adapter(module.model)
-        trained = {"base_sha256": module.base_sha256, "config": module.run_config}
-        ids = str(file), module.base_id, file
-        return Restored(module.model, module.processor, module.captioner.generation, *ids, trained)
+        settings, content = restored_settings(file, base)
+        settings.pop("encoder_lr_factor", None)
+        model = CaptionModel.from_base(**settings).eval()
+        model.load_state_dict(model.match_checkpoint(content), strict=False)
+        merge_adapter(model.network)
+        trained = {"base_sha256": model.base_sha256, "config": content[METADATA_KEY]["config"]}
+        return Restored(model.network, model.processor, model.generation, str(file), model.base_id, file, trained)
     except UserError as error:  # these commands name the setting otherwise than a training run
         text = str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         raise UserError(text) from error
 
 
-def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) -> "VitGpt2":
-    """Rebuild the module of a run folder or `.ckpt`, in eval mode, on the CPU; settings replace those of the run."""
-    from src.models.vit_gpt2 import VitGpt2
+def restored_settings(
+    checkpoint: str | Path, base: str | None = None, **settings: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return model settings of a run folder or `.ckpt` and what the file holds.
 
+    settings: replace those of the run.
+    """
     file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
     content = read_checkpoint(file)
     config = content[METADATA_KEY]["config"]
@@ -97,9 +102,7 @@ def restore(checkpoint: str | Path, base: str | None = None, **settings: Any) ->
     del model["_target_"]
     if not model.get("from_encoder_decoder"):
         model["checkpoint"] = base or _find_base(content, model, file)
-    module = VitGpt2(**model, run_config=config)
-    module.load_state_dict(module.match_checkpoint(content), strict=False)
-    return module.eval()
+    return model, content
 
 
 def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any]:
@@ -129,16 +132,17 @@ def rebuilt_settings(config: Mapping[str, Any], file: str | Path) -> dict[str, A
 
 
 def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
-    from hydra.utils import get_class
-
     target = config.get("_target_", MODEL_TARGET if group == "model" else None)
-    kind: Any = None
-    with contextlib.suppress(ImportError, ValueError):
-        kind = get_class(str(target)) if re.fullmatch(TARGETS[group], str(target)) else None
-    if kind is None:
+    known: set[str] = set()
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        if re.fullmatch(TARGETS[group], str(target)):
+            # A model's settings are found without Lightning, which takes seconds to import.
+            kinds = [CaptionModel, CaptionModel.from_base] if group == "model" else resolve_name(target).__mro__
+            own = [kind for kind in kinds if kind.__module__.startswith("src.")]
+            known = {name for kind in own for name in inspect.signature(kind).parameters}
+    if not known:
         raise _foreign(file, f"{group}._target_", target, f"a {group} class of this project")
-    parents = [parent for parent in kind.__mro__ if parent.__module__.startswith("src.")]
-    known = {name for parent in parents for name in inspect.signature(parent).parameters}
+    known |= {"encoder_lr_factor"} if group == "model" else set()
     settings: dict[str, Any] = {"_target_": target}
     if group == "model" and (before := {key: config[key] for key in ("max_length", "num_beams") if key in config}):
         config = {**config, "generation": before | dict(config.get("generation") or {})}  # where they stood at first

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
 
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.processor import Processor, load_processor
+from src.datamodule.processor import Processor
 from src.models import checkpoint as files
 from src.models.caption_model import CaptionModel
-from src.models.freezing import adapted_names, has_block_list
+from src.models.freezing import has_block_list
 from src.models.loss import FiniteCheck, TokenMean
 from src.models.optimization import make_optimizer, make_scheduler
-from src.models.pretrained import is_pooler, load_captioner, resize_positions
+from src.models.restore import restored_settings
 from src.models.scst import SelfCritical
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
@@ -28,7 +28,7 @@ log = get_logger(__name__)
 class VitGpt2(LightningModule):
     """Any VisionEncoderDecoder checkpoint with its last blocks unfrozen.
 
-    Most settings are those of `load_processor`, `load_captioner` and `CaptionModel`. optimizer: called by
+    Most settings are those of `CaptionModel` and its `from_base`. optimizer: called by
     `make_optimizer`. lr_scheduler: see `make_scheduler`. objective: cross_entropy, or scst with the settings and reward
     of `SelfCritical`. run_config: plain values, kept in every checkpoint.
     """
@@ -59,20 +59,14 @@ class VitGpt2(LightningModule):
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        source = checkpoint, revision, from_encoder_decoder
-        processor = processor or load_processor(*source, image_size)
-        network, self.processor, self.base_id, new_weights = load_captioner(*source, seed or 0, processor)
+        self.captioner = CaptionModel.from_base(
+            checkpoint, revision, from_encoder_decoder, image_size, seed, processor, generation, train=train,
+            num_layers_to_train=num_layers_to_train, lora=lora, kernels=kernels, compile=compile,
+            label_smoothing=label_smoothing,
+        )  # fmt: skip
+        self.processor = self.captioner.processor
         self.seed, self.run_config = seed, dict(run_config or {})
         self.optimizer, self.lr_scheduler, self.encoder_lr_factor = optimizer, lr_scheduler, encoder_lr_factor
-        names = files.hub_parameter_names(network)
-        self.digests = files.weight_digests(network, names, "" if new_weights else self.base_id)
-        if image_size:
-            resize_positions(network.encoder, image_size)
-        unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
-        self.base_sha256 = files.combine_digests(self.digests, self.digests.keys() - unsaved)
-        settings = train, num_layers_to_train, lora, new_weights, {"seed": seed, **(generation or {})}, kernels, compile
-        self.captioner = CaptionModel(network, self.processor, *settings, label_smoothing)
-        self.names = adapted_names(network, names)
         self.scst: SelfCritical | None = None
         if objective == "scst" and scst:
             self.scst = SelfCritical(reward, scst["num_samples"], scst["cross_entropy_weight"])
@@ -89,9 +83,10 @@ class VitGpt2(LightningModule):
         cls, checkpoint_path: str | Path, map_location: Any = None, **settings: Any
     ) -> "VitGpt2":
         """Rebuild the module of a run folder or `.ckpt`, in eval mode; settings replace those of the run."""
-        from src.models.restore import restore
-
-        return restore(checkpoint_path, **settings).to(map_location or "cpu")
+        found, content = restored_settings(checkpoint_path, **settings)
+        module = cls(**found, run_config=content[files.METADATA_KEY]["config"])
+        module.load_state_dict(module.match_checkpoint(content), strict=False)
+        return module.eval().to(map_location or "cpu")
 
     @property
     def model(self) -> VisionEncoderDecoderModel:
@@ -100,13 +95,6 @@ class VitGpt2(LightningModule):
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by their names in `model`."""
         return self.captioner.trained_weights()
-
-    def backbone_fingerprint(self) -> str:
-        """Changes with any weight of the backbone, with where it ends and with the processing of pixels."""
-        trained = {self.names[name] for name in self.trained_weights()}
-        encoder = {name for name in self.digests if name.startswith("encoder.") and not is_pooler(name)}
-        weights = files.combine_digests(self.digests, encoder - trained)[:32]
-        return f"{weights}-{self.captioner.depth}-{self.processor.image.fingerprint()}"
 
     @torch.no_grad()
     def generate(self, batch: CaptionBatch) -> list[str]:
@@ -242,11 +230,12 @@ class VitGpt2(LightningModule):
         """Keep the trained weights alone, under hub names; Lightning adds optimizer, schedule and loops."""
         self.finite.check()
         weights = checkpoint["state_dict"]  # a callback may have put averages there
-        checkpoint["state_dict"] = {self.names[n]: weights[f"captioner.network.{n}"] for n in self.trained_weights()}
+        names = self.captioner.names
+        checkpoint["state_dict"] = {names[n]: weights[f"captioner.network.{n}"] for n in self.trained_weights()}
         checkpoint[files.METADATA_KEY] = {
             "format": files.FORMAT,
-            "base": self.base_id,
-            "base_sha256": self.base_sha256,
+            "base": self.captioner.base_id,
+            "base_sha256": self.captioner.base_sha256,
             "config": self.run_config,
             "val_loss_best": self.val_loss_best,
             "train_loss": self.train_loss.sync(self.trainer),
@@ -260,5 +249,4 @@ class VitGpt2(LightningModule):
             self.train_loss.sums = torch.tensor(metadata.get("train_loss", [0.0, 0.0]), dtype=torch.float64)
 
     def match_checkpoint(self, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-        weights = files.match_weights(checkpoint, self.base_sha256, self.names, self.trained_weights())
-        return {f"captioner.network.{name}": weight for name, weight in weights.items()}
+        return {f"captioner.{name}": weight for name, weight in self.captioner.match_checkpoint(checkpoint).items()}

@@ -138,7 +138,8 @@ def describe_model(config: DictConfig, model: VitGpt2, training: bool) -> str:
     total = sum(weight.numel() for weight in model.model.parameters())
     trained = sum(weight.numel() for weight in model.trained_weights().values())
     how = f"; {trained:,} train ({trained / total:.0%}, {method})" if training else ""
-    return f"{local_path(model.base_id) if Path(model.base_id).is_dir() else model.base_id}, {total:,} weights{how}"
+    base = model.captioner.base_id
+    return f"{local_path(base) if Path(base).is_dir() else base}, {total:,} weights{how}"
 
 
 def device_name(device: torch.device) -> str:

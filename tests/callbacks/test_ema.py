@@ -62,7 +62,7 @@ def test_validation_checkpoints_and_the_end_have_the_average(fitted):
     assert_equal(module.trained_weights(), average)
     saved = read_checkpoint(folder / "best.ckpt")
     averages = [recorder.validated[index] for index in (0, -1)]
-    names = {name: module.names[name] for name in average}
+    names = {name: module.captioner.names[name] for name in average}
     found = {name: saved["state_dict"][hub] for name, hub in names.items()}
     assert any(all(torch.equal(found[name], one[name]) for name in found) for one in averages)
     assert len(saved["state_dict"]) == len(average)

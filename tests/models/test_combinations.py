@@ -104,7 +104,7 @@ def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flic
 
     torch.manual_seed(99)  # another process has other random numbers
     other, _ = make(None, flickr_folder, from_encoder_decoder=sources)
-    assert other.base_sha256 == module.base_sha256
+    assert other.captioner.base_sha256 == module.captioner.base_sha256
     reload(trainer, other, tmp_path)
     weights = dict(module.model.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
@@ -130,7 +130,7 @@ def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_fol
     content = reload(trainer, other, tmp_path)
     metadata, names = content[METADATA_KEY], {name.partition("network.")[2] for name in content["state_dict"]}
     assert names == updated  # nothing else is in the file
-    assert metadata["base_sha256"] == VitGpt2(str(folder)).base_sha256  # without adapters too
+    assert metadata["base_sha256"] == VitGpt2(str(folder)).captioner.base_sha256  # without adapters too
     batch = next(iter(data.val_dataloader()))
     with torch.no_grad():
         loss = module.eval().captioner(batch)[0]

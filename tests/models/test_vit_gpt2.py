@@ -88,9 +88,9 @@ def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads
     fitting.save_checkpoint(path)
     content = read_checkpoint(path)
     assert len(content["state_dict"]) == len(module.trained_weights())
-    VisionEncoderDecoderModel.from_pretrained(module.base_id).save_pretrained(tmp_path / "saved")
+    VisionEncoderDecoderModel.from_pretrained(module.captioner.base_id).save_pretrained(tmp_path / "saved")
     assert set(content["state_dict"]) <= set(load_file(tmp_path / "saved" / "model.safetensors"))
-    assert content[METADATA_KEY]["base_sha256"] == module.base_sha256
+    assert content[METADATA_KEY]["base_sha256"] == module.captioner.base_sha256
     other, data = make()
     again = trainer(tmp_path)
     again.test(other, data, ckpt_path=path, verbose=False)
