@@ -176,7 +176,8 @@ def write_attention(
             continue  # already counted and logged by the loader of the test images
         with torch.no_grad():
             states = model.model.encoder(transform(pixels)[None].to(model.device)).last_hidden_state  # (1,P,D)
-        found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
+        with torch.autocast(states.device.type, torch.bfloat16, enabled=model.captioner.has_bf16_decoder):
+            found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
         if found is None:
             return
         words = replace(found[0], region=visible_crop(transform, *pixels.shape[1:]))

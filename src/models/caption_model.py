@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import VisionEncoderDecoderModel
+from transformers.pytorch_utils import Conv1D
 
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor, load_processor
@@ -62,7 +63,7 @@ class CaptionModel(nn.Module):
         self.network, self.processor, self.kernels = network, processor, kernels
         self.base_id = self.base_sha256 = ""  # of `from_base`, like the next line
         self.digests, self.names = dict[str, str](), dict[str, str]()  # SHA-256 by hub name, hub names by module names
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.has_bf16_decoder = label_smoothing, False
         self.generation = resolve_generation(generation or {}, processor)
         network.generation_config = generation_config(processor, self.generation)
         trained = choose_trainable(network, train, num_layers_to_train, new_weights)
@@ -140,12 +141,27 @@ class CaptionModel(nn.Module):
             )
         return possible and self.kernels != "reference"
 
-    def prepare(self, device: torch.device) -> None:
-        """Tune the process for the kernels that a device gets."""
+    def prepare(self, device: torch.device, precision: str = "") -> None:
+        """Tune the process for the kernels that a device gets, and the weights for the Trainer's precision."""
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
+            if precision == "bf16-mixed":
+                self.store_frozen_in_bf16()
         if self.uses_cpu_kernels(device):
             tune_malloc()
+
+    def store_frozen_in_bf16(self) -> None:
+        """Store the decoder's frozen matrices as autocast would cast them in every step.
+
+        The encoder's stay in fp32, in which features may be cached.
+        """
+        modules = list(self.network.decoder.modules())
+        shared = {module.weight for module in modules if isinstance(module, nn.Embedding)}  # autocast leaves these
+        for module in modules:
+            for weight in module.parameters(recurse=False) if isinstance(module, nn.Linear | Conv1D) else ():
+                if not weight.requires_grad and weight not in shared:
+                    weight.data = weight.data.bfloat16()
+        self.has_bf16_decoder = True
 
     @torch.no_grad()
     def backbone_features(self, pixel_values: Any) -> Tensor:
@@ -196,8 +212,8 @@ class CaptionModel(nn.Module):
         """The same of each image: nats, f32 (B), and tokens, i64 (B)."""
         row = batch.token_index // batch.input_ids.shape[1]  # (M)
         image = row if batch.row_image is None else batch.row_image[row]
-        one_hot = nn.functional.one_hot(image, len(batch))  # (M,B)
-        return self.loss(states, batch, one_hot.float())[0], one_hot.sum(0)
+        one_hot = nn.functional.one_hot(image, len(batch)).T  # (B,M)
+        return self.loss(states, batch, one_hot.float())[0], one_hot.sum(1)
 
     def forward(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy of a batch and its number of tokens: see `loss`."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import GPT2LMHeadModel
 from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.collate import CaptionBatch
-from src.models.kernels.gpt2 import is_plain_gpt2, packed_hidden
+from src.models.kernels.gpt2 import compute_dtype, is_plain_gpt2, packed_hidden
 from src.models.kernels.linear import cross_entropy, linear_cross_entropy
 from src.utils.errors import UserError
 
@@ -40,8 +41,11 @@ def packed_loss(
     if can_use_cpu_kernels(model, states.device) if on_cpu is None else on_cpu:
         hidden = packed_hidden(decoder, states, batch)
         return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing, weights), count
+    if splits_head(decoder, states.device):
+        hidden = packed_output(decoder.base_model, states, batch).to(compute_dtype(decoder, states.device.type))
+        return linear_cross_entropy(hidden, decoder.lm_head, labels, label_smoothing, weights), count
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
-    logits = packed_logits(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
+    logits = packed_output(decoder, states, batch) if takes_positions else row_logits(decoder, states, batch)
     return cross_entropy(logits, labels, label_smoothing, weights), count
 
 
@@ -50,26 +54,35 @@ def can_use_cpu_kernels(model: Model, device: torch.device) -> bool:
     return device.type == "cpu" and is_plain_gpt2(model.decoder)
 
 
+def splits_head(decoder: Any, device: torch.device) -> bool:
+    """Whether the loss takes hidden states of transformers' decoder, not its logits: GPT-2 on a GPU, uncompiled."""
+    plain = isinstance(decoder, GPT2LMHeadModel) and type(decoder.lm_head) is nn.Linear
+    return plain and device.type != "cpu" and not torch.compiler.is_compiling()
+
+
 def project_states(model: Model, states: Tensor) -> Tensor:
     """(B,P,De) -> (B,P,D): what `VisionEncoderDecoderModel.forward` does between encoder and decoder."""
     projection = getattr(model, "enc_to_dec_proj", None)
     return states if projection is None else projection(states)
 
 
-def packed_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
-    """Logits (M,V) of the tokens from transformers' own decoder; states (R,P,D)."""
+def packed_output(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:
+    """Logits (M,V) of the tokens from transformers' own decoder, or hidden states (M,D) from its base model.
+
+    states: (R,P,D).
+    """
     blocked, lowest = ~batch.tokens.mask, torch.finfo(states.dtype).min  # (R,1,T,T)
     embeddings: Any = getattr(decoder.base_model, "embeddings", None)
     # RoBERTa and the like number positions from behind the padding id, the others from 0.
     after_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
-    logits = decoder(
+    output = decoder(
         input_ids=batch.input_ids,
         attention_mask=torch.zeros_like(blocked, dtype=states.dtype).masked_fill(blocked, lowest),
         position_ids=batch.position_ids + (embeddings.padding_idx + 1 if after_padding else 0),
         encoder_hidden_states=states,
         use_cache=False,
-    ).logits
-    return logits.flatten(0, 1)[batch.token_index]
+    )[0]
+    return output.flatten(0, 1)[batch.token_index]
 
 
 def row_logits(decoder: Any, states: Tensor, batch: CaptionBatch) -> Tensor:

@@ -102,7 +102,7 @@ class VitGpt2(LightningModule):
         return self.captioner.generate(self.captioner.encode(batch))
 
     def setup(self, stage: str) -> None:
-        self.captioner.prepare(self.trainer.strategy.root_device)
+        self.captioner.prepare(self.trainer.strategy.root_device, str(self.trainer.precision))
 
     def on_fit_start(self) -> None:
         if not has_block_list(self.model.encoder):

@@ -45,6 +45,32 @@ def test_the_loss_of_each_image_is_that_of_its_captions_alone(kernels):
         torch.testing.assert_close((nll[image], tokens[image]), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+def test_losses_of_images_are_not_rounded_under_autocast(kernels):
+    one, states, batch = model(kernels=kernels).eval(), random_states(3), packed(random_captions())
+    with torch.autocast("cpu", torch.bfloat16):
+        nll, tokens = one.image_losses(states, batch)
+        torch.testing.assert_close((nll.sum(), tokens.sum()), one.loss(states, batch), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("decoder", ["gpt2", "bert"])
+def test_a_frozen_decoder_in_bf16_has_the_loss_gradient_and_captions_of_autocast(decoder):
+    one, states, batch = model(decoder=decoder, kernels="reference"), random_states(3), packed(random_captions())
+    found = []
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            nll, _ = one.train().loss(states, batch)
+            weights = [weight for name, weight in one.trained_weights().items() if name.startswith("decoder")]
+            found.append((nll, *torch.autograd.grad(nll, weights)))
+            captions = one.eval().generate(states)
+        found.append(captions)
+        one.store_frozen_in_bf16()
+    assert all(map(torch.equal, found[0], found[2]))
+    assert found[1] == found[3]
+    assert torch.bfloat16 in {weight.dtype for weight in one.network.parameters()}
+    assert {weight.dtype for weight in one.trained_weights().values()} == {torch.float32}
+
+
 def test_many_captions_of_one_image_have_the_loss_of_few_at_a_time():
     captions = [[k % 7 + 2, *range(2, 12)] for k in range(100)]
     one, states = network(), random_states(2)

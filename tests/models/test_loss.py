@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from src.models import loss
 from src.models.kernels.gpt2 import is_plain_gpt2
 from src.models.loss import TokenMean, packed_loss
 from tests.models.random_captioner import (
@@ -83,6 +84,22 @@ def test_label_smoothing_changes_the_gradient_alone_and_alike_with_both_kernels(
             torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(gradients[True, 0.2], gradients[False, 0.2], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(gradients[True, 0.2], gradients[True, 0.0], rtol=0.01)
+
+
+@pytest.mark.parametrize(("smoothing", "weighted"), [(0.0, False), (0.2, False), (0.0, True)])
+@pytest.mark.parametrize("trained", [1, 3])
+def test_a_gpu_has_the_loss_and_gradient_of_all_logits_without_having_them_at_once(
+    smoothing, weighted, trained, monkeypatch
+):
+    model, batch, states = captioner(), packed(random_captions()), random_states().requires_grad_()
+    freeze_all_but(model, trained)
+    settings = False, smoothing, torch.rand(batch.num_tokens) if weighted else None
+    expected, _ = packed_loss(model, states, batch, *settings)
+    monkeypatch.setattr(loss, "splits_head", lambda decoder, device: True)
+    monkeypatch.setattr("src.models.kernels.linear.CHUNK", 4)
+    found, _ = packed_loss(model, states, batch, *settings)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, states), torch.autograd.grad(expected, states))
 
 
 def test_a_mean_over_tokens_counts_each_token_once():

@@ -18,6 +18,7 @@ from src.datamodule.collate import ROW_MULTIPLE
 
 WIDE = 16_384  # output features from which on a layer is as wide as a vocabulary
 CHUNK = 256  # tokens whose logits exist at a time: 51 MB of fp32 for GPT-2's vocabulary
+GPU_CHUNK = 4096  # 0.8 GB
 MALLOC_SETTINGS = {-4: 0, -1: 2**31 - 1, -8: 1}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX of malloc.h
 MADV_PAGEOUT = 21  # of Linux's mman.h
 
@@ -132,11 +133,12 @@ def cross_entropy(
     """Summed cross-entropy in nats, f32 (), of labels i64 (N) under logits (N,V), with the gradient of smoothed labels.
 
     The value is that of unsmoothed labels, so that losses compare. label_smoothing: probability spread over all V.
-    weights: f32 (N), of each label in a sum, of smoothed labels if any; (N,B) gives B sums, without a gradient.
+    weights: f32 (N), of each label in a sum, of smoothed labels if any; (B,N) gives B sums, without a gradient.
     """
     logits = logits.float()
     if weights is not None:
-        return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing) @ weights
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        return (losses * weights).sum(-1)  # autocast would round the sums of a matrix product
     nll = nn.functional.cross_entropy(logits, labels, reduction="sum")
     if not (label_smoothing and nll.requires_grad):
         return nll
@@ -150,6 +152,7 @@ def linear_cross_entropy(
     """`cross_entropy`, f32 (), of labels i64 (N) under the head's logits of hidden (N,I).
 
     With a frozen head the gradient is computed in the forward pass, and the logits of all tokens never exist at once.
+    torch's function of this name rounds the sum to the precision of hidden: 0.4% in bf16.
     """
     bias = None if head.bias is None else head.bias.to(hidden.dtype)
     if any(weight.requires_grad for weight in head.parameters()):
@@ -166,16 +169,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         nll = torch.zeros((), device=hidden.device)
         dhidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(hidden), CHUNK):
-            chunk = slice(start, start + CHUNK)
+        size = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+        for start in range(0, len(hidden), size):
+            chunk = slice(start, start + size)
             label = labels[chunk, None]
             padding = -len(label) % ROW_MULTIPLE
             logits = onednn_linear(nn.functional.pad(hidden[chunk], (0, 0, 0, padding)), packed.forward, bias)
-            probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=CHUNK,V)
+            probabilities = torch.softmax(logits, 1, dtype=torch.float32)  # (<=size,V)
             # log(sum(exp(logits))) from the likeliest token, whose probability is never lost to rounding
             log_sum = logits.amax(1, keepdim=True).float() - probabilities.amax(1, keepdim=True).log()
             losses = log_sum[: len(label)] - logits[: len(label)].gather(1, label)
-            nll = nll + (losses.sum() if weights is None else losses[:, 0] @ weights[chunk])
+            nll = nll + (losses.sum() if weights is None else (losses[:, 0] * weights[..., chunk]).sum(-1))
             if dhidden is not None:
                 probabilities[: len(label)].scatter_add_(1, label, probabilities.new_full(label.shape, smoothing - 1))
                 probabilities = probabilities.sub_(smoothing / probabilities.shape[1]) if smoothing else probabilities

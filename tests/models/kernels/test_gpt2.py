@@ -8,7 +8,7 @@ from transformers import GPT2LMHeadModel
 from src.models.freezing import choose_trainable
 from src.models.kernels.beam_search import decode_step, prefill
 from src.models.kernels.gpt2 import is_plain_gpt2
-from src.models.loss import packed_logits, packed_loss
+from src.models.loss import packed_loss, packed_output
 from tests.models.random_captioner import (
     captioner,
     decoder_config,
@@ -21,7 +21,7 @@ from tests.models.random_captioner import (
 
 def plain_nll(model, states, batch):
     """The same loss through transformers' forward and autograd."""
-    logits = packed_logits(model.decoder, states, batch)
+    logits = packed_output(model.decoder, states, batch)
     return nn.functional.cross_entropy(logits, batch.labels[batch.labels != -100], reduction="sum")
 
 
