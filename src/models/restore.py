@@ -74,11 +74,11 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
             return Restored(model, processor, resolve_generation(saved, processor, where), source, source)
         settings, content = restored_settings(file, base)
         settings.pop("encoder_lr_factor", None)
-        model = CaptionModel.from_base(**settings).eval()
-        model.load_state_dict(model.match_checkpoint(content), strict=False)
-        merge_adapter(model.network)
-        trained = {"base_sha256": model.base_sha256, "config": content[METADATA_KEY]["config"]}
-        return Restored(model.network, model.processor, model.generation, str(file), model.base_id, file, trained)
+        own = CaptionModel.from_base(**settings)
+        own.load_state_dict(own.match_checkpoint(content), strict=False)
+        merge_adapter(own.eval().network)
+        trained = {"base_sha256": own.base_sha256, "config": content[METADATA_KEY]["config"]}
+        return Restored(own.network, own.processor, own.generation, str(file), own.base_id, file, trained)
     except UserError as error:  # these commands name the setting otherwise than a training run
         text = str(error).replace("model.checkpoint", "checkpoint").replace("ckpt_path", "checkpoint")
         raise UserError(text) from error
@@ -137,7 +137,7 @@ def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> 
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         if re.fullmatch(TARGETS[group], str(target)):
             # A model's settings are found without Lightning, which takes seconds to import.
-            kinds = [CaptionModel, CaptionModel.from_base] if group == "model" else resolve_name(target).__mro__
+            kinds: Any = [CaptionModel, CaptionModel.from_base] if group == "model" else resolve_name(target).__mro__
             own = [kind for kind in kinds if kind.__module__.startswith("src.")]
             known = {name for kind in own for name in inspect.signature(kind).parameters}
     if not known:
