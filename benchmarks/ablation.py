@@ -6,7 +6,6 @@ seed, so that differences to the default are paired by image; their 95% interval
 set and the feature cache are shared: the median of the training times leaves out the seed that builds the cache.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -134,7 +133,7 @@ def experiments(options: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], S
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--experiments", nargs="*", default=["demo", "demo_medicat"])
     parser.add_argument("--photos", help="also a folder of photographs in a Flickr layout, for the loss")
     parser.add_argument("--levers", nargs="+", choices=[*TRAIN, *EVAL], help="some of the levers")

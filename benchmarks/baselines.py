@@ -17,15 +17,15 @@ from src.datamodule.processor import Processor
 Row = dict[str, Tensor]
 
 
+def encode(image: CaptionedImage, processor: Processor) -> list[Tensor]:
+    """Return the labels i64 (T) of each caption."""
+    return [torch.tensor([*processor.encode_caption(text), processor.eos_id]) for text in image.captions]
+
+
 def caption_rows(images: Sequence[CaptionedImage], processor: Processor) -> list[Row]:
     """Return one row per caption: pixel_values f32 (3,H,W), one tensor for an image's rows, and labels i64 (T)."""
-    rows = []
-    for image in images:
-        pixels = processor.image(load_image(image.path, image.box))
-        for caption in image.captions:
-            labels = torch.tensor([*processor.encode_caption(caption), processor.eos_id])
-            rows.append({"pixel_values": pixels, "labels": labels})
-    return rows
+    pixels = ((image, processor.image(load_image(image.path, image.box))) for image in images)
+    return [{"pixel_values": one, "labels": labels} for image, one in pixels for labels in encode(image, processor)]
 
 
 class LazyRows(torch.utils.data.Dataset[Row]):
@@ -34,11 +34,7 @@ class LazyRows(torch.utils.data.Dataset[Row]):
     def __init__(self, images: Sequence[CaptionedImage], image_processor: Any, processor: Processor) -> None:
         self.images, self.image_processor = images, image_processor
         self.num_read, self.seconds = 0, 0.0
-        self.rows = [
-            (image.path, torch.tensor([*processor.encode_caption(caption), processor.eos_id]))
-            for image in images
-            for caption in image.captions
-        ]
+        self.rows = [(image.path, labels) for image in images for labels in encode(image, processor)]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,14 +64,10 @@ class SilentTrainer(Seq2SeqTrainer):
 
     def __init__(self, model: Any, rows: Any, callbacks: Sequence[TrainerCallback], **settings: Any) -> None:
         folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-        plain: dict[str, Any] = {
-            "report_to": [],
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "remove_unused_columns": False,
-        }
-        plain |= {"output_dir": folder.name, "use_cpu": not torch.cuda.is_available()}
-        arguments = Seq2SeqTrainingArguments(**plain, **settings)
+        arguments = Seq2SeqTrainingArguments(
+            folder.name, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            remove_unused_columns=False, use_cpu=not torch.cuda.is_available(), **settings,
+        )  # fmt: skip
         super().__init__(model, arguments, data_collator=collate_rows, train_dataset=rows, callbacks=list(callbacks))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -85,7 +77,7 @@ class SilentTrainer(Seq2SeqTrainer):
 def time_seq2seq(model: VisionEncoderDecoderModel, rows: list[Row], steps: int, bf16: bool) -> float:
     """Return captions per second of `Seq2SeqTrainer`, all rows in a step, after one step to warm up."""
     for count in (1, steps):
-        size = {"per_device_train_batch_size": len(rows), "max_steps": count, "logging_strategy": "no"}
+        size = {"per_device_train_batch_size": len(rows), "max_steps": count}
         trainer = SilentTrainer(model, rows, [], bf16=bf16, learning_rate=5e-5, **size)
         start = time.perf_counter()
         trainer.train()

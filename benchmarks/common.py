@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -44,9 +43,14 @@ PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (1024, 768, 3072), (1024,
 PEAK_SHAPES = ((8192, 8192, 8192),) if DEVICE == "cuda" else PEAK_SHAPES
 
 
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that shows a module's docstring as it is."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def make_parser(description: str | None, methods: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return a parser with common options; --only: of `methods`, by default all with native precision."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(description)
     parser.add_argument("--checkpoint", default=str(TINY), help="a VisionEncoderDecoder folder; the tiny model")
     parser.add_argument("--data-dir", help="images and captions in a Flickr layout; default: synthetic scenes")
     if methods:
@@ -138,14 +142,9 @@ def compose_config(*overrides: str) -> DictConfig:
     register_resolvers()
     folder = tempfile.mkdtemp(prefix="benchmark-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    plain = [
-        "logger=none",
-        "callbacks=none",
-        f"trainer={'gpu' if DEVICE == 'cuda' else 'cpu'}",
-        "trainer.enable_progress_bar=false",
-    ]
+    plain = ["logger=none", "callbacks=none", f"trainer={'gpu' if DEVICE == 'cuda' else 'cpu'}"]
     plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
-    paths = [f"paths.output_dir={folder}", f"paths.work_dir={folder}", f"paths.log_dir={folder}"]
+    paths = [f"paths.{name}_dir={folder}" for name in ("output", "work", "log")]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("train", [*plain, *paths, *overrides])
 
@@ -160,10 +159,8 @@ class StepClock(pl.Callback):
     """Seconds and captions of each whole step: from one batch's start to the next one's, data included."""
 
     def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.captions: list[int] = []
-        self.steps: list[torch.Tensor] = []  # the loss of each, read when all have ended
-        self.image_ids: list[list[str]] = []
+        self.starts, self.captions, self.image_ids = list[float](), list[int](), list[list[str]]()
+        self.losses: list[torch.Tensor] = []  # read when all have ended
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: CaptionBatch, index: int) -> None:
         if index in (1, trainer.max_steps - 1):  # the first and the last time that counts
@@ -173,12 +170,7 @@ class StepClock(pl.Callback):
         self.image_ids.append(list(batch.image_ids))
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *rest: Any) -> None:
-        self.steps.append(outputs["loss"].clone())
-
-    @property
-    def losses(self) -> list[float]:
-        """Return the loss of each step in nats per token."""
-        return [float(loss) for loss in self.steps]
+        self.losses.append(outputs["loss"].clone())
 
     def captions_per_second(self, skip: int = 1) -> float:
         """Return the rate between step `skip` and the last one, whose end nobody clocks."""
@@ -191,12 +183,7 @@ def count_captions(batch: CaptionBatch) -> int:
 
 
 def train_steps(
-    config: DictConfig,
-    datamodule: Any,
-    module: VitGpt2,
-    steps: int,
-    precision: str,
-    callbacks: Sequence[Any] = (),
+    config: DictConfig, datamodule: Any, module: VitGpt2, steps: int, precision: str, callbacks: Sequence[Any] = ()
 ) -> StepClock:
     """Fit for one step to warm up, `steps` to clock, and one whose start ends the last of them."""
     clock, config = StepClock(), config.copy()
@@ -209,7 +196,7 @@ def train_steps(
 
 def autocast(method: str) -> Any:
     """Return autocast to bf16 for methods with that word in their names."""
-    return torch.autocast(DEVICE, torch.bfloat16) if "bf16" in method else nullcontext()
+    return torch.autocast(DEVICE, torch.bfloat16, enabled="bf16" in method)
 
 
 def machine_peak(dtype: torch.dtype, seconds: float = 2.0) -> float:

@@ -4,7 +4,6 @@ Each method has its own peak learning rate; the feature cache is built anew. `--
 trained blocks instead; `--full-size <folder>` makes one step with another model, for its memory alone.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from benchmarks import common
 from src.models.checkpoint import read_checkpoint
+from src.report.scores import score_table
 
 RATES = {"last_blocks": 3e-3, "cross_attention": 1e-2, "lora": 1e-2, "full": 2e-3}
 # One step of two images, and nothing that is not needed for its checkpoint.
@@ -42,22 +42,12 @@ def run_train(*overrides: str) -> dict[str, Any]:
             "checkpoint MB": best.stat().st_size / 1e6,
             "fit s": metrics["time/fit_seconds"],
             "peak GB": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
-            **scores(metrics, "test/"),
-            "zero-shot": scores(metrics, "zero_shot/test/"),
+            "scores": score_table(metrics),
         }
 
 
-def scores(metrics: dict[str, float], prefix: str) -> dict[str, Any]:
-    """Return loss and CIDEr-D with its interval."""
-    cider = [metrics.get(f"{prefix}cider_d{end}", float("nan")) for end in ("", "_low", "_high")]
-    return {
-        "nats/token": metrics.get(f"{prefix}loss"),
-        "CIDEr-D (95%)": "{:.2f} ({:.2f} to {:.2f})".format(*cider),
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--experiment", default="demo")
     parser.add_argument("--blocks", default="", help="numbers of last blocks of encoder and decoder, by comma")
     parser.add_argument("--full-size", default="", help="a VisionEncoderDecoder folder: one step, no scores")
@@ -69,11 +59,12 @@ def main() -> None:
     if options.full_size:
         extra += [f"model.checkpoint={Path(options.full_size).resolve()}", *ONE_STEP]
     result = {name: run_train(*extra, *overrides) for name, overrides in runs.items()}
-    columns = ["weights", "checkpoint MB", "fit s", "peak GB", "nats/token", "CIDEr-D (95%)"]
-    base = next(iter(result.values()))["zero-shot"]
-    rows = [["none (zero-shot)", *(base.get(column) for column in columns)]]
-    rows += [[name, *(run[column] for column in columns)] for name, run in result.items()]
-    common.report(f"Fine-tuning, {options.experiment}", ["trained", *columns], rows, result)
+    tables = {name: run.pop("scores") for name, run in result.items()}
+    columns = ["weights", "checkpoint MB", "fit s", "peak GB"]
+    rows = [[name, *run.values(), *tables[name].get("fine-tuned", ())] for name, run in result.items()]
+    base = next(iter(tables.values()))
+    rows.insert(0, ["none (zero-shot)", *[None] * len(columns), *base.get("base", ())])
+    common.report(f"Fine-tuning, {options.experiment}", ["trained", *columns, *base.index], rows, result)
 
 
 if __name__ == "__main__":

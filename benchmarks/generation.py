@@ -35,8 +35,8 @@ def make_methods(options: dict[str, Any]) -> tuple[dict[str, Callable[[], list[s
     processor, pixels = module.processor, batch.pixel_values
     model, model_bf16 = module.model, copy.deepcopy(module.model).to(torch.bfloat16)
     settings = {"max_length": options["max_length"], "num_beams": options["beams"], "do_sample": False}
-    settings |= {"decoder_start_token_id": processor.start_id, "eos_token_id": processor.eos_id}
-    settings |= {"pad_token_id": processor.pad_id}
+    ids = {"decoder_start_token_id": processor.start_id, "eos_token_id": processor.eos_id}
+    settings |= ids | {"pad_token_id": processor.pad_id}
 
     def theirs(method: str) -> list[str]:
         cast = method == "generate_bf16"

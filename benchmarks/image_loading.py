@@ -31,14 +31,9 @@ class Loading:
     def __init__(self, data_dir: str, checkpoint: str, ours: bool) -> None:
         if ours:
             tune_malloc()  # as training does
-        whole = [
-            "datamodule.split_ratios=[0,0,1]",
-            f"model.checkpoint={checkpoint}",
-        ]  # all images in one split
-        config = common.compose_config("datamodule=flickr", f"datamodule.data_dir={data_dir}", *whole)
-        self.datamodule, module = common.build(config)
-        self.processor = module.processor
-        self.image_processor = ViTImageProcessor.from_pretrained(checkpoint)
+        whole = ("datamodule.split_ratios=[0,0,1]", f"model.checkpoint={checkpoint}")  # all images in one split
+        self.datamodule, module = common.build(common.compose_config(*common.data_overrides(data_dir), *whole))
+        self.processor, self.image_processor = module.processor, ViTImageProcessor.from_pretrained(checkpoint)
         self.images = self.datamodule.splits["test"]
 
     def batches(self, method: str) -> Iterator[Tensor]:
@@ -63,11 +58,9 @@ class Loading:
 
     def largest_difference(self) -> float:
         """Return the largest difference of a pixel between ours and the processor's, in 255ths."""
-        names, worst = [image.image_id for image in self.images], 0.0
-        theirs = dict(zip(names, self.batches(BASELINE), strict=True))
-        for batch in self.datamodule.test_dataloader():
-            expected = torch.cat([theirs[name] for name in batch.image_ids])
-            worst = max(worst, float((batch.pixel_values - expected).abs().max()))
+        theirs = dict(zip((image.image_id for image in self.images), self.batches(BASELINE), strict=True))
+        pairs = ((batch.pixel_values, batch.image_ids) for batch in self.datamodule.test_dataloader())
+        worst = max(float((ours - torch.cat([theirs[name] for name in names])).abs().max()) for ours, names in pairs)
         return worst / 2 * 255
 
 
@@ -79,10 +72,8 @@ def measure(data_dir: Path, checkpoint: str, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         for method in METHODS:
             found[method].append(sides[method != BASELINE].call("time", method))
-    speed, cpu = (
-        {method: statistics.median(pair[column] for pair in pairs) for method, pairs in found.items()}
-        for column in (0, 1)
-    )
+    medians = {method: [statistics.median(values) for values in zip(*found[method], strict=True)] for method in METHODS}
+    speed, cpu = ({method: values[column] for method, values in medians.items()} for column in (0, 1))
     ratio = {method: value / speed[BASELINE] for method, value in speed.items()}
     return {"images/s": speed, "ratio": ratio, "CPU s for 1,000": cpu, "difference/255": {"ours": difference}}
 

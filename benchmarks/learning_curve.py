@@ -4,7 +4,6 @@ Each point is a run of train.py with `datamodule.num_samples`, about as many opt
 on the test images of all data: an image's split does not depend on the number. Finished runs are not repeated.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def plot(path: Path, numbers: list[int], found: list[dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("overrides", nargs="*", default=["experiment=demo"], help="of train.py")
     parser.add_argument("--num-samples", type=int, nargs="+", default=[1000, 2000, 4000, 8000], help="captions")
     parser.add_argument("--seed", type=int, default=0)

@@ -12,12 +12,14 @@ lowest losses, so that every run reaches it. Runs alternate, each repetition wit
 import statistics
 import tempfile
 import time
+from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 from transformers import AutoImageProcessor, TrainerCallback
 
@@ -30,13 +32,8 @@ METHODS = ("seq2seq_trainer_fp32", "seq2seq_trainer_bf16", "ours_fp32", "ours_bf
 WARMUP, WEIGHT_DECAY, CLIP = 0.05, 0.01, 1.0
 
 
-class Point(NamedTuple):
-    """Validation loss in nats per token after a step, at so many seconds; repeated: of these, for reading again."""
-
-    step: int
-    seconds: float
-    loss: float
-    repeated: float = 0.0
+# Validation loss in nats per token after a step, at so many seconds; repeated: of these, for reading again.
+Point = namedtuple("Point", "step seconds loss repeated")
 
 
 class Recorder:
@@ -56,26 +53,14 @@ class Recorder:
             self.start += time.perf_counter() - now
 
 
-class _RecordOurs(pl.Callback):
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self.recorder.record(0, module.trained_weights())
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
-        self.recorder.record(trainer.global_step, module.trained_weights())
-
-
 class _RecordTheirs(TrainerCallback):
-    def __init__(self, recorder: Recorder, weights: Mapping[str, Tensor], rows: baselines.LazyRows) -> None:
-        self.recorder, self.weights, self.rows = recorder, weights, rows
+    def __init__(self, *record: Any) -> None:
+        self.recorder, self.weights, self.rows = record
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.recorder.record(0, self.weights)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.recorder.record(state.global_step, self.weights, self.rows.seconds_repeated())
+
+    on_step_end = on_train_begin
 
 
 class Comparison:
@@ -125,8 +110,13 @@ class Comparison:
         datamodule, module = common.build(config)
         if method.startswith("ours"):
             trainer = build_trainer(config)
+
+            def record(trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+                recorder.record(trainer.global_step, module.trained_weights())
+
             with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
-                trainer.callbacks.extend([FeatureCache(cache), _RecordOurs(recorder)])
+                callbacks = [FeatureCache(cache), LambdaCallback(on_train_start=record, on_train_batch_end=record)]
+                trainer.callbacks.extend(callbacks)
                 recorder.start = time.perf_counter()
                 trainer.fit(module, datamodule=datamodule)
             return recorder.points
@@ -138,7 +128,7 @@ class Comparison:
             model, rows, [_RecordTheirs(recorder, weights, rows)], per_device_train_batch_size=self.rows_per_step,
             num_train_epochs=options["epochs"], learning_rate=options["lr"], lr_scheduler_type="linear",
             warmup_steps=round(WARMUP * self.steps), weight_decay=WEIGHT_DECAY, max_grad_norm=CLIP,
-            bf16=method.endswith("bf16"), seed=seed, logging_strategy="no",
+            bf16=method.endswith("bf16"), seed=seed,
         )  # fmt: skip
         recorder.start = time.perf_counter()
         trainer.train()
@@ -160,16 +150,15 @@ def main() -> None:
         for method in methods:
             runs[method].append(sides[method[:4]].call("run", method, seed))
     target = max(min(point.loss for point in run) for tries in runs.values() for run in tries)
-    result: dict[str, dict[str, float]] = {"seconds": {}, "pixels kept": {}, "steps": {}, "before step 1": {}}
+    rows = []
     for method, tries in runs.items():
         hits = [next(point for point in run if point.loss <= target) for run in tries]
-        result["seconds"][method] = statistics.median(point.seconds for point in hits)
-        result["pixels kept"][method] = statistics.median(point.seconds - point.repeated for point in hits)
-        result["steps"][method] = statistics.median(point.step for point in hits)
-        result["before step 1"][method] = statistics.median(run[0].seconds for run in tries)
-    rows = [[method, *(column[method] for column in result.values())] for method in methods]
-    title = f"Time to a validation loss of {target:.4f} nats/token"
-    common.report(title, ["method", *result], rows, result | {"target": target})
+        columns = [[hit.seconds for hit in hits], [hit.seconds - hit.repeated for hit in hits]]
+        columns += [[hit.step for hit in hits], [run[0].seconds for run in tries]]
+        rows.append([method, *map(statistics.median, columns)])
+    header = ["method", "seconds", "pixels kept", "steps", "before step 1"]
+    result = {name: dict(zip(header[1:], values, strict=True)) for name, *values in rows}
+    common.report(f"Time to a validation loss of {target:.4f} nats/token", header, rows, result | {"target": target})
 
 
 if __name__ == "__main__":

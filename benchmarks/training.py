@@ -31,8 +31,7 @@ class Ours:
     """This project's training."""
 
     def __init__(self, options: dict[str, Any], *overrides: str) -> None:
-        self.options = options
-        count = options["images"]
+        self.options, count = options, options["images"]
         self.config = common.compose_config(
             *common.data_overrides(options["data_dir"]), f"datamodule.num_samples={count * 50}",
             f"datamodule.batch_size={count}", f"model.checkpoint={options['checkpoint']}", *overrides,
@@ -68,11 +67,6 @@ class Ours:
                 batch.features = self.module.captioner.backbone_features(batch.pixel_values)
             batch.pixels = None
         return batch
-
-    def captions_per_image(self) -> float:
-        """Return the captions of an image in a step."""
-        batch = self.batch("pixels")
-        return common.count_captions(batch) / len(batch)
 
     def flops_per_caption(self, method: str) -> float:
         """Return the floating-point operations that a step needs, forward and backward."""
@@ -113,10 +107,8 @@ class Theirs:
     def __init__(self, options: dict[str, Any]) -> None:
         ours = Ours(options)
         images = {image.image_id: image for image in ours.datamodule.splits["train"]}
-        batch = ours.batch("pixels")
-        self.processor, count = ours.module.processor, ours.captions_per_image()
-        self.captions_per_image = lambda: count
-        self.rows = baselines.caption_rows([images[name] for name in batch.image_ids], self.processor)
+        self.processor, names = ours.module.processor, ours.batch("pixels").image_ids
+        self.rows = baselines.caption_rows([images[name] for name in names], self.processor)
         self.model: Any = trainable_model(options["checkpoint"]).to(common.DEVICE)
 
     def run(self, method: str) -> float:
@@ -142,9 +134,8 @@ def trainable_model(checkpoint: str) -> Any:
 
 def measure(options: dict[str, Any], methods: list[str]) -> dict[str, dict[str, float]]:
     """Run the rounds; return columns of the table, by method."""
-    sides: dict[bool, common.Isolated] = {}
-    for ours in dict.fromkeys(method in OURS for method in methods):
-        sides[ours] = common.Isolated(Ours if ours else Theirs, options)
+    kinds = {method in OURS for method in methods}
+    sides = {ours: common.Isolated(Ours if ours else Theirs, options) for ours in kinds}
     losses = {method: sides[method in OURS].call("loss", method) for method in methods}
     rounds: dict[str, list[float]] = defaultdict(list)
     for _ in range(options["rounds"]):
@@ -155,9 +146,7 @@ def measure(options: dict[str, Any], methods: list[str]) -> dict[str, dict[str, 
     for method in (method for method in methods if method in OURS):
         peak = common.machine_peak(common.DTYPES[method.split("_")[1]])
         mfu[method] = speed[method] * sides[True].call("flops_per_caption", method) / peak
-    captions = sides[next(iter(sides))].call("captions_per_image")
-    images = {method: value / captions for method, value in speed.items()}
-    return {"images_per_second": images, "captions_per_second": speed, "loss": losses, "mfu": mfu}
+    return {"captions_per_second": speed, "loss": losses, "mfu": mfu}
 
 
 def loss_differences(options: dict[str, Any], methods: list[str]) -> dict[str, float]:
@@ -171,22 +160,18 @@ def loss_differences(options: dict[str, Any], methods: list[str]) -> dict[str, f
         clock = ours.fit(method, steps)
         theirs = trainable_model(options["checkpoint"])
         remove_dropout(theirs)
-        batches = [
-            baselines.caption_rows([images[name] for name in names], ours.module.processor)
-            for names in clock.image_ids[:steps]
-        ]
+        chosen = ([images[name] for name in names] for names in clock.image_ids[:steps])
+        batches = [baselines.caption_rows(some, ours.module.processor) for some in chosen]
         expected = baselines.losses_in_order(theirs, batches, lr=5e-5)
-        differences[method] = max(abs(a - b) / b for a, b in zip(clock.losses, expected, strict=False))
+        differences[method] = max(abs(float(a) - b) / b for a, b in zip(clock.losses, expected, strict=False))
     return differences
 
 
 def remove_dropout(model: torch.nn.Module) -> None:
     """Set every dropout rate to 0."""
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+        for name in {"p", "attention_dropout"} & vars(module).keys():
+            setattr(module, name, 0.0)
 
 
 def main() -> None:

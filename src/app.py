@@ -80,12 +80,8 @@ def describe(captioner: "Captioner", run: "RunFiles") -> str:
     lead = next((row for row in score_rows(run.metrics) if row.tuned), None)
     score = f"{lead.label} {lead.tuned} on {count(len(run.predictions), 'test image')}" if lead else ""
     precision = str(captioner.dtype).removeprefix("torch.")
-    facts = (
-        data_name(run.config),
-        score,
-        count(captioner.generation["num_beams"], "beam"),
-        f"{captioner.device}, {precision}",
-    )
+    beams, machine = count(captioner.generation["num_beams"], "beam"), f"{captioner.device}, {precision}"
+    facts = data_name(run.config), score, beams, machine
     return f"<h1>{html.escape(run.folder.name)}</h1><p>{html.escape(' · '.join(filter(None, facts)))}</p>"
 
 

@@ -23,14 +23,8 @@ from src.utils.entry import parse_command, run_command
 from src.utils.logging import visible
 
 FOLDER = ("captions_file", "images_dir", "image_column", "caption_columns", "split_column", "group_column")
-DEFAULTS = {
-    "data_dir": None,
-    "out": "data.png",
-    "checkpoint": "",
-    "max_tokens": 0,
-    "write_df": "",
-    **dict.fromkeys(FOLDER, ""),
-}
+DEFAULTS = {"data_dir": None, "out": "data.png", "checkpoint": "", "max_tokens": 0, "write_df": ""}
+DEFAULTS |= dict.fromkeys(FOLDER, "")
 ROWS, COLUMNS = 3, 4  # of the picture
 
 

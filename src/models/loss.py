@@ -149,6 +149,6 @@ class FiniteCheck:
                 where = "another process" if math.isfinite(own) else ", ".join(images)
                 raise UserError(
                     f"the {name} of step {step} is {value}{f' on the images {where}' if images else ''}; expected a "
-                    "finite number; the weights were not changed: look at the images, lower model.optimizer.lr or set "
-                    "trainer.precision=32-true, and resume with ckpt_path=last"
+                    "finite number; the weights were not changed: look at the images, or start a new run with a lower "
+                    "model.optimizer.lr or trainer.precision=32-true"
                 )

@@ -214,6 +214,7 @@ def build_trainer(config: DictConfig, resume_step: int | None = None) -> pl.Trai
         settings,
         precision=choose_precision(settings.precision, settings.accelerator),
         callbacks=callbacks,
+        enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),  # not Lightning's own
         logger=loggers or settings.get("logger") or False,
         plugins=[AtomicCheckpointIO(), *instantiate(settings.get("plugins") or [])],
         use_distributed_sampler=False,  # the loaders divide the images among the processes

@@ -52,8 +52,8 @@ def train(config: DictConfig) -> dict[str, float]:
         logger.log_hyperparams(settings)
     if trainer.is_global_zero:
         about = RunFiles(folder).read("run.json", read_json_object) or {}
-        machine = {"device": str(trainer.strategy.root_device), "precision": str(trainer.precision)}
-        write_json(folder / "run.json", about | machine)
+        about |= {"device": str(trainer.strategy.root_device), "precision": str(trainer.precision), "status": "running"}
+        write_json(folder / "run.json", about)
     with all_processes_end(trainer):
         if config.train:
             ckpt_path, fitted = _fit(model, datamodule, trainer, ckpt_path)

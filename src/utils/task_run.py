@@ -65,10 +65,11 @@ def task_run(config: DictConfig) -> Iterator[Path]:
         if wandb is not None and getattr(wandb, "run", None) is not None:  # a multirun's next job needs its own
             wandb.finish(exit_code=int(status == "failed"))
         if rank() == 0:
-            with suppress(UserError, OSError, ValueError):  # a full disk must not hide how the task ended
+            with suppress(UserError, OSError, ValueError, KeyError):  # a full disk must not hide how the task ended
                 end = {"status": status, "seconds": round(time.monotonic() - start, 3)}
                 noted = json.loads((folder / "run.json").read_text(encoding="utf-8"))  # the task may have added to it
-                write_json(folder / "run.json", noted | about | end)
+                if noted["status"] == "running":  # else it is of a run that this start could not resume
+                    write_json(folder / "run.json", noted | about | end)
         if status != "finished":
             _remove_failed_start(folder)
         if status == "failed" and (folder / "checkpoints" / "last.ckpt").is_file():
@@ -88,9 +89,6 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
     if OmegaConf.select(config, "extras.print_config"):  # with its interpolations
         print(OmegaConf.to_yaml(OmegaConf.create(redact(OmegaConf.to_container(config)))), file=sys.stderr)
-    resolved, resumes = folder / "config_resolved.yaml", "train" in config and config.get("ckpt_path")
-    if not (resumes and resolved.is_file()):  # else `train` writes it once it accepts the settings
-        write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
     commit = None
     with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository
         command = ["git", "rev-parse", "--short", "HEAD"]
@@ -103,7 +101,10 @@ def _prepare(config: DictConfig, folder: Path) -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_json(folder / "run.json", about | {"status": "running"})
+    resolved, resumes = folder / "config_resolved.yaml", "train" in config and config.get("ckpt_path")
+    if not (resumes and resolved.is_file()):  # else `train` writes both once it accepts the settings
+        write_text(resolved, OmegaConf.to_yaml(plain_config(config)))
+        write_json(folder / "run.json", about | {"status": "running"})
     return about
 
 

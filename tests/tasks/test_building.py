@@ -56,6 +56,7 @@ def test_callbacks_given_to_the_trainer_are_used_too():
     more = [{"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/loss"}]
     trainer = build_trainer(config(trainer=TRAINER | {"callbacks": more}))
     assert [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]
+    assert trainer.progress_bar_callback is None  # Lightning's own would be written to files, too
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,7 @@ def load_image(path: str | Path, box: Box | None = None, span: Span | None = Non
 
 
 def decode_bytes(
-    data: bytes | bytearray,
-    name: str,
-    box: Box | None = None,
-    pixel_limit: int | None = None,
-    side: int | None = None,
+    data: bytes | bytearray, name: str, box: Box | None = None, pixel_limit: int | None = None, side: int | None = None
 ) -> Tensor:
     """Decode a file's bytes as `load_image` does; `name` stands in its error, None is PIXEL_LIMIT.
 

@@ -83,10 +83,7 @@ class ImageTransform:
             long = int(size * max(height, width) / min(height, width))
             size = (size, long) if height <= width else (long, size)
         if size is not None and size != (height, width):
-            if mode in (
-                InterpolationMode.BILINEAR,
-                InterpolationMode.BICUBIC,
-            ):  # torchvision's may compute in float
+            if mode in (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC):  # torchvision's may compute in float
                 # Views that show torch whether channels are last in memory.
                 batch = image.movedim(0, -1)[None].movedim(-1, 1)
                 image = functional.interpolate(batch, size, mode=mode.value, antialias=True)[0]
