@@ -104,7 +104,7 @@ class FeatureCache(Callback):
                 shards = [missing[at : at + SHARD_IMAGES] for at in range(0, len(missing), SHARD_IMAGES)]
                 shards = shards[rank::size] if written else []
                 quiet = not trainer.is_global_zero or trainer.progress_bar_callback is None
-                for shard in tqdm(shards, "feature cache", leave=False, disable=quiet or None):
+                for shard in tqdm(shards, "feature cache", leave=False, disable=quiet or not shards or None):
                     store.write_shard(self._features(trainer, shard))
             except OSError as error:
                 reason = error.strerror or error

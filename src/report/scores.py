@@ -162,7 +162,7 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     """Print the scores, base beside fine-tuned, two captions of `predictions.csv`, and commands to go on with."""
     run = RunFiles(folder)
     predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
-    lines, rows = [""], score_rows(metrics)
+    lines, rows = [""], [row for row in score_rows(metrics) if row.key not in ("bleu_1", "bleu_2", "bleu_3")]
     if rows:
         lines += [f"{'':<22}{'base':<26}{'fine-tuned':<26}{'gain' * any(row.gain for row in rows)}".rstrip()]
         gains = [f"{round(row.gain.value, 3) + 0:+.3f}" if row.gain else "" for row in rows]
