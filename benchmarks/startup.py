@@ -47,6 +47,7 @@ def seconds(arguments: list[str]) -> list[float]:
 def main() -> None:
     parser = common.make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--run", default="src/demo/flickr", help="a finished run, whose checkpoint predict opens too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         image = str(Path(folder) / "image.png")
@@ -54,6 +55,7 @@ def main() -> None:
         commands = {f"import_{name}": ["-c", f"import {name}"] for name in ("torch", "transformers", "src.captioner")}
         commands["transformers"] = ["-c", TRANSFORMERS, options.checkpoint, image]
         commands["predict"] = ["-m", "src.predict", image, f"checkpoint={options.checkpoint}"]
+        commands["predict_run"] = ["-m", "src.predict", image, f"checkpoint={options.run}"]
         commands["captioner"] = ["-c", CAPTIONER, options.checkpoint, image]
         rounds = [{name: seconds(command) for name, command in commands.items()} for _ in range(options.rounds)]
     found = {name: [statistics.median(one[name][part] for one in rounds) for part in (0, 1)] for name in commands}

@@ -78,7 +78,10 @@ class CaptionBatch:
         return len(self.token_index)
 
     def to(self, device: torch.device | str, **kwargs: Any) -> "CaptionBatch":
-        """Copy the tensors to `device`; pinned memory is copied asynchronously."""
+        """Copy the tensors to `device`; pinned memory asynchronously.
+
+        On the step's own stream: another one would hide no more than the 5 MB of 16 images' features take, 0.1 ms.
+        """
         return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned(), **kwargs))
 
     def pin_memory(self) -> "CaptionBatch":

@@ -18,14 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from src.datamodule.collate import CaptionBatch
 from src.datamodule.processor import Processor, load_processor
 from src.models import checkpoint as files
-from src.models.freezing import (
-    adapted_names,
-    add_lora,
-    choose_trainable,
-    count_frozen_blocks,
-    find_blocks,
-    has_block_list,
-)
+from src.models.freezing import adapted_names, add_lora, choose_trainable, count_frozen_blocks, find_blocks
 from src.models.generation import generate_captions, generation_config, resolve_generation
 from src.models.kernels.attention import use_math_attention
 from src.models.kernels.linear import page_out, tune_malloc
@@ -71,7 +64,7 @@ class CaptionModel(nn.Module):
             trained += add_lora(network, lora, new_weights)
         self._trained_modules = (trained,)  # in a tuple, so that torch does not register them twice
         self._base = {name: weight.detach().clone() for name, weight in self.trained_weights().items()}
-        self.depth = count_frozen_blocks(network.encoder) if has_block_list(network.encoder) else 0
+        self.depth = count_frozen_blocks(network.encoder)
         if kernels != "reference":
             use_math_attention(network.encoder)
         if compile:
@@ -100,9 +93,8 @@ class CaptionModel(nn.Module):
         if image_size:
             resize_positions(network.encoder, image_size)
         unsaved = {names[name] for name in names if name in new_weights or is_pooler(name)}
-        model = cls(
-            network, processor, new_weights=new_weights, generation={"seed": seed, **(generation or {})}, **settings
-        )
+        generation = {"seed": seed, **(generation or {})}
+        model = cls(network, processor, new_weights=new_weights, generation=generation, **settings)
         model.base_id, model.digests, model.names = base_id, digests, adapted_names(network, names)
         model.base_sha256 = files.combine_digests(digests, digests.keys() - unsaved)
         return model
@@ -151,10 +143,7 @@ class CaptionModel(nn.Module):
             tune_malloc()
 
     def store_frozen_in_bf16(self) -> None:
-        """Store the decoder's frozen matrices as autocast would cast them in every step.
-
-        The encoder's stay in fp32, in which features may be cached.
-        """
+        """Store the decoder's frozen matrices as autocast casts them in every step; cached features may be fp32."""
         modules = list(self.network.decoder.modules())
         shared = {module.weight for module in modules if isinstance(module, nn.Embedding)}  # autocast leaves these
         for module in modules:

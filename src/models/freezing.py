@@ -46,8 +46,8 @@ def has_block_list(encoder: Any) -> bool:
 
 
 def count_frozen_blocks(encoder: nn.Module) -> int:
-    """Count the frozen blocks at the beginning; 0 where the embeddings, or what all blocks use, train."""
-    blocks = find_blocks(encoder)
+    """Count the frozen blocks at the beginning; 0 without a single list, or where what all blocks use trains."""
+    blocks = find_blocks(encoder) if has_block_list(encoder) else []
     inside = {id(weight) for block in blocks for weight in block.parameters()}
     for name, weight in encoder.named_parameters():
         if weight.requires_grad and id(weight) not in inside and not name.startswith("layernorm."):
