@@ -127,7 +127,15 @@ class VitGpt2(LightningModule):
             nll, tokens = self.captioner(batch)
         else:
             nll, tokens, reward = self.scst.loss(self.captioner, batch)
-            self.log("train/reward", reward, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
+            self.log(
+                "train/reward",
+                reward,
+                prog_bar=True,
+                on_step=True,
+                on_epoch=True,
+                sync_dist=True,
+                batch_size=len(batch),
+            )
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]
