@@ -1,4 +1,4 @@
-"""Score a captioner: `python eval.py ckpt_path=logs/train/runs/<stamp>/checkpoints/best.ckpt`."""
+"""Score a captioner: `python eval.py ckpt_path=logs/train/runs/<run>/checkpoints/best.ckpt`."""
 
 import hydra
 import pyrootutils

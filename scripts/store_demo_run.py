@@ -1,4 +1,4 @@
-"""Store a finished demo run in src/demo/flickr: python scripts/store_demo_run.py logs/train/runs/<stamp>
+"""Store a finished demo run in src/demo/flickr: python scripts/store_demo_run.py logs/train/runs/<run>
 
 Paths become relative to the project; optimizer states, gradient histograms and most images are left out.
 """

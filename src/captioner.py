@@ -1,7 +1,7 @@
 """Caption images in three lines:
 
     from src.captioner import Captioner
-    captioner = Captioner.from_checkpoint("logs/train/runs/<stamp>")
+    captioner = Captioner.from_checkpoint("logs/train/runs/<run>")
     print(captioner.caption(["dog.jpg", "beach.jpg"]))
 
 B images, P patches, D width, H and W an image's height and width, h and w those of the encoder's input.
