@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve the page until Ctrl-C and return the exit status; UserErrors name mistakes in the command."""
     settings = parse_command(arguments, DEFAULTS)
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("gradio is not installed; expected the extra app; poetry install --extras app")
+        raise UserError("gradio is not installed; expected the extra app; make setup EXTRAS=app")
     from src.captioner import Captioner
     from src.report.run_files import RunFiles, read_run
     from src.utils.run_folder import checkpoint_file

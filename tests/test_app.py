@@ -75,7 +75,7 @@ def test_mistakes_a_missing_gradio_and_a_taken_port_are_named(monkeypatch, tmp_p
             with pytest.raises(UserError, match=rf"host='127\.0\.0\.1' port={port} cannot be used"):
                 launch(page, HOST, port, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"gradio is not installed.*poetry install --extras app"):
+    with pytest.raises(UserError, match=r"gradio is not installed.*make setup EXTRAS=app"):
         main(["checkpoint=x"])
 
 

@@ -129,6 +129,8 @@ def small_test_note(metrics: Mapping[str, float]) -> str:
     score, count = _score(metrics, "test/cider_d"), int(metrics.get("data/test_images", 0))
     if score is None or score.low is None or score.high is None or not 0 < count < FEW_IMAGES:
         return ""
+    if count < 5:
+        return f"The test set is too small for scores to mean anything (test images: {count}); 100 are a start."
     return (
         f"With {count} test images CIDEr-D is known to about \u00b1{(score.high - score.low) / 2:.2f} (95%) only, and "
         f"compares with scores on these images alone; about {4 * count} would halve the interval."

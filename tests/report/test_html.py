@@ -113,7 +113,7 @@ def test_missing_and_damaged_files_are_noted(run):
     text = Page(write_report(run)).text
     assert "1 of 4 images could not be read" in text
     assert "image not found" in text
-    assert "No curves: nothing was trained in this run" in text
+    assert "No curves: the run has fewer than three points" in text
     assert "This run folder has no attention.json" in text
     for name in names:
         (run / name).write_bytes(b"\xff[1,")

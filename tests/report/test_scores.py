@@ -79,7 +79,13 @@ def test_the_summary_shows_scores_captions_and_commands(tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize(
-    ("count", "note"), [(25, "With 25 test images CIDEr-D is known to about ±0.20 (95%) only"), (100, ""), (0, "")]
+    ("count", "note"),
+    [
+        (3, "The test set is too small"),
+        (25, "With 25 test images CIDEr-D is known to about ±0.20 (95%) only"),
+        (100, ""),
+        (0, ""),
+    ],
 )
 def test_few_test_images_are_said_to_be_few(count, note):
     assert small_test_note(METRICS | {"data/test_images": count}).startswith(note)
