@@ -14,7 +14,7 @@ setup: .venv/.captioner  ## Make .venv and install what the lock names: make set
 	$(if $(EXTRAS),$(PYTHON) scripts/install.py --only main $(foreach extra,$(EXTRAS),--extras $(extra)),@:)
 
 demo: .venv/.captioner  ## Fine-tune the shipped tiny model on synthetic images: a minute or two, no download
-	$(RUN) train.py experiment=demo $(ARGS)
+	@$(RUN) train.py experiment=demo $(ARGS)
 
 train: .venv/.captioner  ## Fine-tune: make train ARGS="datamodule=folder datamodule.data_dir=FOLDER"
 	$(RUN) train.py $(ARGS)
