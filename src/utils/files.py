@@ -6,13 +6,15 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from src.utils.errors import UserError
+from src.utils.logging import get_logger
 
+log = get_logger(__name__)
 SCRATCH_MARKER = ".captioner-scratch"
 
 
@@ -58,6 +60,22 @@ def scratch_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Pat
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_folder_once(folder: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a new folder beside `folder` and rename that when complete, unless `folder` holds files.
+
+    One process at a time writes, the others wait. OSError as `mkdir`, and what `write` raises.
+    """
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir() or not any(folder.iterdir()):
+            log.info("creating %s", folder)
+            with scratch_folder(folder.parent, f".{folder.name}.") as scratch:
+                write(scratch / "data")
+                (scratch / "data").rename(folder)
 
 
 def local_path(path: str | Path) -> str:

@@ -14,7 +14,6 @@ from src.datamodule.readers.folder import read_folder
 from src.demo.synthetic.datamodules import (
     SyntheticFlickrDataModule,
     SyntheticMedicalDataModule,
-    generate_once,
     write_medical,
     write_scenes,
 )
@@ -22,7 +21,6 @@ from src.demo.synthetic.medical import Subfigure, draw_figure, report, sample_fi
 from src.demo.synthetic.scene_drawing import draw_scene
 from src.demo.synthetic.scenes import KINDS, PEOPLE, PLACES, STYLES, TABLES, Scene, Thing, describe_scene, sample_scene
 from src.utils.errors import UserError
-from src.utils.files import SCRATCH_MARKER
 
 SIZE = 96
 
@@ -40,21 +38,6 @@ def test_a_dataset_is_generated_once_and_then_read(tmp_path):
         (folder / "Images" / "note").touch()  # would be gone if the folder were made again
     assert (folder / "Images" / "note").is_file()
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["night-10"]
-
-
-def test_only_what_a_failed_or_killed_generation_left_is_removed(tmp_path):
-    def fail(folder):
-        folder.mkdir()
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="the disk is full"):
-        generate_once(tmp_path / "set", fail)
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    for name in ("foreign", "killed"):
-        (tmp_path / f".set.{name}" / "data").mkdir(parents=True)
-    (tmp_path / ".set.killed" / SCRATCH_MARKER).touch()
-    generate_once(tmp_path / "set", lambda folder: folder.mkdir())
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"set", ".set.foreign"}
 
 
 @pytest.mark.parametrize("style", [*STYLES, "medical"])

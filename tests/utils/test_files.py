@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from src.utils.errors import UserError
-from src.utils.files import atomic_write, write_json
+from src.utils.files import SCRATCH_MARKER, atomic_write, create_folder_once, write_json
 
 
 def names(folder):
@@ -64,3 +64,18 @@ def test_a_killed_writer_leaves_the_earlier_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")]).returncode == -9
     assert (tmp_path / "a").read_text() == "earlier"
+
+
+def test_of_a_folder_only_what_a_failed_or_killed_writer_left_is_removed(tmp_path):
+    def fail(folder):
+        folder.mkdir()
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        create_folder_once(tmp_path / "set", fail)
+    assert names(tmp_path) == [".set.lock"]
+    for name in ("foreign", "killed"):
+        (tmp_path / f".set.{name}" / "data").mkdir(parents=True)
+    (tmp_path / ".set.killed" / SCRATCH_MARKER).touch()
+    create_folder_once(tmp_path / "set", lambda folder: folder.mkdir())
+    assert names(tmp_path) == [".set.foreign", ".set.lock", "set"]

@@ -9,13 +9,12 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from src.datamodule.flickr import FlickrDataModule
@@ -24,10 +23,7 @@ from src.demo.synthetic.medical import draw_figure, report, sample_figure
 from src.demo.synthetic.scene_drawing import draw_scene
 from src.demo.synthetic.scenes import STYLES, describe_scene, sample_scene
 from src.utils.errors import UserError
-from src.utils.files import atomic_write, scratch_folder
-from src.utils.logging import get_logger
-
-log = get_logger(__name__)
+from src.utils.files import atomic_write, create_folder_once
 
 LABELS = ("Figure {}. ", "Fig. {}. ", "FIGURE {}: ", "Fig {}. ", "")
 LICENSES = ("cc-by", "cc-by-nc", "cc-by-nc-nd", "cc0", None)
@@ -54,7 +50,7 @@ class SyntheticFlickrDataModule(FlickrDataModule):
 
     def prepare_data(self) -> None:
         """Generate the dataset unless its folder exists."""
-        generate_once(self.data_dir, self.write)
+        create_folder_once(self.data_dir, self.write)
 
 
 class SyntheticMedicalDataModule(MedicatDataModule):
@@ -68,20 +64,7 @@ class SyntheticMedicalDataModule(MedicatDataModule):
 
     def prepare_data(self) -> None:
         """Generate the dataset unless its folder exists."""
-        generate_once(self.data_dir, self.write)
-
-
-def generate_once(data_dir: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` on a new folder beside `data_dir` and rename that when complete; one process at a time."""
-    if data_dir.is_dir():
-        return
-    data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_dir.with_name(f".{data_dir.name}.lock")):
-        if not data_dir.is_dir():  # no other process was faster
-            log.info("generating a synthetic dataset in %s", data_dir)
-            with scratch_folder(data_dir.parent, f".{data_dir.name}.") as scratch:
-                write(scratch / "data")
-                (scratch / "data").rename(data_dir)
+        create_folder_once(self.data_dir, self.write)
 
 
 def write_scenes(out: str | Path, num_images: int, style: str = "plain", seed: int = 0, size: int = 192) -> None:
