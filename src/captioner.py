@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
-from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from src.datamodule.images.decode import UnreadableImage, decode_bytes, from_pil
 from src.datamodule.loader import choose_workers, read_ahead
 from src.datamodule.processor import Processor
 from src.models.attention_maps import WordAttention, visible_crop, word_attention
-from src.models.checkpoint import check_finite
 from src.models.generation import Hypothesis, generate_captions, generate_nbest, resolve_generation
 from src.models.kernels.attention import use_math_attention
 from src.models.restore import open_captioner
@@ -36,8 +34,6 @@ from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor | CaptionedImage
 BATCH_SIZE = 16
-URL_LIMIT = 50 * 2**20  # bytes
-URL_SECONDS = 20
 
 
 class Captioner:
@@ -46,7 +42,7 @@ class Captioner:
     device: auto (the machine's accelerator, else the CPU) or one of torch's names.
     precision: auto (bf16 where the hardware multiplies it natively, as in training and evaluation), bf16, 32.
     generation: settings of captions as in configs/model/vit_gpt2.yaml: max_length, num_beams, do_sample, ...
-    UserError: a setting out of range, or weights that are not finite.
+    UserError: a setting out of range.
     """
 
     def __init__(
@@ -58,7 +54,6 @@ class Captioner:
         **generation: Any,
     ) -> None:
         self.generation = resolve_generation(generation, processor, key="")
-        check_finite(model.named_parameters(), "checkpoint")
         self.device = choose_device(device)
         if precision not in ("auto", "bf16", "32"):
             raise UserError(f"precision={precision!r}; expected auto, bf16, 32; set precision=auto")
@@ -86,7 +81,7 @@ class Captioner:
         """Return one caption per image, in order; a single image gives a list of one.
 
         images: paths, files' bytes or open files, PIL images, uint8 arrays (H,W) or (H,W,3) or tensors (3,H,W), RGB, of
-        any sizes; or one tensor (B,3,H,W). `read_url` gets the bytes of an address.
+        any sizes; or one tensor (B,3,H,W).
         UnreadableImage: an image is missing or damaged; `stream` continues instead.
         UserError: a tensor of another type or shape, or batch_size below 1.
         """
@@ -180,20 +175,6 @@ class Captioner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
-
-
-def read_url(url: str) -> bytes:
-    """Return the bytes of an http address, at most URL_LIMIT; UnreadableImage where that fails."""
-    try:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("no http address")
-        with urlopen(url, timeout=URL_SECONDS) as response:
-            content: bytes = response.read(URL_LIMIT + 1)
-    except (OSError, ValueError) as error:
-        raise UnreadableImage(f"{url}: {error}; expected an image at an http address; check it") from error
-    if len(content) > URL_LIMIT:
-        raise UnreadableImage(f"{url}: over {URL_LIMIT:,} bytes; expected a smaller image; download it yourself")
-    return content
 
 
 def choose_device(device: str) -> torch.device:

@@ -1,21 +1,16 @@
 """The three-line API: the captions are evaluation's, whatever form the images come in."""
 
-import copy
 import io
 import itertools
-import shutil
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from src.captioner import Captioner, read_url
+from src.captioner import Captioner
 from src.datamodule.images.decode import UnreadableImage, load_image
 from src.models.generation import generate_captions
 from src.utils.errors import UserError
@@ -45,10 +40,7 @@ def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     expected = captioner.caption(paths)
     content, array = Path(paths[0]).read_bytes(), np.asarray(Image.open(paths[0]))
     for image in (
-        paths[0],
-        str(paths[0]),
-        Image.open(paths[0]),
-        load_image(paths[0]),
+        *(kind(paths[0]) for kind in (Path, str, Image.open, load_image)),
         content,
         io.BytesIO(content),
         array,
@@ -58,22 +50,6 @@ def test_paths_pil_images_and_tensors_give_the_same_captions(captioner, paths):
     for kind in (str, Image.open, load_image):
         assert captioner.caption(map(kind, paths)) == expected
     assert captioner.caption(torch.stack([load_image(path) for path in paths])) == expected
-
-
-def test_addresses_are_read_on_request_up_to_a_limit(captioner, paths, monkeypatch):
-    handler = partial(SimpleHTTPRequestHandler, directory=str(Path(paths[0]).parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        assert captioner.caption(read_url(f"{address}/{Path(paths[0]).name}")) == captioner.caption(paths[0])
-        with pytest.raises(UnreadableImage, match="404"):
-            read_url(f"{address}/gone.jpg")
-        monkeypatch.setattr("src.captioner.URL_LIMIT", 10)
-        with pytest.raises(UnreadableImage, match="over 10 bytes"):
-            read_url(f"{address}/{Path(paths[0]).name}")
-        server.shutdown()
-    with pytest.raises(UnreadableImage, match="no http address"):
-        read_url("file:///etc/passwd")
 
 
 def test_nbest_begins_with_the_caption(captioner, paths):
@@ -127,20 +103,6 @@ def test_a_run_captions_as_it_was_evaluated(tiny_checkpoint, paths, tmp_path):
     assert found.caption(paths) == module.captioner.generate(module.model.encoder(pixels).last_hidden_state)
 
 
-def test_last_is_looked_up_in_log_dir(tiny_checkpoint, paths, tmp_path):
-    run = tmp_path / "train" / "runs" / "2026-01-01_00-00-00"
-    save_run(run, tiny_checkpoint)
-    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
-    assert len(Captioner.from_checkpoint("last", log_dir=tmp_path).caption(paths)) == len(paths)
-
-
-def test_weights_that_are_not_finite_are_rejected(captioner):
-    model = copy.deepcopy(captioner.model)
-    next(model.decoder.parameters()).data.view(-1)[0] = float("nan")
-    with pytest.raises(UserError, match=r"weights are not finite \(decoder"):
-        Captioner(model, captioner.processor)
-
-
 def test_stream_continues_behind_an_unreadable_image_and_caption_raises(captioner, paths, tmp_path):
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(paths[0].read_bytes()[:200])
@@ -174,9 +136,7 @@ def test_what_is_no_image_is_rejected(captioner):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_length": 1}, "max_length=1; expected a value greater than or equal to 2"),
-        ({"max_length": 65}, "max_length=65; expected a value less than or equal to 64"),
-        ({"num_beams": -1}, "num_beams=-1; expected"),
+        ({"max_length": 65}, "^max_length=65; expected a value less than or equal to 64"),
         ({"device": "abacus"}, "device='abacus'"),
         ({"precision": "half"}, "precision='half'; expected auto, bf16, 32"),
     ],

@@ -17,7 +17,7 @@ from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
 from src.models.vit_gpt2 import VitGpt2
-from tests.callbacks.tiny import trainer
+from tests.tiny import trainer
 
 
 def write_images(folder: Path, count: int) -> None:

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.callbacks.caption_samples import CaptionSamples
 from src.metrics.scorer import CaptionScorer
-from tests.callbacks.tiny import make, trainer
+from tests.tiny import make, trainer
 
 
 class Recorder(pl.Callback):

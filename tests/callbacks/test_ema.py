@@ -5,10 +5,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.callbacks.ema import WeightEma
 from src.models.checkpoint import read_checkpoint
-from tests.callbacks.tiny import make, trainer
+from tests.tiny import make, trainer
 
 
 class Recorder(pl.Callback):
@@ -32,7 +31,7 @@ def fit(folder, checkpoint, images, decay=0.5, resume=None, max_epochs=2):
     recorder = Recorder()
     best = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
     recorder.start = recorder.weights(module)
-    settings = {"max_epochs": max_epochs, "plugins": [AtomicCheckpointIO()], "enable_checkpointing": True}
+    settings = {"max_epochs": max_epochs, "enable_checkpointing": True}
     fitting = trainer(folder, WeightEma(decay), recorder, best, **settings)
     fitting.fit(module, data, ckpt_path=resume, weights_only=True)
     fitting.save_checkpoint(folder / "end.ckpt")

@@ -13,7 +13,7 @@ from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.feature_store import SUBFOLDER
 from src.models.caption_model import CaptionModel
 from src.models.restore import open_captioner
-from tests.callbacks.tiny import make, trainer
+from tests.tiny import make, trainer
 
 IMAGES = 36  # of train and val
 

@@ -7,7 +7,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks.weight_histograms import WeightHistograms
-from tests.callbacks.tiny import make, trainer
+from tests.tiny import make, trainer
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.flickr import FlickrDataModule
 from src.datamodule.litdata import LitDataModule, write_shards
 from src.utils.errors import UserError
-from tests.callbacks.tiny import make, trainer
+from tests.tiny import make, trainer
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

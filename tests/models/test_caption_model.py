@@ -8,11 +8,10 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from src.models.caption_model import CaptionModel
-from src.models.loss import packed_loss
 from src.models.pretrained import load_captioner
 from src.utils.errors import UserError
 from tests.models.random_captioner import captioner as network
-from tests.models.random_captioner import freeze_all_but, packed, random_captions, random_states
+from tests.models.random_captioner import packed, random_captions, random_states
 from tests.models.test_generation import Digits
 
 
@@ -69,16 +68,6 @@ def test_a_frozen_decoder_in_bf16_has_the_loss_gradient_and_captions_of_autocast
     assert found[1] == found[3]
     assert torch.bfloat16 in {weight.dtype for weight in one.network.parameters()}
     assert {weight.dtype for weight in one.trained_weights().values()} == {torch.float32}
-
-
-def test_many_captions_of_one_image_have_the_loss_of_few_at_a_time():
-    captions = [[k % 7 + 2, *range(2, 12)] for k in range(100)]
-    one, states = network(), random_states(2)
-    freeze_all_but(one, 1)
-    whole, _ = packed_loss(one, states, packed([captions, [[3]]]))
-    losses = [packed_loss(one, states, packed([captions[k : k + 10], []]))[0] for k in range(0, 100, 10)]
-    last, _ = packed_loss(one, states, packed([[], [[3]]]))
-    torch.testing.assert_close(whole, torch.stack(losses).sum() + last)
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,18 @@
 """Encoders and decoders of many kinds make captioners that train, generate and reload like the default one."""
 
-from functools import partial
-
 import pytest
-import pytorch_lightning as pl
 import torch
 from transformers import VisionEncoderDecoderModel
 
 from src.callbacks.checkpointing import AtomicCheckpointIO
-from src.datamodule.flickr import FlickrDataModule
 from src.models.checkpoint import METADATA_KEY
 from src.models.freezing import find_blocks, merge_adapter
 from src.models.vit_gpt2 import VitGpt2
+from tests import tiny
 from tests.models.folders import save_captioner, save_encoder_and_decoder
 from tests.models.random_captioner import separate_nll
 from tests.models.test_freezing import randomize_adapters
+from tests.tiny import trainer, weights_of
 
 PAIRS = [
     ("vit", "gpt2", 32), ("vit", "bert", 16), ("deit", "roberta", 32), ("beit", "gpt2", 16),
@@ -24,30 +22,20 @@ PAIRS = [
 
 def make(checkpoint, flickr_folder, **settings):
     """A module, and a data module of eight images."""
-    optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    module = VitGpt2(checkpoint, generation={"max_length": 6, "num_beams": 2}, optimizer=optimizer, **settings)
-    data = FlickrDataModule(flickr_folder, num_samples=40, batch_size=4, num_workers=0)
-    data.setup()
-    data.processor = module.processor
-    return module, data
+    settings |= {"generation": {"max_length": 6, "num_beams": 2}}
+    return tiny.make(checkpoint, flickr_folder, settings, num_samples=40, batch_size=4, split_seed=0)
 
 
 def fit(module, data, tmp_path):
     """Train one step; returns the trainer and the names of the weights that it changed."""
-    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()],
-        default_root_dir=tmp_path, max_steps=1, num_sanity_val_steps=0, limit_val_batches=0,
-    )  # fmt: skip
-    trainer.fit(module, data)
-    after = module.model.named_parameters()
-    return trainer, {name for name, weight in after if not torch.equal(weight, before[name])}
+    before, fitting = weights_of(module), trainer(tmp_path, max_steps=1, limit_val_batches=0)
+    fitting.fit(module, data)
+    return fitting, {name for name, weight in weights_of(module).items() if not torch.equal(weight, before[name])}
 
 
-def reload(trainer, module, tmp_path):
+def reload(fitting, module, tmp_path):
     """Save the trainer's model and load it into another module; returns the checkpoint."""
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    fitting.save_checkpoint(tmp_path / "a.ckpt")
     content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
     content["state_dict"] = module.match_checkpoint(content)
     module.load_state_dict(content["state_dict"], strict=False)
@@ -78,13 +66,13 @@ def test_a_pair_trains_generates_and_reloads(encoder, decoder, width, flickr_fol
     ids = module.model.generate(batch.pixel_values, max_length=6, num_beams=2, do_sample=False)
     assert module.generate(batch) == [module.processor.decode(row[1:]) for row in ids]
 
-    trainer, updated = fit(module, data, tmp_path)
+    fitting, updated = fit(module, data, tmp_path)
     assert updated <= set(module.trained_weights())
     assert {name.split(".")[0] for name in updated} >= {"encoder", "decoder"}
     assert ("enc_to_dec_proj.weight" in updated) == (width != 32)
 
     other, _ = make(str(folder), flickr_folder)
-    reload(trainer, other, tmp_path)
+    reload(fitting, other, tmp_path)
     with torch.no_grad():
         loss = module.eval().captioner(batch)[0]
         torch.testing.assert_close(other.eval().captioner(batch)[0], loss)
@@ -98,14 +86,14 @@ def test_a_new_pair_trains_its_new_cross_attention(encoder, decoder, width, flic
     assert {name.split(".layer.")[-1].split(".h.")[-1][0] for name in new if "cross" in name} == set("012")
     assert ("enc_to_dec_proj.weight" in new) == (width != 32)
     before = {name: weight.detach().clone() for name, weight in module.trained_weights().items()}
-    trainer, updated = fit(module, data, tmp_path)
+    fitting, updated = fit(module, data, tmp_path)
     assert {name for name in new if name.endswith("weight")} <= updated
     assert module.generate(next(iter(data.val_dataloader())))
 
     torch.manual_seed(99)  # another process has other random numbers
     other, _ = make(None, flickr_folder, from_encoder_decoder=sources)
     assert other.captioner.base_sha256 == module.captioner.base_sha256
-    reload(trainer, other, tmp_path)
+    reload(fitting, other, tmp_path)
     weights = dict(module.model.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in other.model.named_parameters())
     with module.captioner.base_weights():
@@ -122,12 +110,12 @@ def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_fol
     assert all(".lora_" in name or name == "enc_to_dec_proj" for name in training)
     assert module.captioner.depth == 0
     fit(module, data, tmp_path)
-    trainer, updated = fit(module, data, tmp_path)  # A changes once B is no longer zero
+    fitting, updated = fit(module, data, tmp_path)  # A changes once B is no longer zero
     assert updated == set(module.trained_weights())
     assert "enc_to_dec_proj.weight" in updated
 
     other, _ = make(str(folder), flickr_folder, train="lora")
-    content = reload(trainer, other, tmp_path)
+    content = reload(fitting, other, tmp_path)
     metadata, names = content[METADATA_KEY], {name.partition("network.")[2] for name in content["state_dict"]}
     assert names == updated  # nothing else is in the file
     assert metadata["base_sha256"] == VitGpt2(str(folder)).captioner.base_sha256  # without adapters too

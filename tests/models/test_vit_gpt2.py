@@ -1,4 +1,4 @@
-"""VitGpt2 trains the chosen blocks by the loss per token, refuses steps that are not finite, and keeps its state."""
+"""VitGpt2 clips, accumulates and schedules as set, refuses steps that are not finite, and captions test images."""
 
 import math
 from functools import partial
@@ -7,118 +7,21 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from safetensors.torch import load_file
-from transformers import VisionEncoderDecoderModel
 
-from src.callbacks.checkpointing import AtomicCheckpointIO
-from src.datamodule.flickr import FlickrDataModule
-from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.optimization import linear_with_warmup
-from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
+from tests import tiny
+from tests.tiny import trainer, weights_of
 
 
 @pytest.fixture
 def make(tiny_checkpoint, flickr_folder):
-    """A module and a data module: `make(train="full")`."""
-
-    def build(data=None, **settings):
-        default = {"optimizer": partial(torch.optim.AdamW, lr=1e-2), "generation": {"max_length": 8, "num_beams": 1}}
-        torch.manual_seed(0)
-        module = VitGpt2(str(tiny_checkpoint), **(default | settings))
-        datamodule = FlickrDataModule(flickr_folder, **({"batch_size": 8, "num_workers": 0} | (data or {})))
-        datamodule.setup()
-        datamodule.processor = module.processor
-        return module, datamodule
-
-    return build
-
-
-def trainer(tmp_path, **settings):
-    settings = {"max_epochs": 1, "num_sanity_val_steps": 0, "plugins": [AtomicCheckpointIO()]} | settings
-    return pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, default_root_dir=tmp_path, **settings,
-    )  # fmt: skip
-
-
-def weights(module):
-    return {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+    """A module and a data module: `make({"num_samples": 60}, train="full")`."""
+    return lambda data=None, **settings: tiny.make(tiny_checkpoint, flickr_folder, settings, **(data or {}))
 
 
 def assert_equal(found, expected):
     assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
-
-
-def test_only_the_last_blocks_train_and_the_others_stay_equal(make, tmp_path):
-    module, data = make()
-    before = weights(module)
-    trainer(tmp_path).fit(module, data)
-    updated = {name for name, weight in weights(module).items() if not torch.equal(weight, before[name])}
-    assert updated
-    assert updated <= set(module.trained_weights())
-    assert all(".2." in name for name in updated)  # the third of three blocks
-    assert {name.split(".")[0] for name in updated} == {"encoder", "decoder"}
-    # Softmax does not change when all keys change alike: a key bias has no gradient but rounding.
-    assert len(updated) >= len(module.trained_weights()) - 1
-
-
-@pytest.mark.slow
-def test_one_batch_can_be_overfitted(make):
-    module, data = make({"num_samples": 40, "captions_per_image": 1}, train="full")
-    batch = next(iter(data.train_dataloader()))
-    assert len(batch) >= 6
-    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(60):
-        nll, tokens = module.captioner(batch)
-        optimizer.zero_grad()
-        (nll / tokens).backward()
-        optimizer.step()
-        losses.append((nll / tokens).item())
-    assert losses[-1] < 0.3 * losses[0]
-
-
-@pytest.mark.slow
-def test_a_checkpoint_holds_the_trained_weights_by_hub_parameter_names_and_loads_to_the_same_loss(make, tmp_path):
-    module, data = make()
-    fitting, path = trainer(tmp_path), tmp_path / "a.ckpt"
-    fitting.fit(module, data)
-    fitting.test(module, data, verbose=False)
-    fitting.save_checkpoint(path)
-    content = read_checkpoint(path)
-    assert len(content["state_dict"]) == len(module.trained_weights())
-    VisionEncoderDecoderModel.from_pretrained(module.captioner.base_id).save_pretrained(tmp_path / "saved")
-    assert set(content["state_dict"]) <= set(load_file(tmp_path / "saved" / "model.safetensors"))
-    assert content[METADATA_KEY]["base_sha256"] == module.captioner.base_sha256
-    other, data = make()
-    again = trainer(tmp_path)
-    again.test(other, data, ckpt_path=path, verbose=False)
-    losses = [one.callback_metrics["test/loss"].item() for one in (fitting, again)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
-
-
-@pytest.mark.slow
-def test_a_resumed_run_ends_in_the_same_weights(make, tmp_path):
-    uninterrupted, data = make()
-    trainer(tmp_path, max_epochs=2).fit(uninterrupted, data)
-    first, data = make()
-    interrupted = trainer(tmp_path, max_epochs=1)
-    interrupted.fit(first, data)
-    interrupted.save_checkpoint(tmp_path / "a.ckpt")
-    second, data = make()
-    trainer(tmp_path, max_epochs=2).fit(second, data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
-    assert_equal(weights(second), weights(uninterrupted))
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_optimizer(make, tmp_path):
-    module, data = make()
-    before = weights(module)
-    nll = torch.tensor(float("nan"), requires_grad=True)
-    module.captioner.forward = lambda batch: (nll, torch.tensor(5))
-    with pytest.raises(UserError, match=r"plain_\d+\.jpg"):
-        trainer(tmp_path).fit(module, data)
-    assert_equal(weights(module), before)
 
 
 def test_training_needs_an_optimizer_and_a_schedule_needs_an_end(make, tmp_path):
@@ -169,9 +72,9 @@ def fit_gradients(make, tmp_path, gradients, data=None, optimizer=None, **settin
     """Train one step without dropout; the module and its trained weights before."""
     optimizer = optimizer or partial(torch.optim.SGD, lr=1.0)
     module, data = make({"num_samples": 60, **(data or {})}, optimizer=optimizer)
-    before = weights(module)
+    before = weights_of(module)
     settings = {"max_steps": 1, "limit_val_batches": 0, "log_every_n_steps": 1} | settings
-    trainer(tmp_path, callbacks=[gradients], **settings).fit(module, data)
+    trainer(tmp_path, gradients, **settings).fit(module, data)
     return module, before
 
 
@@ -190,7 +93,7 @@ def test_gradients_are_clipped_by_the_algorithm_that_is_set(make, tmp_path, algo
 def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
     """Fused optimizers get scaled gradients, others unscaled ones; both step by the same limit."""
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    plugins = [AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
+    plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
     gradients, optimizer = Gradients(), partial(torch.optim.SGD, lr=1.0, fused=fused)
     settings = {"optimizer": optimizer, "gradient_clip_val": 0.5, "plugins": plugins}
     module, before = fit_gradients(make, tmp_path, gradients, **settings)
@@ -198,7 +101,7 @@ def test_fp16_clips_gradients_without_their_loss_scale(make, tmp_path, fused):
     norm = gradients.before[0].norm().item() / scale
     assert norm > 0.5
     assert gradients.logged[0] == pytest.approx(norm, rel=1e-4)
-    updated = [(weight - before[name]).flatten() for name, weight in weights(module).items()]
+    updated = [(weight - before[name]).flatten() for name, weight in weights_of(module).items()]
     assert torch.cat(updated).norm().item() == pytest.approx(0.5, rel=1e-2)
 
 
@@ -214,10 +117,10 @@ def test_accumulated_batches_have_the_gradient_of_one_batch_of_all_their_images(
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_gradient_that_is_not_finite_changes_no_weight(make, tmp_path, value):
     module, data = make(optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True))
-    before = weights(module)
+    before = weights_of(module)
     with pytest.raises(UserError, match=r"the gradient of step 0 is (inf|nan); expected a finite number"):
-        trainer(tmp_path, callbacks=[Gradients(value)], gradient_clip_val=1.0).fit(module, data)
-    assert_equal(weights(module), before)
+        trainer(tmp_path, Gradients(value), gradient_clip_val=1.0).fit(module, data)
+    assert_equal(weights_of(module), before)
 
 
 def test_a_test_leaves_a_caption_of_each_image(make, tmp_path):

@@ -109,18 +109,9 @@ def test_cross_entropy_and_gradients_over_several_chunks(trains, with_bias, smoo
     weights = torch.rand(11)
     found = linear_cross_entropy(hidden, head, labels, smoothing, weights)
     expected = nn.functional.cross_entropy(head(hidden), labels, reduction="none", label_smoothing=smoothing) @ weights
+    if not smoothing:
+        torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs))
-
-
-@pytest.mark.parametrize("trains", [True, False])
-def test_cross_entropy_with_a_weight_of_each_label(trains, monkeypatch):
-    monkeypatch.setattr(kernel, "CHUNK", 4)
-    head = nn.Linear(8, 50).requires_grad_(trains)
-    hidden, labels, weights = torch.randn(11, 8, requires_grad=True), torch.randint(0, 50, (11,)), torch.randn(11)
-    found = linear_cross_entropy(hidden, head, labels, weights=weights)
-    expected = (nn.functional.cross_entropy(head(hidden), labels, reduction="none") * weights).sum()
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found, hidden), torch.autograd.grad(expected, hidden))
 
 
 def test_a_label_of_probability_0_has_a_finite_loss():
