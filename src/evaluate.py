@@ -33,6 +33,7 @@ MAX_ATTENTION_MAPS = 60  # images of the report with cross-attention maps
 PER_IMAGE = ("bleu_4", "rouge_l", "cider_d")
 
 Losses = dict[str, tuple[float, int]]  # image_id -> nats per token of the references, and their tokens
+Outputs = tuple[dict[str, str], Losses]  # of a model: image_id -> caption, and the losses
 
 
 def evaluate(
@@ -52,20 +53,19 @@ def evaluate(
     UserError: no test image could be read, or predictions.csv cannot be written.
     """
     log.info("scoring the %s on the test images", "fine-tuned model" if ckpt_path else "model")
-    loss, captions, losses = _test(model, datamodule, trainer, ckpt_path)
-    metrics, base_captions, base_losses = {"test/loss": loss}, None, Losses()
+    loss, tuned = _test(model, datamodule, trainer, ckpt_path)
+    metrics, base = {"test/loss": loss}, None
     if zero_shot:
         log.info("scoring the base model on them")
         with model.captioner.base_weights():
-            metrics["zero_shot/test/loss"], base_captions, base_losses = _test(model, datamodule, trainer, None)
+            metrics["zero_shot/test/loss"], base = _test(model, datamodule, trainer, None)
     metrics["data/unreadable_images"] = len(datamodule.all_unreadable())
     if not trainer.is_global_zero:
         return metrics
-    images = [image for image in datamodule.splits["test"] if image.image_id in captions]
-    others = [loss_score([image.image_id for image in images], known) for known in (losses, base_losses)]
-    metrics |= _write_scores(folder, scorer, images, captions, base_captions, others, {**(earlier or {}), **metrics})
+    images = [image for image in datamodule.splits["test"] if image.image_id in tuned[0]]
+    metrics |= _write_scores(folder, scorer, images, tuned, base, {**(earlier or {}), **metrics})
     try:
-        write_attention(model, images, captions, folder / "attention.json", MAX_ATTENTION_MAPS)
+        write_attention(model, images, tuned[0], folder / "attention.json", MAX_ATTENTION_MAPS)
     except OSError as error:
         log.warning("attention.json cannot be written (%s); free some space", error.strerror or error)
     return metrics
@@ -73,9 +73,9 @@ def evaluate(
 
 def _test(
     model: VitGpt2, datamodule: CaptionDataModule, trainer: pl.Trainer, ckpt_path: str | None
-) -> tuple[float, dict[str, str], Losses]:
+) -> tuple[float, Outputs]:
     trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-    return float(trainer.callback_metrics["test/loss"]), model.test_captions, model.test_losses
+    return float(trainer.callback_metrics["test/loss"]), (model.test_captions, model.test_losses)
 
 
 def loss_score(image_ids: Sequence[str], losses: Losses) -> dict[str, Score]:
@@ -85,43 +85,36 @@ def loss_score(image_ids: Sequence[str], losses: Losses) -> dict[str, Score]:
     return {"loss": token_mean(*np.array([losses[image_id] for image_id in image_ids], np.float64).T)}
 
 
-def _clip_scores(
-    scorer: CaptionScorer, images: Sequence[CaptionedImage], captions: Mapping[str, str]
-) -> dict[str, Score]:
-    if scorer.clip is None:
-        return {}
-    pixels = (load_image(image.path, image.box, image.span).permute(1, 2, 0).numpy() for image in images)
-    texts = [captions[image.image_id] for image in images], [image.captions for image in images]
-    try:
-        return scorer.clip.score(pixels, *texts)
-    except UnreadableImage as error:
-        log.warning("CLIPScore is skipped: %s", error)
-        return {}
+def _score(scorer: CaptionScorer, images: Sequence[CaptionedImage], outputs: Outputs) -> Scores:
+    ids, references = [image.image_id for image in images], [image.captions for image in images]
+    captions, others = [outputs[0][name] for name in ids], loss_score(ids, outputs[1])
+    if scorer.clip is not None:
+        pixels = (load_image(image.path, image.box, image.span).permute(1, 2, 0).numpy() for image in images)
+        try:
+            others |= scorer.clip.score(pixels, captions, references)
+        except UnreadableImage as error:
+            log.warning("CLIPScore is skipped: %s", error)
+    return scorer.score(ids, captions, references, others=others)
 
 
 def _write_scores(
     folder: Path,
     scorer: CaptionScorer,
     images: Sequence[CaptionedImage],
-    captions: Mapping[str, str],
-    base_captions: Mapping[str, str] | None,
-    others: Sequence[dict[str, Score]],
+    tuned: Outputs,
+    base: Outputs | None,
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     if not images:
         raise UserError("no test image could be read; expected at least one; see the reasons above")
-    ids, references = [image.image_id for image in images], [image.captions for image in images]
-    clip = _clip_scores(scorer, images, captions)
-    scores, base_scores = scorer.score(ids, [captions[name] for name in ids], references, others=others[0] | clip), None
+    scores, base_scores = _score(scorer, images, tuned), base and _score(scorer, images, base)
     found: dict[str, Any] = scores.flat("test/")
-    if base_captions is not None:
-        clip = _clip_scores(scorer, images, base_captions)
-        base_scores = scorer.score(ids, [base_captions[name] for name in ids], references, others=others[1] | clip)
+    if base_scores:
         found |= base_scores.flat("zero_shot/test/") | scorer.gains(scores, base_scores).flat("test/")
     if scorer.cider_df:
         found["test/cider_d_document_frequencies"] = scorer.cider_df
     write_json(folder / "metrics.json", {**metrics, **found})  # first: the disk may be nearly full
-    write_predictions(folder / "predictions.csv", images, captions, scores, base_captions, base_scores)
+    write_predictions(folder / "predictions.csv", images, tuned[0], scores, base and base[0], base_scores)
     return found
 
 
@@ -202,11 +195,10 @@ def rescore(predictions: Path, folder: Path, scorer: CaptionScorer) -> dict[str,
         CaptionedImage(row.image_id, row.path, row.references, row.image_id, row.box, row.license, span=row.span)
         for row in rows
     ]
-    captions = {row.image_id: row.caption for row in rows}
-    base_captions = {row.image_id: row.zero_shot_caption or "" for row in rows}
-    has_base = any(base_captions.values())  # some of the base's captions may be empty
-    others = [loss_score(list(captions), read_losses(rows, name)) for name in ("loss", "zero_shot_loss")]
-    return _write_scores(folder, scorer, images, captions, base_captions if has_base else None, others, {})
+    tuned = {row.image_id: row.caption for row in rows}, read_losses(rows)
+    base = {row.image_id: row.zero_shot_caption or "" for row in rows}, read_losses(rows, "zero_shot_loss")
+    has_base = any(base[0].values())  # some of the base's captions may be empty
+    return _write_scores(folder, scorer, images, tuned, base if has_base else None, {})
 
 
 def read_losses(rows: Sequence[Prediction], name: str = "loss") -> Losses:

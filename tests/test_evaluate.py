@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_scored_is_rejected_in_one_line(tmp_path, content,
 
 
 def test_without_a_readable_test_image_there_is_no_score(tmp_path, monkeypatch):
-    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, {}, {}))
+    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, ({}, {})))
     with pytest.raises(UserError, match="no test image could be read; expected at least one"):
         evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert list(tmp_path.iterdir()) == []
@@ -124,7 +124,7 @@ def test_a_nearly_full_disk_costs_attention_maps_and_not_the_scores(tmp_path, mo
         assert (tmp_path / "metrics.json").is_file()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, CAPTIONS, {}))
+    monkeypatch.setattr("src.evaluate._test", lambda *_: (1.5, (CAPTIONS, {})))
     monkeypatch.setattr("src.evaluate.write_attention", fail)
     evaluate(None, DATA, TRAINER, tmp_path, SCORER, zero_shot=False)
     assert json.loads((tmp_path / "metrics.json").read_text())["test/loss"] == 1.5

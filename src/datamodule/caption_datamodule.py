@@ -15,9 +15,8 @@ from src.datamodule.caption_table import CaptionedImage, CaptionTable
 from src.datamodule.duplicates import find_duplicates, group_duplicates
 from src.datamodule.feature_store import ShardedFeatures
 from src.datamodule.images.decode import check_images as find_unreadable
-from src.datamodule.loader import CaptionLoader, choose_workers
+from src.datamodule.loader import CaptionLoader, LengthGroupedSampler, choose_workers
 from src.datamodule.processor import Processor
-from src.datamodule.sampler import LengthGroupedSampler
 from src.datamodule.splits import split_table
 from src.utils.files import write_csv
 from src.utils.logging import get_logger

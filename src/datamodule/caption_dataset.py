@@ -19,7 +19,7 @@ from src.datamodule.processor import Processor
 from src.utils.errors import UserError
 
 MAX_REPLACEMENTS = 20
-MAX_CAPTIONS_PER_STEP = 32  # of one image; the others take turns in later epochs
+MAX_CAPTIONS_PER_STEP = 32  # of one image; other epochs sample others
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class CaptionDataset:
     tokens: Sequence[Sequence[np.ndarray]]  # ids of each caption of each image
     train: bool = False  # sample captions, views and crops, and replace unreadable images
     seed: int = 0
-    captions_per_image: int | None = None  # sampled per epoch; None: all, MAX_CAPTIONS_PER_STEP in turns
+    captions_per_image: int | None = None  # sampled per epoch; None: all, at most MAX_CAPTIONS_PER_STEP
     augment: bool = False  # crop each image at random in each epoch of training
     features: ShardedFeatures | None = None  # replace pixels
     max_megapixels: int = 250  # larger images are unreadable
@@ -139,14 +139,8 @@ class CaptionDataset:
             ) from error
 
     def _captions(self, index: int, epoch: int) -> list[list[int]]:
-        captions, name = [ids.tolist() for ids in self.tokens[index]], self.images[index].image_id
-        count = self.captions_per_image or MAX_CAPTIONS_PER_STEP
-        order = list(range(len(captions)))
+        captions, count = [ids.tolist() for ids in self.tokens[index]], self.captions_per_image or MAX_CAPTIONS_PER_STEP
         if not self.train or count >= len(captions):
             return captions
-        if self.captions_per_image:
-            chosen = seeded_rng(self.seed, epoch, name, "captions").sample(order, count)
-        else:
-            seeded_rng(self.seed, 0, name, "caption order").shuffle(order)
-            chosen = [order[(epoch * count + k) % len(order)] for k in range(count)]
-        return [captions[k] for k in sorted(chosen)]
+        rng = seeded_rng(self.seed, epoch, self.images[index].image_id, "captions")
+        return [captions[k] for k in sorted(rng.sample(range(len(captions)), count))]

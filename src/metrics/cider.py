@@ -1,6 +1,6 @@
 """CIDEr-D (Vedantam et al., 2015), as pycocoevalcap computes it, with document frequencies of any set of references.
 
-Captions are tokenized, tokens joined by blanks.
+Captions are tokenized, tokens joined by blanks, but those that the reward of self-critical training is given.
 """
 
 import json
@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from src.datamodule.caption_table import CaptionedImage
+from src.metrics.ptb_tokenizer import ptb_tokenize
 from src.utils.errors import UserError
 
+EOS = " <eos>"  # of the reward: a word of its own in references and in captions that ended
 ORDER, SIGMA = 4, 6.0  # n-grams up to ORDER; spread of the length penalty, in tokens
 
 Ngram = tuple[str, ...]
@@ -82,6 +85,33 @@ class CiderD:
             weights[ngram] = weight = count * self.idf.get(ngram, self.unseen_idf)
             squares[len(ngram) - 1] += weight * weight
         return Vector(weights, [math.sqrt(square) for square in squares], max(0, len(caption.split()) - 1))
+
+
+class CiderReward:
+    """CIDEr-D, 0 to 10, with the document frequencies of the images given and the end of a caption as a word.
+
+    Without that word captions that stop after "with a" score well, since their n-grams are frequent: Hu et al., 2023.
+    """
+
+    def __init__(self, images: Sequence[CaptionedImage]) -> None:
+        lines = iter(ptb_tokenize([text for image in images for text in image.captions]))
+        self.references = {image.image_id: [next(lines) + EOS for _ in image.captions] for image in images}
+        self.cider = CiderD(list(self.references.values()))
+
+    def __call__(self, image_ids: Sequence[str], captions: Sequence[str], ended: Sequence[bool]) -> np.ndarray:
+        """Score the K captions of each of B images, one image after another (B*K): (B,K).
+
+        ended: whether a caption ended with EOS, and was not cut off.
+        """
+        texts = [text + EOS * end for text, end in zip(ptb_tokenize(captions), ended, strict=True)]
+        per_image = np.reshape(texts, (len(image_ids), -1)).tolist()
+        pairs = zip(per_image, (self.references[name] for name in image_ids), strict=True)
+        return np.array([self.cider.score(*pair) for pair in pairs])
+
+    @staticmethod
+    def signature(num_samples: int) -> str:
+        """Return what SacreEOS 1.0.0 (Hu et al., 2023) would name this reward and its baseline."""
+        return f"STANDARD_wInit+Cider-D[n{ORDER},s{SIGMA}]+average[nspi{num_samples}]+1.0.0"
 
 
 def _ngrams(caption: str) -> list[Ngram]:

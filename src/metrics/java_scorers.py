@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +30,16 @@ class JavaScorerFailed(Exception):
     """A Java scorer gave no result; the message has the reason."""
 
 
-@cache
-def unavailable_reason(name: str) -> str | None:
-    """Return why `name` ("meteor" or "spice") cannot run on this machine; None where it can."""
-    java = shutil.which("java")
-    if java is None or subprocess.run([java, "-version"], capture_output=True).returncode:
-        return "java is not on the PATH or does not start"
-    if not Path(pycocoevalcap.__path__[0], JARS[name]).is_file():
-        return f"{JARS[name]} is missing (400 MB): python -m pycocoevalcap.spice.get_stanford_models"
-    return None
-
-
 def skip_reason(name: str, setting: bool | str) -> str | None:
-    """Return why `name` is skipped under its setting true or "auto" (where it can run); None where it runs.
+    """Return why `name` ("meteor" or "spice") cannot run here under its setting true or "auto"; None where it can.
 
-    Raises UserError where the setting is true and the scorer cannot run, or is neither.
+    UserError where the setting is true and the scorer cannot run, or is neither.
     """
-    reason = unavailable_reason(name)
+    java, reason = shutil.which("java"), None
+    if java is None or subprocess.run([java, "-version"], capture_output=True).returncode:
+        reason = "java is not on the PATH or does not start"
+    elif not Path(pycocoevalcap.__path__[0], JARS[name]).is_file():
+        reason = f"{JARS[name]} is missing (400 MB): python -m pycocoevalcap.spice.get_stanford_models"
     if setting not in (True, "auto") or (reason and setting is True):
         found = f"metrics.{name}={setting!r}; expected true, false or auto"
         raise UserError(f"{found}; {reason or 'auto runs it where it can run'}; set metrics.{name}=auto")

@@ -30,9 +30,10 @@ def coco_scores(
     is on the scale of 0 to 10; its document frequencies are those given, else those of the whole set, in resamples
     too: then it is 0 for a single image, whose n-grams are in every document.
     """
-    rouge = [rouge_l(candidate, texts) for candidate, texts in zip(candidates, references, strict=True)]
-    means = {"rouge_l": mean(np.array(rouge)), "cider_d": mean(_cider_d(candidates, references, frequencies))}
-    return _bleu(candidates, references) | means
+    cider, pairs = CiderD(references, frequencies), list(zip(candidates, references, strict=True))
+    rouge_l_scores = np.array([rouge_l(candidate, texts) for candidate, texts in pairs])
+    cider_d_scores = np.array([cider.score([candidate], texts)[0] for candidate, texts in pairs])
+    return _bleu(candidates, references) | {"rouge_l": mean(rouge_l_scores), "cider_d": mean(cider_d_scores)}
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
@@ -58,13 +59,6 @@ def _bleu_of_counts(counts: Floats, order: int) -> Floats:
     precisions = (counts[:, 6 : 6 + order] + TINY) / (counts[:, 2 : 2 + order] + SMALL)
     lengths = (counts[:, 0] + TINY) / (counts[:, 1] + SMALL)
     return precisions.prod(axis=1) ** (1 / order) * np.exp(np.minimum(0.0, 1 - 1 / lengths))
-
-
-def _cider_d(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], frequencies: DocumentFrequencies | None
-) -> Floats:
-    cider = CiderD(references, frequencies)
-    return np.array([cider.score([one], texts)[0] for one, texts in zip(candidates, references, strict=True)])
 
 
 def rouge_l(candidate: str, references: Sequence[str]) -> float:

@@ -20,7 +20,7 @@ from src.callbacks.caption_samples import LOGGED, CaptionSamples
 from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.datamodule.processor import load_processor
-from src.metrics.reward import CiderReward
+from src.metrics.cider import CiderReward
 from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import ConfigErrors, UserError
 from src.utils.files import local_path

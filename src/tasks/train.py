@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from src.callbacks.checkpointing import resumed_metrics
 from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate
-from src.metrics.reward import CiderReward
+from src.metrics.cider import CiderReward
 from src.models.checkpoint import METADATA_KEY, read_checkpoint
 from src.models.restore import FOR_TRAINING, scoring_settings
 from src.models.vit_gpt2 import VitGpt2

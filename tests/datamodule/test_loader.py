@@ -13,8 +13,7 @@ import torch
 from src.datamodule.caption_dataset import CaptionDataset, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.collate import CaptionBatch
-from src.datamodule.loader import CaptionLoader, choose_workers, read_ahead
-from src.datamodule.sampler import LengthGroupedSampler
+from src.datamodule.loader import CaptionLoader, LengthGroupedSampler, choose_workers, read_ahead
 from tests.datamodule.tiny import TableDataModule, tiny_processor, write_images
 
 

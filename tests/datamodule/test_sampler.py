@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datamodule.sampler import LengthGroupedSampler
+from src.datamodule.loader import LengthGroupedSampler
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=70)
 

@@ -7,15 +7,8 @@ import time
 import pytest
 
 from src.metrics import java_scorers
-from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason, unavailable_reason
+from src.metrics.java_scorers import JavaScorerFailed, run, skip_reason
 from src.utils.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def clear_availability():
-    unavailable_reason.cache_clear()
-    yield
-    unavailable_reason.cache_clear()
 
 
 @pytest.fixture
@@ -44,7 +37,6 @@ def test_what_is_missing_is_the_reason(java, status, monkeypatch):
     assert "java is not on the PATH" in skip_reason("meteor", "auto")
     with pytest.raises(UserError, match=r"metrics.meteor=True; .*java is not on the PATH.*meteor=auto"):
         skip_reason("meteor", True)
-    unavailable_reason.cache_clear()
     java(0)
     monkeypatch.setitem(java_scorers.JARS, "spice", "spice/lib/not-there.jar")
     assert "not-there.jar is missing" in skip_reason("spice", "auto")
@@ -96,7 +88,7 @@ def test_spice_is_the_f_score_of_all_tuples(monkeypatch):
 
 @pytest.mark.slow
 def test_published_meteor(shared_data):
-    if reason := unavailable_reason("meteor"):
+    if reason := skip_reason("meteor", "auto"):
         pytest.skip(reason)
     vector = json.loads((shared_data / "metric_vectors" / "01_nlgeval.json").read_text())
     scores = run("meteor", list(vector["hyps"].values()), list(vector["refs"].values()), timeout=600)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from src.datamodule.caption_table import CaptionedImage
+from src.metrics.cider import CiderReward
 from src.metrics.ptb_tokenizer import ptb_tokenize
-from src.metrics.reward import CiderReward
 
 TEXTS = {
     "x": ("A dog runs over the grass.", "a brown dog is running"),

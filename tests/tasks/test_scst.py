@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from src.metrics.reward import CiderReward
+from src.metrics.cider import CiderReward
 from src.utils.run_folder import run_folder
 from tests.tasks.running import PROBE, Probe, run_second_stage, validations
 

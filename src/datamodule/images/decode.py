@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import (  # Pillow knows AVIF, TIFF and WebP once their plugin is imported
     AvifImagePlugin,  # noqa: F401
-    ContainerIO,
     Image,
     ImageOps,
     TiffImagePlugin,  # noqa: F401
@@ -50,9 +49,7 @@ EXPECTED = (
 )
 
 Box = tuple[int, int, int, int]
-Span = (
-    tuple[int, int] | tuple[str, int]
-)  # (offset, size) in bytes of a tar's member, or (column, row) of a parquet file
+Span = tuple[int, int] | tuple[str, int]  # offset and size in bytes in a tar file, or column and row in a parquet file
 
 
 class UnreadableImage(UserError):
@@ -133,8 +130,11 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8, pixel_limit
     def problem(key: tuple[str, Span | None]) -> str | None:
         path, span = key
         try:
-            with _named_errors(path), _open(path, span) as file, Image.open(file, formats=FORMATS) as image:
-                _check_pixels(image, path, pixel_limit or PIXEL_LIMIT)
+            with _named_errors(path):
+                if not span:
+                    _locate(path, None)  # else a pipe would be opened
+                with Image.open(io.BytesIO(read_bytes(path, span)) if span else path, formats=FORMATS) as image:
+                    _check_pixels(image, path, pixel_limit or PIXEL_LIMIT)
         except UnreadableImage as error:
             return str(error)
         return None
@@ -143,17 +143,6 @@ def check_images(images: Sequence[CaptionedImage], workers: int = 8, pixel_limit
     with ThreadPoolExecutor(workers) as pool:  # threads hide the latency of a cold or distant disk
         found = dict(zip(keys, pool.map(problem, keys, chunksize=64), strict=True))
     return {image.image_id: reason for image in images if (reason := found[image.path, image.span])}
-
-
-@contextlib.contextmanager
-def _open(path: str, span: Span | None) -> Iterator[Any]:
-    """Open an image file, or one in a tar or parquet file, without reading it whole where that is possible."""
-    if span and isinstance(span[0], str):
-        yield io.BytesIO(_read_cell(path, *span))
-    else:
-        offset, size = _locate(path, span)
-        with open(path, "rb") as file:
-            yield ContainerIO.ContainerIO(file, offset, size)
 
 
 @lru_cache(maxsize=256)
