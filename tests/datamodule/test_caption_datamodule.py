@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.processor import Processor
 from src.utils.errors import UserError
 from tests.datamodule.tiny import TableDataModule, write_images
 
@@ -27,11 +26,6 @@ def names_of(loader) -> list[str]:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu") -> SimpleNamespace:
-    strategy = SimpleNamespace(root_device=torch.device(device))
-    return SimpleNamespace(global_rank=rank, world_size=world_size, num_nodes=1, overfit_batches=0, strategy=strategy)
 
 
 def test_setup_reads_once_and_splits_by_split_seed_not_by_the_seed_of_the_run(images: list[CaptionedImage]) -> None:
@@ -114,40 +108,16 @@ def test_a_file_that_breaks_after_the_check_is_replaced_or_skipped_and_listed(tm
     assert trained.path in data.unreadable[trained.image_id]
 
 
-def test_captions_are_tokenized_once_and_cuts_are_logged_once(images, caplog, monkeypatch) -> None:
-    data, tokenized = TableDataModule(images, max_caption_tokens=15), []
-    original = Processor.tokenize
-    monkeypatch.setattr(Processor, "tokenize", lambda self, texts: tokenized.extend(texts) or original(self, texts))
+def test_captions_that_are_cut_are_counted_in_the_log(images: list[CaptionedImage], caplog) -> None:
     with caplog.at_level(logging.INFO):
-        (data.train_dataloader(), data.train_dataloader())
-    assert len(tokenized) == 2 * len(data.splits["train"])
-    (line,) = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
-    assert f"of {len(tokenized)} captions" in line
+        TableDataModule(images, max_caption_tokens=15).train_dataloader()
+    assert "captions exceed 15 tokens and are cut" in caplog.text
 
 
-def test_processes_divide_the_images(images: list[CaptionedImage]) -> None:
-    seen: dict[str, list[str]] = {"train": [], "val": []}
-    steps = []
-    for rank in (0, 1):
-        data = TableDataModule(images, split_ratios=(0.75, 0.25, 0.0))
-        data.trainer = trainer(rank, 2)
-        for split, names in seen.items():
-            names += names_of(getattr(data, f"{split}_dataloader")())
-        steps.append(len(data.train_dataloader()))
-    assert steps[0] == steps[1]
-    for split, names in seen.items():
-        assert sorted(names) == sorted(image.image_id for image in data.splits[split])
-
-
-@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
-def test_memory_is_pinned_only_for_a_run_on_cuda(images, device: str, pinned: bool) -> None:
-    for setting, expected in ((None, pinned), (True, True)):
-        data = TableDataModule(images, pin_memory=setting)
-        data.trainer = trainer(device=device)
-        assert data.val_dataloader().pin_memory == expected
-
-
-def test_a_whole_folder_can_be_scored_as_test_split(images: list[CaptionedImage]) -> None:
-    data = TableDataModule(images, split_ratios=[0, 0, 1])
-    assert names_of(data.test_dataloader()) == [image.image_id for image in images]
-    assert list(data.train_dataloader()) == list(data.val_dataloader()) == []
+@pytest.mark.parametrize(
+    ("device", "setting", "pins"), [("cuda", None, True), ("cpu", None, False), ("cpu", True, True)]
+)
+def test_memory_is_pinned_as_set_else_for_a_run_on_cuda(images, device: str, setting: bool | None, pins: bool) -> None:
+    data = TableDataModule(images, pin_memory=setting)
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    assert data.pins_memory == pins

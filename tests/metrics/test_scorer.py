@@ -72,21 +72,15 @@ def test_figures_of_the_original_project(shared_data):
     assert {name: corpus[f"rouge_{name}"] for name in rouge} == pytest.approx(rouge, abs=5.01e-7)
 
 
-def test_per_image_scores_are_those_of_the_reference_scorers():
+def test_bleu_of_each_image_is_that_of_the_reference_scorer():
     from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
 
     ids, candidates, texts = IMAGES
     references = {i: ptb_tokenize(own) for i, own in zip(ids, texts, strict=True)}
     captions = {i: [line] for i, line in zip(ids, ptb_tokenize(candidates), strict=True)}
-    cider = Cider().compute_score(references, captions)[1]
-    rouge = Rouge().compute_score(references, captions)[1]
     bleu = Bleu(4).compute_score(references, captions, verbose=0)[1]
-    for index, row in enumerate(score(*IMAGES).per_image):
-        assert row["cider_d"] == cider[index]
-        assert row["rouge_l"] == rouge[index]
-        assert [row[f"bleu_{n + 1}"] for n in range(4)] == [values[index] for values in bleu]
+    found = score(*IMAGES).per_image
+    assert [[row[f"bleu_{n + 1}"] for row in found] for n in range(4)] == bleu
 
 
 def test_corpus_means_and_intervals_belong_together(capsys):
@@ -126,13 +120,6 @@ def test_an_empty_candidate_scores_nothing(empty):
     assert first["cider_d"] == first["rouge_l"] == first["rouge_1_f"] == 0
     assert first["bleu_1"] == pytest.approx(0)
     assert second["rouge_l"] == 1
-
-
-@pytest.mark.parametrize(("found", "text"), [("", "a dog"), ("a dog", ""), ("", ""), ("a dog", " ")])
-def test_all_candidates_or_references_empty(found, text):
-    corpus = score(["a", "b"], [found, found], [[text], [text]], original=True).corpus
-    assert all(math.isfinite(value) for value in corpus.values())
-    assert corpus["cider_d"] == 0
 
 
 @given(st.lists(st.tuples(st.text(), st.lists(st.text(), min_size=1, max_size=3)), min_size=1, max_size=4))

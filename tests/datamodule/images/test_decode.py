@@ -2,9 +2,7 @@
 
 import io
 import os
-import runpy
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTImageProcessor
 
 from src.datamodule.caption_table import CaptionedImage
 from src.datamodule.images import decode
@@ -160,18 +157,6 @@ def test_a_much_larger_jpeg_comes_at_a_reduced_scale_with_the_same_pixels(orient
     assert difference.abs().max() <= 2
 
 
-def test_the_pixels_of_large_images_are_the_processors(tmp_path: Path) -> None:
-    """The decoding of a large JPEG and the transform, beside transformers' own processor on the whole image."""
-    Image.effect_noise((600, 450), 40).resize((2400, 1800), Image.Resampling.BICUBIC).convert("RGB").save(
-        tmp_path / "a.jpg"
-    )
-    processor = ViTImageProcessor(size={"height": 64, "width": 64})
-    transform = ImageTransform.from_processor(processor)
-    expected = processor(Image.open(tmp_path / "a.jpg"), return_tensors="pt")["pixel_values"][0]
-    found = transform(decode.decode_bytes((tmp_path / "a.jpg").read_bytes(), "a", side=64))
-    assert (found - expected).abs().max() * 0.5 <= 2.01 / 255
-
-
 def test_avif_and_heic(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 30), RED)
     image.save(tmp_path / "a.avif")
@@ -239,16 +224,6 @@ def test_box_crops(tmp_path: Path) -> None:
             load_image(tmp_path / "a.png", box)
 
 
-def test_damage_that_stops_torchvision_is_left_to_pillow(tmp_path: Path, monkeypatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("cannot decode")
-
-    noise().save(tmp_path / "a.png")
-    expected = load_image(tmp_path / "a.png")
-    monkeypatch.setattr(decode, "decode_image", fail)
-    assert torch.equal(load_image(tmp_path / "a.png"), expected)
-
-
 def test_check_images_names_the_unreadable_ones_in_table_order(tmp_path: Path) -> None:
     noise().save(tmp_path / "good.png")
     (tmp_path / "empty.png").touch()
@@ -274,9 +249,3 @@ def test_a_member_of_a_tar_file_is_read_by_its_span(tmp_path: Path) -> None:
         assert check_images([CaptionedImage(name, tar, ("a",), name, span=span)]) == {}
     for span in ((6, 0), (6, 10**6), (8, len(data[0]))):
         assert list(check_images([CaptionedImage("a", tar, ("a",), "a", span=span)])) == ["a"]
-
-
-def test_importing_leaves_pillows_warnings_as_they_are() -> None:
-    before = list(warnings.filters)
-    runpy.run_path(decode.__file__)
-    assert warnings.filters == before

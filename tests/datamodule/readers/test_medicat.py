@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
 from src.datamodule.readers.medicat import RELEASE, read_medicat, read_subfigures, strip_label
@@ -14,7 +12,6 @@ from src.datamodule.splits import split_table
 from src.utils.errors import UserError
 
 NAMES = ("a_1-Figure1-1.png", "a_2-Figure2-1.png", "b_1-Figure1-1.png", "c_1-Figure1-1.png")
-FUZZ = settings(max_examples=25, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def row(name: str, caption: Any = "Figure 1. Axial CT of the chest.", **changes: Any) -> dict[str, Any]:
@@ -133,30 +130,6 @@ def test_the_jsonl_is_found_or_has_to_be_set(tmp_path: Path) -> None:
     assert len(read_medicat(root, "release.jsonl", root / "figures").images) == 1
     (root / RELEASE).write_text(json.dumps(row(NAMES[2])))
     assert list(captions(read_medicat(root))) == [NAMES[2]]
-
-
-FIGURE_KEYS = st.sampled_from(["pdf_hash", "fig_uri", "s2_caption", "radiology", "oa_info"])
-FIGURE_VALUES = st.sampled_from([None, "", "a", "1-Figure1-1.png", "..", {"oa": {"license": 1}}])
-ROWS = st.dictionaries(FIGURE_KEYS, FIGURE_VALUES).map(json.dumps).map(str.encode)
-
-
-@FUZZ
-@given(
-    lines=st.lists(ROWS | st.binary(max_size=40), max_size=6),
-    mark=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"]),
-)
-def test_any_bytes_give_a_table_or_one_clear_line(tmp_path: Path, lines: list[bytes], mark: bytes) -> None:
-    root = folder(tmp_path)
-    (root / "any.jsonl").write_bytes(mark + b"\n".join(lines))
-    table, message = CaptionTable([], [], 0), ""
-    try:
-        table = read_medicat(root, "any.jsonl")
-    except UserError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert len(table.images) + len(table.skipped) == table.rows_read
-    assert all(image.captions[0] for image in table.images)
-    assert {image.image_id for image in table.images} <= set(NAMES)
 
 
 # Labels in front of captions
