@@ -144,9 +144,6 @@ def _group_settings(group: str, config: Mapping[str, Any], file: str | Path) -> 
         raise _foreign(file, f"{group}._target_", target, f"a {group} class of this project")
     known |= {"encoder_lr_factor"} if group == "model" else set()
     settings: dict[str, Any] = {"_target_": target}
-    if group == "model" and (before := {key: config[key] for key in ("max_length", "num_beams") if key in config}):
-        config = {**config, "generation": before | dict(config.get("generation") or {})}  # where they stood at first
-        config = {key: value for key, value in config.items() if key not in before}
     for key in [key for key in config if key not in NOT_RESTORED]:
         value = FORCED.get(key, _plain(config[key], f"{group}.{key}", file))
         if key in known and not (isinstance(value, str) and "://" in value):

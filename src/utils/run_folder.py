@@ -28,7 +28,7 @@ OVERRIDE = re.compile(r"([+~]*[\w.@/-]+)=")
 SAME = ("datamodule.", "model.", "seed", "trainer.accumulate_grad_batches", "trainer.precision")
 FREE = re.compile(
     r"datamodule\.(data_dir|download|num_workers|pin_memory|check_images|max_skipped|generation_length)"
-    r"|model\.(generation\..*|num_beams|max_length|compile|kernels|checkpoint)"
+    r"|model\.(generation\..*|compile|kernels|checkpoint)"
 )
 
 

@@ -1,9 +1,11 @@
 """The backbone is computed once per image, and the run is the one that pixels would have given."""
 
 import errno
+import os
 import shutil
 from collections import Counter, namedtuple
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +70,23 @@ def test_the_losses_are_those_of_pixels_and_a_second_run_computes_nothing(run, t
     assert {"train/loss", "val/loss"} <= first.keys()
     image = data.splits["val"][0].image_id
     assert torch.equal(data.features.get(image), again.features.get(image))
+
+
+def test_images_of_equal_names_sizes_and_times_keep_their_own_features(run, tmp_path):
+    rng, images = np.random.default_rng(0), tmp_path / "images"
+    names = [f"{folder}/{number}.bmp" for folder in ("cats", "dogs") for number in range(20)]
+    for name in names:
+        path = images / "Images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
+        os.utime(path, (315532800, 315532800))
+    (images / "captions.txt").write_text("\n".join(["image,caption", *(f"{name},image of {name}" for name in names)]))
+    _, pixels = run(images, enabled=False)
+    for _ in ("computed", "read from disk"):
+        data, cached = run(images)
+        assert cached == pixels
+    found = {float(data.features.get(image.image_id).sum()) for image in data.splits["train"]}
+    assert len(found) == len(data.splits["train"])
 
 
 def test_only_what_a_shorter_run_reads_is_computed(run, computed):

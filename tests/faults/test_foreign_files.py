@@ -8,7 +8,6 @@ import pytest
 
 from src import export, predict
 from src.utils.errors import UserError
-from src.utils.files import scratch_folder
 from tests.tasks.running import run_eval, run_train
 
 NAMES = ("thesis/results.bin", "thesis/.notes.tmp", ".old.tmp", "a.safetensors", "runs/notes.txt", "best.ckpt",
@@ -50,15 +49,3 @@ def test_train_eval_predict_and_export_leave_foreign_files_alone(foreign, tiny_c
     assert (foreign / "exported" / "config.json").is_file()
     assert content(foreign) == before
     assert len(before) == len(NAMES)
-
-
-def test_the_page_removes_no_folder_without_its_marker(foreign):
-    mine = foreign / "captioner-uploads-mine"
-    mine.mkdir()
-    (mine / "photo.jpg").write_bytes(b"photo")
-    before = content(foreign)
-    with scratch_folder(foreign, "captioner-uploads-") as folder:
-        (folder / "upload.jpg").write_bytes(b"upload")
-    assert not folder.exists()
-    assert (mine / "photo.jpg").read_bytes() == b"photo"
-    assert content(foreign) == before

@@ -81,15 +81,6 @@ def test_the_generation_length_of_the_data_is_kept(run, tmp_path):
     assert open_captioner(changed).generation["max_length"] == 20
 
 
-def test_generation_settings_where_they_stood_at_first_are_read(run, tmp_path):
-    config = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)[METADATA_KEY]["config"]
-    model = {key: value for key, value in config["model"].items() if key != "generation"}
-    before = config | {"model": model | {"max_length": 7, "num_beams": 2}}
-    changed = rewrite(run, tmp_path / "x.ckpt", before["model"], config=before)
-    assert {"max_length": 7, "num_beams": 2}.items() <= open_captioner(changed).generation.items()
-    assert scoring_settings(changed, changed)["model"]["generation"] == {"max_length": 7, "num_beams": 2}
-
-
 def test_a_checkpoint_cannot_choose_the_model_class_and_unknown_settings_are_named(run, tmp_path):
     changed = rewrite(run, tmp_path / "x.ckpt", {"_target_": "os.system"})
     rejected(r"model\._target_=os\.system; expected a model class", open_captioner, changed)
@@ -154,19 +145,6 @@ def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp
     named = rewrite(file.parents[1], now / "x.ckpt", base=restoring.PROJECT + "/src/demo/tiny")
     assert open_captioner(named).base == str(now / "src" / "demo" / "tiny")
     assert scoring_settings(file, file)["model"]["checkpoint"] == str(now / "src" / "demo" / "tiny")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "match"),
-    [("nowhere.ckpt", "does not exist"), ("empty_run", "holds no checkpoints"), ("./nothing", "does not exist"),
-     ("notes.txt", "is damaged")],
-)  # fmt: skip
-def test_what_is_no_captioner_is_rejected_in_one_line(checkpoint, match, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty_run").mkdir()
-    (tmp_path / "empty_run" / "run.json").write_text("{}")
-    (tmp_path / "notes.txt").write_text("no checkpoint")
-    assert "checkpoint=" in rejected(match, open_captioner, checkpoint)
 
 
 def test_load_from_checkpoint_of_lightning_needs_the_file_alone(run, tiny_checkpoint):

@@ -197,12 +197,6 @@ def test_without_test_images_the_test_is_skipped(tiny_checkpoint, flickr_folder,
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
 
 
-def test_a_validation_that_is_never_reached_is_refused_before_training(tiny_checkpoint, flickr_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"`val_check_interval` .* must be less than or equal"):
-        run_train(tmp_path / "run", tiny_checkpoint, flickr_folder, "trainer.val_check_interval=99")
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
 @pytest.mark.slow
 def test_the_seed_decides_the_weights_bit_for_bit(tiny_checkpoint, flickr_folder, tmp_path):
     """Adapters are initialized by the global generator, which is in another state before each run; 0 is a seed too."""
