@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def describe(captioner: "Captioner", run: "RunFiles") -> str:
     """Return the page's head as HTML: the run's name without the machine's folders, data, first score, settings."""
-    from src.report.facts import count, data_name
+    from src.report.html import count, data_name
     from src.report.scores import score_rows
 
     lead = next((row for row in score_rows(run.metrics) if row.tuned), None)

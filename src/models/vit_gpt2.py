@@ -127,15 +127,8 @@ class VitGpt2(LightningModule):
             nll, tokens = self.captioner(batch)
         else:
             nll, tokens, reward = self.scst.loss(self.captioner, batch)
-            self.log(
-                "train/reward",
-                reward,
-                prog_bar=True,
-                on_step=True,
-                on_epoch=True,
-                sync_dist=True,
-                batch_size=len(batch),
-            )
+            shown = {"prog_bar": True, "on_step": True, "on_epoch": True, "sync_dist": True}
+            self.log("train/reward", reward, batch_size=len(batch), **shown)
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
         loss = mean[0] / mean[1]

@@ -9,10 +9,10 @@ from src.datamodule.caption_datamodule import CaptionDataModule
 from src.evaluate import evaluate, rescore
 from src.models.restore import scoring_settings
 from src.tasks.building import build, build_data, can_test, count_data, prepare, with_training_config
-from src.tasks.train import write_reports
+from src.tasks.train import end_run, write_reports
 from src.utils.errors import UserError
 from src.utils.files import write_text
-from src.utils.lightning_compat import ScoresFirstTensorBoard, all_processes_end
+from src.utils.lightning_compat import all_processes_end
 from src.utils.logging import get_logger
 from src.utils.run_folder import checkpoint_file, plain_config, read_splits
 
@@ -47,11 +47,7 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float]:
     file = str(ckpt_path) if ckpt_path else None
     with all_processes_end(trainer):
         metrics |= evaluate(model, datamodule, trainer, folder, scorer, file, zero_shot, metrics)
-    for logger in trainer.loggers:
-        if isinstance(logger, ScoresFirstTensorBoard):
-            logger.log_scores(plain_config(config), metrics, trainer.global_step)
-    if trainer.is_global_zero:
-        write_reports(folder, metrics)
+    end_run(trainer, folder, plain_config(config), metrics)
     return metrics
 
 

@@ -66,12 +66,17 @@ def train(config: DictConfig) -> dict[str, float]:
             metrics |= evaluate(model, datamodule, trainer, folder, scorer, ckpt_path, config.zero_shot, metrics)
         elif config.test:
             log.info("no test images (datamodule.split_ratios, limit_test_batches): the test is skipped")
+    end_run(trainer, folder, settings, metrics)
+    return metrics
+
+
+def end_run(trainer: pl.Trainer, folder: Path, settings: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Log the scores with the settings to TensorBoard, and write the reports on rank 0."""
     for logger in trainer.loggers:
         if isinstance(logger, ScoresFirstTensorBoard):
             logger.log_scores(settings, metrics, trainer.global_step)
     if trainer.is_global_zero:
         write_reports(folder, metrics)
-    return metrics
 
 
 def _second_stage(config: DictConfig) -> tuple[DictConfig, Path | None]:

@@ -28,8 +28,6 @@ def run_entry(main: Callable[[], object]) -> None:
     sys.argv[1:] = [normalize_override(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # with it Hydra leaves errors to us
     try:
-        if "--resolve" in sys.argv and not {"--cfg", "-c", "--help"} & set(sys.argv):
-            raise UserError("--resolve without --cfg; expected both; add --cfg job")
         main()
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(report(error))
