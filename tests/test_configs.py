@@ -14,7 +14,6 @@ from tests.utils.composing import ROOT, composed, job
 CONFIGS = ROOT / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.y*ml") if path.parent.name != "local")
 NEED_AN_ACCOUNT = ("wandb", "mlflow", "neptune", "comet", "aim")
-DOWNLOAD = "datamodule.download=true"
 
 
 DEFAULTS = OmegaConf.load(CONFIGS / "train.yaml").defaults
@@ -94,7 +93,7 @@ def test_files_have_no_mistakes_and_all_that_they_name_can_be_built(files, build
 
 
 def test_optimizer_and_scheduler_are_partials_and_checkpoints_keep_the_lowest_loss():
-    config = composed(DOWNLOAD)
+    config = composed()
     optimizer = instantiate(config.model.optimizer)([torch.nn.Parameter(torch.zeros(2))])
     assert optimizer.defaults["lr"] == config.model.optimizer.lr
     assert callable(instantiate(config.model.lr_scheduler.scheduler))
@@ -103,11 +102,11 @@ def test_optimizer_and_scheduler_are_partials_and_checkpoints_keep_the_lowest_lo
 
 
 def test_effort_stands_above_an_experiment_and_below_single_settings():
-    config = composed("experiment=demo", "effort=best", "trainer.max_epochs=3", DOWNLOAD)
+    config = composed("experiment=demo", "effort=best", "trainer.max_epochs=3")
     found = config.model.num_layers_to_train, config.callbacks.feature_cache.views, config.trainer.max_epochs
     best = OmegaConf.load(CONFIGS / "effort" / "best.yaml")
     assert found == (best.model.num_layers_to_train, best.callbacks.feature_cache.views, 3)
-    assert find_problems(composed("effort=best", "debug=fdr", DOWNLOAD)) == []  # no callbacks there
+    assert find_problems(composed("effort=best", "debug=fdr")) == []  # no callbacks there
 
 
 @pytest.mark.parametrize("experiment", ["demo", None])

@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,7 +79,7 @@ def check_config(config: DictConfig) -> None:
 
 
 def find_problems(config: DictConfig) -> list[str]:
-    """Return one line for each mistake: ranges, conflicts and paths, and once these are right, names and types.
+    """Return one line for each mistake: ranges and conflicts, and once these are right, names and types.
 
     Importing the classes takes seconds, which a mistake found without them need not wait for.
     """
@@ -94,7 +93,6 @@ def find_problems(config: DictConfig) -> list[str]:
             monitor = values.get(key.removesuffix("mode") + "monitor")
             if "loss" in str(monitor):
                 problems.append(f"{key}=max with monitor={monitor}; expected min for a loss; set {key}=min")
-    problems += _check_data_dir(values)
     for key in [] if problems else [key for key in values if key.endswith("._target_")]:
         problems += _check_target(key.removesuffix("._target_"), values)
     return list(dict.fromkeys(problems))
@@ -119,20 +117,6 @@ def type_error(value: Any, annotation: Any) -> str:
         messages = [found["msg"].removeprefix("Input should be ") for found in error.errors()]
         return " or ".join(dict.fromkeys(re.sub("^(greater|less)", r"a value \1", text) for text in messages))
     return ""
-
-
-def _check_data_dir(values: Mapping[str, Any]) -> Iterator[str]:
-    folder = values.get("datamodule.data_dir")
-    ours = str(values.get("datamodule._target_")).startswith("src.datamodule.")  # synthetic data are generated
-    from_run = "train" not in values or (values.get("ckpt_path") and values.get("model.objective") == "scst")
-    if not isinstance(folder, str) or values.get("datamodule.download") or not ours or from_run:
-        return  # the data are those of the checkpoint's config
-    path = Path(folder).expanduser().absolute()
-    if not path.is_dir():
-        siblings = [entry.name for entry in path.parent.glob("*") if entry.is_dir()]
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"did you mean datamodule.data_dir={path.parent / near[0]}?" if near else "set it"
-        yield f"datamodule.data_dir={folder} does not exist; expected captions and images; {hint}"
 
 
 def _resolve(config: DictConfig, problems: list[str]) -> Iterator[tuple[str, Any]]:

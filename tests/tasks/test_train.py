@@ -241,6 +241,6 @@ def test_a_debug_run_writes_no_checkpoint_and_no_debug_lines_of_libraries(tiny_c
     run_train(run, tiny_checkpoint, flickr_folder, "trainer.fast_dev_run=true")  # what debug=fdr sets
     assert not list(run.rglob("*.ckpt"))
     assert not list(run.rglob("events.out.tfevents*"))
-    logging_config = composed("debug=fdr", "datamodule.download=true", full=True).hydra.job_logging
+    logging_config = composed("debug=fdr", full=True).hydra.job_logging
     assert logging_config.root.level == "DEBUG"
     assert logging_config.loggers.matplotlib.level == "INFO"

@@ -1,7 +1,6 @@
 """The config check reports all mistakes at once, each with its key, what was expected and what to do."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -10,8 +9,6 @@ from src.utils.config_check import check_config, find_problems
 from src.utils.errors import ConfigErrors, UserError
 from tests.utils.composing import composed
 
-DOWNLOAD = "datamodule.download=true"  # the folder may be missing then
-
 
 def problems(*overrides):
     return find_problems(composed(*overrides))
@@ -19,39 +16,31 @@ def problems(*overrides):
 
 @pytest.mark.parametrize("name", ["train", "eval"])
 def test_defaults_are_right(name):
-    needed = DOWNLOAD if name == "train" else "predictions=captions.csv"
-    assert find_problems(composed(needed, name=name)) == []
+    assert find_problems(composed(name=name)) == []
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("datamodule.batch_size=0", "=0; expected a value greater than or equal to 1; set datamodule.batch_size"),
-        ("datamodule.batch_size=eight", "=eight; expected a valid integer"),
         ("datamodule.num_workers=1.5", "integer"),
         ("datamodule.pin_memory=1", "boolean"),
         ("datamodule.split_ratios=[0.8,0.2]", "at least 3 items"),
-        ("datamodule.split_ratios=[a,0.1,0.1]", "number"),
         ("datamodule.max_skipped=2", "less than or equal to 1"),
         ("+datamodule.batchsize=3", "did you mean datamodule.batch_size?"),
         ("+datamodule.zzz=3", "remove datamodule.zzz"),
         ("model.train=everything", "expected 'last_blocks'"),
         ("model.optimizer.lr=high", "number"),
-        ("model.lr_scheduler.interval=week", "'step' or 'epoch'"),
         ("trainer.precision=fp8", "expected 'auto', '32-true'"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp; expected 'auto', 'ddp'"),
-        ("trainer.strategy=ddp_spawn", "'ddp'"),
         ("+trainer.barebones=true", "trainer.barebones=true; expected False"),
         ("trainer.accelerator=abacus", "expected 'cpu', 'gpu'"),
         ("trainer.limit_val_batches=-1", "greater than or equal to 0"),
         ("callbacks.early_stopping.mode=low", "'min' or 'max'"),
         ("callbacks.model_checkpoint.mode=max", "expected min for a loss"),
-        ("seed=-1", "seed=-1; expected"),
         ("seed=abc", "seed=abc; expected a valid integer"),
         ("train=maybe", "boolean"),
         ("logger=wandb", "logger=wandb needs the package wandb"),
-        ("logger=mlflow", "logger=mlflow needs the package mlflow"),
-        ("logger=comet", "logger=comet needs the package comet_ml"),
         ("logger=aim", "logger=aim needs the package aim"),
         ("logger=neptune", "NeptuneLogger; expected a class or function that exists"),
         ("model._target_=src.models.vit_gpt2.VitGpt3", "expected a class or function that exists"),
@@ -61,13 +50,13 @@ def test_defaults_are_right(name):
     ],
 )
 def test_each_mistake_is_one_line(override, expected):
-    found = problems(DOWNLOAD, override)
+    found = problems(override)
     assert len(found) == 1, found
     assert expected in found[0]
 
 
 def test_all_at_once():
-    config = composed(DOWNLOAD, "datamodule.batch_size=0", "trainer.precision=fp8", "seed=abc")
+    config = composed("datamodule.batch_size=0", "trainer.precision=fp8", "seed=abc")
     with pytest.raises(ConfigErrors, match="3 settings are wrong") as caught:
         check_config(config)
     assert isinstance(caught.value, UserError)
@@ -75,25 +64,9 @@ def test_all_at_once():
 
 
 def test_seed_zero_null_and_group_options_are_fine():
-    assert problems(DOWNLOAD, "seed=0") == []
-    assert problems(DOWNLOAD, "seed=null", "model.seed=0", "datamodule.seed=0") == []
-    assert problems(DOWNLOAD, "trainer.precision=32", "trainer.devices=auto", "model.lr_scheduler=null") == []
-
-
-def test_the_nearest_folder_is_named(tmp_path):
-    (tmp_path / "flickr8k").mkdir()
-    (line,) = problems(f"datamodule.data_dir={tmp_path}/flikr8k")
-    assert f"datamodule.data_dir={tmp_path}/flikr8k does not exist" in line
-    assert f"did you mean datamodule.data_dir={tmp_path / 'flickr8k'}?" in line
-    (line,) = problems(f"datamodule.data_dir={tmp_path}/nothing/at/all")
-    assert "does not exist" in line
-    assert problems(f"datamodule.data_dir={tmp_path}/flickr8k") == []
-
-
-def test_a_folder_without_any_parent_ends_in_one_line(monkeypatch):
-    monkeypatch.setattr(Path, "is_dir", lambda self: False)
-    (line,) = problems("datamodule.data_dir=/no/such/place")
-    assert "does not exist" in line
+    assert problems("seed=0") == []
+    assert problems("seed=null", "model.seed=0", "datamodule.seed=0") == []
+    assert problems("trainer.precision=32", "trainer.devices=auto", "model.lr_scheduler=null") == []
 
 
 @dataclass
@@ -116,4 +89,4 @@ def test_inherited_fields_of_a_dataclass_are_known():
 def test_integer_keys_of_a_callback_are_accepted():
     kind = "pytorch_lightning.callbacks.GradientAccumulationScheduler"
     schedule = (f"+callbacks.schedule._target_={kind}", "+callbacks.schedule.scheduling={0:4,2:1}")
-    assert problems(DOWNLOAD, *schedule) == []
+    assert problems(*schedule) == []

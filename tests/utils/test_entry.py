@@ -24,7 +24,6 @@ from src.utils.entry import (
 from src.utils.errors import Stopped, UserError
 from tests.utils.composing import job
 
-DOWNLOAD = "datamodule.download=true"
 DEFAULTS = {"checkpoint": None, "out": "x.csv", "beams": 4, "fraction": 0.5, "onnx": False}
 
 
@@ -92,7 +91,7 @@ def test_the_environment_decides_what_is_printed(capsys, monkeypatch, variables,
 
 
 def test_hydras_errors_are_explained(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "seeed=1", DOWNLOAD])
+    monkeypatch.setattr(sys, "argv", ["train.py", "seeed=1"])
     for error in (ConfigCompositionException("Could not override"), ConfigKeyError("no key")):
         assert "seeed=1; expected a key of the config; did you mean seed?" in message(error)
 
@@ -144,7 +143,7 @@ def test_help_lists_the_settings(root, tmp_path, script):
 @pytest.mark.slow
 def test_every_fault_of_a_command_line_is_reported_at_once():
     overrides = [
-        DOWNLOAD, "model=vit", "trainer.max_epoch=3", "foo", "datamodule=flickr.yaml",
+        "model=vit", "trainer.max_epoch=3", "foo", "datamodule=flickr.yaml",
         "trainer.precision=fp8", "~callbacks.nothing", "batch_size=3", "model=vit_gtp2", "model.lr=1",
     ]  # fmt: skip
     found = "\n".join(find_faults(overrides, "train"))
@@ -164,8 +163,8 @@ def test_every_fault_of_a_command_line_is_reported_at_once():
 @pytest.mark.parametrize(
     "overrides",
     [
-        [DOWNLOAD, "logger=none.yaml", "+new.key=1", "~callbacks.early_stopping", "hydra.run.dir=x", "-m"],
-        ["--cfg", "job", DOWNLOAD, "trainer=cpu,gpu", "model.optimizer.lr=interval(0,1)"],
+        ["logger=none.yaml", "+new.key=1", "~callbacks.early_stopping", "hydra.run.dir=x", "-m"],
+        ["--cfg", "job", "trainer=cpu,gpu", "model.optimizer.lr=interval(0,1)"],
         ["datamodule.scope_only=true", "datamodule=medicat", "datamodule.data_dir=."],  # groups come first
     ],
 )
@@ -197,7 +196,7 @@ def test_a_value_that_needs_quotes_names_the_character_and_shows_quoting_that_wo
 
 
 def test_a_value_that_cannot_be_read_is_no_second_error_about_the_default_folder():
-    assert len(find_faults(["datamodule.data_dir=/a/(2024)"], "train")) == 1
+    assert len(find_faults(["datamodule=folder", "datamodule.data_dir=/a/(2024)"], "train")) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from src.utils.errors import ConfigErrors, Stopped, UserError
 from src.utils.task_run import HEAD_START_SECONDS, task_run
 from tests.utils.composing import job
 
-RIGHT = ("datamodule.download=true", "extras.print_config=false")
+RIGHT = ("extras.print_config=false",)
 
 
 def about(folder):
@@ -123,7 +123,7 @@ def test_a_run_of_wandb_is_closed(tmp_path, monkeypatch):
 
 def test_the_config_is_shown_without_secrets(tmp_path, capsys):
     with (
-        job(tmp_path, RIGHT[0], "extras.print_config=true", "seed=31415", "+paths.api_key=hidden") as config,
+        job(tmp_path, "extras.print_config=true", "seed=31415", "+paths.api_key=hidden") as config,
         task_run(config),
     ):
         shown = capsys.readouterr().err
