@@ -13,19 +13,17 @@ Prints rows, images, splits, caption lengths, rows that cannot be used by reason
 
 import logging
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.utils.entry import parse_command, run_command
-from src.utils.logging import visible
 
 FOLDER = ("captions_file", "images_dir", "image_column", "caption_columns", "split_column", "group_column")
 DEFAULTS = {"data_dir": None, "out": "data.png", "checkpoint": "", "max_tokens": 0, "write_df": ""}
 DEFAULTS |= dict.fromkeys(FOLDER, "")
-ROWS, COLUMNS = 3, 4  # of the picture
+PICTURED = 12  # images
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if settings["write_df"]:
         write_frequencies(data.splits["train"], Path(settings["write_df"]))
     images = [image for images in data.splits.values() for image in images]
-    draw_contact_sheet(images[:: max(len(images) // (ROWS * COLUMNS), 1)], settings["out"])
+    draw_contact_sheet(images[:: max(len(images) // PICTURED, 1)][:PICTURED], Path(settings["out"]))
     print(f"{'picture':<16}{Path(settings['out']).absolute()}")
 
 
@@ -94,24 +92,16 @@ def write_frequencies(images: Sequence[Any], path: Path) -> None:
     write_json(path, frequencies_as_json(count_documents([[next(lines) for _ in image.captions] for image in images])))
 
 
-def draw_contact_sheet(images: Sequence[Any], out: str | Path) -> None:
-    """Draw up to 12 images with their first caption into a PNG."""
-    from matplotlib.figure import Figure
+def draw_contact_sheet(images: Sequence[Any], out: Path) -> None:
+    """Draw the images that can be read, each with its first caption, into a PNG."""
+    from src.report.figures import draw_captions, save_png
+    from src.report.run_files import Prediction
 
-    from src.datamodule.images.decode import UnreadableImage, load_image
-    from src.report.figures import save_png
-
-    figure = Figure(figsize=(3 * COLUMNS, 3.4 * ROWS), layout="constrained")
-    for axes, image in zip(figure.subplots(ROWS, COLUMNS).flat, images, strict=False):
-        try:
-            axes.imshow(load_image(image.path, image.box, image.span).permute(1, 2, 0).numpy())
-        except UnreadableImage:
-            axes.text(0.5, 0.5, "cannot be read", ha="center")
-        caption = textwrap.shorten(visible(image.captions[0]).replace("$", r"\$"), 120)
-        axes.set_title(textwrap.fill(caption, 36), fontsize=9)
+    rows = [Prediction(one.image_id, one.path, "", None, one.captions[:1], "", one.box, {}, one.span) for one in images]
+    figure = draw_captions([row for row in rows if row.pixels() is not None])
     for axes in figure.axes:
-        axes.axis("off")
-    save_png(figure, Path(out))
+        axes.set_anchor("N")  # all room is below, for long captions
+    save_png(figure, out)
 
 
 if __name__ == "__main__":
