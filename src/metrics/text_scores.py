@@ -16,6 +16,7 @@ from src.metrics.bootstrap import Floats, Score, mean, ratio
 from src.metrics.cider import CiderD, DocumentFrequencies
 
 SMALL, TINY = 1e-9, 1e-15  # pycocoevalcap's constants against division by zero
+ROUGE_BETA = 1.2
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 ORIGINAL_ROUGE = tuple(f"rouge_{kind}_{score}" for kind in ("1", "2", "l") for score in ("r", "p", "f"))
 
@@ -29,12 +30,10 @@ def coco_scores(
     is on the scale of 0 to 10; its document frequencies are those given, else those of the whole set, in resamples
     too: then it is 0 for a single image, whose n-grams are in every document.
     """
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    rouge, cider, pairs = Rouge(), CiderD(references, frequencies), list(zip(candidates, references, strict=True))
-    rouge_l = np.array([rouge.calc_score([candidate], texts) for candidate, texts in pairs])
-    cider_d = np.array([cider.score([candidate], texts)[0] for candidate, texts in pairs])
-    return _bleu(candidates, references) | {"rouge_l": mean(rouge_l), "cider_d": mean(cider_d)}
+    cider, pairs = CiderD(references, frequencies), list(zip(candidates, references, strict=True))
+    rouge_l_scores = np.array([rouge_l(candidate, texts) for candidate, texts in pairs])
+    cider_d_scores = np.array([cider.score([candidate], texts)[0] for candidate, texts in pairs])
+    return _bleu(candidates, references) | {"rouge_l": mean(rouge_l_scores), "cider_d": mean(cider_d_scores)}
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
@@ -60,6 +59,33 @@ def _bleu_of_counts(counts: Floats, order: int) -> Floats:
     precisions = (counts[:, 6 : 6 + order] + TINY) / (counts[:, 2 : 2 + order] + SMALL)
     lengths = (counts[:, 0] + TINY) / (counts[:, 1] + SMALL)
     return precisions.prod(axis=1) ** (1 / order) * np.exp(np.minimum(0.0, 1 - 1 / lengths))
+
+
+def rouge_l(candidate: str, references: Sequence[str]) -> float:
+    """Compute ROUGE-L (F with beta 1.2) of best precision and best recall over the references, in linear memory.
+
+    Tokens are cut at each single blank, as in pycocoevalcap: two blanks hold an empty token between them.
+    """
+    tokens = candidate.split(" ")
+    others = [text.split(" ") for text in references]
+    common = [_lcs_length(other, tokens) for other in others]
+    precision = max(common) / len(tokens)
+    recall = max(length / len(other) for length, other in zip(common, others, strict=True))
+    if not precision or not recall:
+        return 0.0
+    return (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
+
+
+def _lcs_length(x: Sequence[str], y: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence by bits (Hyyro, 2004)."""
+    matches: dict[str, int] = {}
+    for index, token in enumerate(y):
+        matches[token] = matches.get(token, 0) | 1 << index
+    row = full = (1 << len(y)) - 1  # bit j is 0 where the table's row grows from column j to j + 1
+    for token in x:
+        common = row & matches.get(token, 0)
+        row = (row + common | row - common) & full
+    return len(y) - row.bit_count()
 
 
 def text_statistics(candidates: Sequence[str]) -> dict[str, Score]:

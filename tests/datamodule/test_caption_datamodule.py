@@ -108,16 +108,16 @@ def test_a_file_that_breaks_after_the_check_is_replaced_or_skipped_and_listed(tm
     assert trained.path in data.unreadable[trained.image_id]
 
 
-def test_captions_that_are_cut_are_counted_in_the_log(images: list[CaptionedImage], caplog) -> None:
+def test_captions_are_tokenized_once_and_the_log_counts_those_cut(images: list[CaptionedImage], caplog) -> None:
+    data = TableDataModule(images, max_caption_tokens=15)
     with caplog.at_level(logging.INFO):
-        TableDataModule(images, max_caption_tokens=15).train_dataloader()
-    assert "captions exceed 15 tokens and are cut" in caplog.text
+        first, second = data.train_dataloader(), data.train_dataloader()
+    assert first.items.tokens is second.items.tokens
+    assert caplog.text.count("captions exceed 15 tokens and are cut") == 1
 
 
-@pytest.mark.parametrize(
-    ("device", "setting", "pins"), [("cuda", None, True), ("cpu", None, False), ("cpu", True, True)]
-)
-def test_memory_is_pinned_as_set_else_for_a_run_on_cuda(images, device: str, setting: bool | None, pins: bool) -> None:
-    data = TableDataModule(images, pin_memory=setting)
-    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
-    assert data.pins_memory == pins
+def test_memory_is_pinned_as_set_else_for_a_run_on_cuda(images: list[CaptionedImage]) -> None:
+    for device, setting, pins in (("cuda", None, True), ("cpu", None, False), ("cpu", True, True)):
+        data = TableDataModule(images, pin_memory=setting)
+        data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+        assert data.pins_memory == pins

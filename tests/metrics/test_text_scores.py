@@ -1,5 +1,7 @@
 """Scores equal the reference implementations', and their statistics give the corpus scores again."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from src.metrics.text_scores import (
     coco_scores,
     imageclef_rouge_1,
     original_scores,
+    rouge_l,
     text_statistics,
 )
 
@@ -56,6 +59,14 @@ def test_imageclef_cleans_texts_and_takes_the_best_reference():
     assert found.per_image.tolist() == [pytest.approx(6 / 7), 0, 0]  # ct shows number nodules; ct number nodules
 
 
+@given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
+@settings(max_examples=25)
+def test_rouge_l_equals_pycocoevalcap(candidate, references):
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    assert rouge_l(candidate, references) == Rouge().calc_score([candidate], references)
+
+
 @given(TEXT, TEXT)
 @settings(max_examples=25)
 def test_original_rouge_equals_the_rouge_package(candidate, reference):
@@ -69,7 +80,12 @@ def test_original_rouge_equals_the_rouge_package(candidate, reference):
     assert {key: found[key].corpus for key in ORIGINAL_ROUGE} == expected
 
 
-def test_original_rouge_of_a_long_text_ends_in_no_recursion_error():
+def test_long_texts_need_little_memory_and_no_recursion():
+    long = " ".join(f"w{i * i % 997}" for i in range(20_000))
+    tracemalloc.start()
+    assert rouge_l(long, [long]) == 1
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
     assert 0 < original_scores(["word here"], [["word " * 3000]])["rouge_l_r"].corpus <= 1
 
 
