@@ -1,7 +1,7 @@
 """Serve a page to try a captioner: python -m src.app [checkpoint=<run, .ckpt, saved folder or hub id>]
 
-checkpoint=        a run folder (its best), a .ckpt, a saved folder or a hub id; the newest run when not given
-log_dir=           where the newest run is looked for; the project's logs/ when not given
+checkpoint=        a run folder (its best), a .ckpt, a saved folder or a hub id; the newest finished run when not given
+log_dir=           where that run is looked for; the project's logs/ when not given
 host=127.0.0.1     address to listen at; an address of the network lets the network in
 port=7860          0 takes the first free one from 7860
 num_beams=         beams of the search; and the other settings of `model.generation` in configs/model/vit_gpt2.yaml:
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.utils.config_check import GENERATION
-from src.utils.entry import parse_command, run_command
+from src.utils.entry import heavy_imports, parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import scratch_folder
 from src.utils.logging import visible
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse_command(arguments, DEFAULTS)
     if importlib.util.find_spec("gradio") is None:
         raise UserError("gradio is not installed; expected the extra app; make setup EXTRAS=app")
-    from src.captioner import Captioner
+    with heavy_imports():
+        from src.captioner import Captioner
     from src.report.run_files import RunFiles, read_run
     from src.utils.run_folder import checkpoint_file
 

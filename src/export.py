@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.utils.entry import parse_command, run_command
+from src.utils.entry import heavy_imports, parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import scratch_folder
 from src.utils.run_folder import checkpoint_file
@@ -60,7 +60,8 @@ def export(
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}; set dtype=float32")
     from safetensors import SafetensorError
 
-    from src.models.restore import open_captioner
+    with heavy_imports():
+        from src.models.restore import open_captioner
 
     if onnx:
         try:

@@ -1,8 +1,8 @@
 """Caption images: python -m src.predict PATH... [checkpoint=<run, .ckpt, saved folder or hub id>] [out=FILE]
 
 PATH            an image, a folder (searched with its subfolders), a pattern in quotes, a .tar shard or a .parquet file
-checkpoint=     a run folder (its best), a .ckpt, a saved folder or a hub id; the newest run when not given
-log_dir=        where the newest run is looked for; the project's logs/ when not given
+checkpoint=     a run folder (its best), a .ckpt, a saved folder or a hub id; the newest finished run when not given
+log_dir=        where that run is looked for; the project's logs/ when not given
 out=            a file, written whole or not at all; csv on standard output when not given
 format=         csv, jsonl, imageclef (ID,Caption, all quoted) or txt (a .txt beside each image that has none); by `out`
 num_captions=1  further captions of an image, of its other beams or samples, in columns of their own
@@ -39,7 +39,7 @@ from tqdm import tqdm
 from src.datamodule.caption_table import CaptionedImage, with_unique_ids
 from src.datamodule.readers.files import IMAGE_SUFFIXES
 from src.utils.config_check import GENERATION
-from src.utils.entry import parse_command, run_command
+from src.utils.entry import heavy_imports, parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_text
 from src.utils.logging import visible
@@ -75,8 +75,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
-    from src.captioner import Captioner
-    from src.models.kernels.linear import tune_malloc
+    with heavy_imports():
+        from src.captioner import Captioner
+        from src.models.kernels.linear import tune_malloc
 
     tune_malloc()
     captioner = Captioner.from_checkpoint(**settings)

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.report.run_files import DAMAGED, RunFiles, read_json_object, read_metrics, read_predictions
-from src.report.scores import score_table
+from src.report.run_files import DAMAGED, RunFiles, read_config, read_json_object, read_metrics, read_predictions
 from src.utils.entry import parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.logging import get_logger
@@ -63,8 +61,8 @@ def read_runs(folder: Path) -> pd.DataFrame:
         lines = (run.read(".hydra/overrides.yaml", Path.read_text) or "").splitlines()
         overrides = [line[2:] for line in lines if line.startswith("- ")]  # Hydra writes a YAML list of strings
         name = file.parent.relative_to(folder).as_posix().replace("runs/", "")
-        config = run.read("config_resolved.yaml", lambda path: OmegaConf.load(path).datamodule) or {}
-        data = Path(str(config.get("dataset") or config.get("data_dir") or "-")).name
+        config = run.read("config_resolved.yaml", read_config) or {}
+        data = Path(str(config.get("datamodule.dataset") or config.get("datamodule.data_dir") or "-")).name
         ids = frozenset(row.image_id for row in run.read("predictions.csv", read_predictions) or ())
         test = {"data": data, "images": int(metrics.get("data/test_images", len(ids))), "test_set": hash(ids)}
         rows.append({"run": name, "status": status, **test, "overrides": overrides, **dict(sorted(metrics.items()))})
@@ -89,6 +87,7 @@ def compare(folders: Sequence[Path]) -> pd.DataFrame:
     """
     from src.evaluate import loss_score, read_losses
     from src.metrics.scorer import CaptionScorer
+    from src.report.scores import score_table
 
     try:
         runs = [sorted(read_predictions(one / "predictions.csv"), key=lambda row: row.image_id) for one in folders]

@@ -34,6 +34,12 @@ def test_an_entry_imports_nothing_heavy(entry):
     assert not set(HEAVY) & set(loaded.split())
 
 
+def test_the_table_of_runs_needs_neither_torch_nor_matplotlib():
+    code = "import sys; from src.runs import main; main(['dir=src/demo']); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "matplotlib"} & set(loaded.split())
+
+
 def test_a_checkpoint_opens_without_what_only_training_needs():
     code = (
         "import sys; from src.captioner import Captioner; Captioner.from_checkpoint(sys.argv[1]); print(*sys.modules)"

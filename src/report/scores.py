@@ -1,6 +1,7 @@
 """Scores for people: base beside fine-tuned with 95% intervals, and the summary at the end of a run."""
 
 import importlib.util
+import re
 import shlex
 import shutil
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from src.report.run_files import Prediction, RunFiles, read_metrics, read_predictions, tidy
+from src.report.run_files import Prediction, RunFiles, read_config, read_metrics, read_predictions, tidy
 from src.utils.errors import UserError
 from src.utils.files import local_path
 from src.utils.logging import visible
@@ -30,12 +31,13 @@ METRICS = {
     "loss": ("Loss, nats per token", "on the references; lower is better"),
 }
 FEW_IMAGES = 100
+SMALLEST = 0.0005  # a score below is no number with three decimals
 MAX_WIDTH = 200  # characters of a printed caption or reference
 
 
 def number(value: float) -> str:
     """Write a score with three decimals, a small one above 0 as `<0.001`, and no minus before 0.000."""
-    return "<0.001" if 0 < value < 0.0005 else f"{round(value, 3) + 0:.3f}"
+    return "<0.001" if 0 < value < SMALLEST else f"{round(value, 3) + 0:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def score_rows(metrics: Mapping[str, float]) -> list[ScoreRow]:
         tuned, base = _score(metrics, f"test/{key}"), _score(metrics, f"zero_shot/test/{key}")
         ends = [end for score in (tuned, base) if score for end in (score.high or 0, score.value)]
         if ends:
-            ticks = tuple(map(float, MaxNLocator(4).tick_values(0, max(ends) or 1.0)))
+            top = max(ends) if max(ends) >= SMALLEST else 1.0
+            ticks = tuple(map(float, MaxNLocator(4).tick_values(0, top)))
             rows.append(ScoreRow(key, label, hint, tuned, base, _score(metrics, f"test/{key}_gain"), ticks))
     return rows
 
@@ -138,7 +141,12 @@ def small_test_note(metrics: Mapping[str, float]) -> str:
 
 
 def next_steps(folder: Path) -> list[str]:
-    """Return lines that name the report of a run, and commands as they are typed in the current folder."""
+    """Return lines that name the report of a run, and commands as they are typed in the current folder.
+
+    Training on own data is the next step of a run on a named data set alone.
+    """
+    config = RunFiles(folder).read("config_resolved.yaml", read_config) or {}
+    has_own_data = re.search(r"\.(folder|hub|litdata)\.", config.get("datamodule._target_", ""))
     run, python = shlex.quote(local_path(folder)), shlex.quote(local_path(sys.executable))
     page = f"{python} -m src.app checkpoint={run}" if importlib.util.find_spec("gradio") else "make app"
     lines = {
@@ -146,8 +154,9 @@ def next_steps(folder: Path) -> list[str]:
         f"TensorBoard  {python} -m tensorboard.main --logdir {run}": "tensorboard",
         f"page         {page}": "checkpoints",
         f"captions     {python} -m src.predict FOLDER_OF_IMAGES checkpoint={run}": "checkpoints",
-        f"own data     {python} train.py datamodule=folder datamodule.data_dir=FOLDER": "checkpoints",
     }
+    if not has_own_data:
+        lines[f"own data     {python} train.py datamodule=folder datamodule.data_dir=FOLDER"] = "checkpoints"
     return ["", *(line for line, file in lines.items() if (folder / file).exists())]
 
 

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from src.utils.entry import heavy_imports
 from src.utils.errors import ConfigErrors
 from src.utils.run_folder import flat, shown
 
@@ -93,8 +94,9 @@ def find_problems(config: DictConfig) -> list[str]:
             monitor = values.get(key.removesuffix("mode") + "monitor")
             if "loss" in str(monitor):
                 problems.append(f"{key}=max with monitor={monitor}; expected min for a loss; set {key}=min")
-    for key in [] if problems else [key for key in values if key.endswith("._target_")]:
-        problems += _check_target(key.removesuffix("._target_"), values)
+    targets = [] if problems else [key.removesuffix("._target_") for key in values if key.endswith("._target_")]
+    with heavy_imports():
+        problems += [line for key in targets for line in _check_target(key, values)]
     return list(dict.fromkeys(problems))
 
 

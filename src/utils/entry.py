@@ -1,13 +1,15 @@
 """Run entry points and small commands: a user's mistake ends in one line, the traceback of a fault goes to a file."""
 
 import difflib
+import gc
 import glob
 import os
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,20 @@ def run_entry(main: Callable[[], object]) -> None:
         main()
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(report(error))
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import torch and what builds on it without Python's search for reference cycles: a fifth of a start less."""
+    is_first = "torch" not in sys.modules
+    if is_first:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if is_first:
+            gc.freeze()  # modules stay, so that no later search has to visit them
+            gc.enable()
 
 
 def normalize_override(argument: str) -> str:
@@ -202,7 +218,7 @@ def parse_command(arguments: Sequence[str], defaults: Mapping[str, Any], positio
         from src.utils.run_folder import PROJECT_LOGS, newest_run
 
         values["checkpoint"] = str(newest_run(values.get("log_dir") or PROJECT_LOGS, key="checkpoint"))
-        print(f"checkpoint={values['checkpoint']} (the newest run)", file=sys.stderr)
+        print(f"checkpoint={values['checkpoint']} (the newest finished run)", file=sys.stderr)
     return values
 
 

@@ -4,9 +4,11 @@ import atexit
 import contextlib
 import csv
 import functools
+import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -45,7 +47,7 @@ def run_folder(
     """Return the folder of the run that `ckpt_path` resumes, else create `<log_dir>/<parent>/<date>_<first name>`.
 
     A second run of a minute gets the suffix `_2`, and a second stage a folder of its own. Any rank but 0 gets a
-    temporary folder.
+    temporary folder. `--cfg`, which only shows the name, creates none.
     """
     resumed = resumed_run(ckpt_path, log_dir, parent.partition("/")[0]) if rank() == 0 else None
     if resumed and objective == "scst":
@@ -57,7 +59,7 @@ def run_folder(
     label = next((f"_{name.removesuffix('.yaml').replace('/', '-')}" for name in names if name), "")
     name = path = folder / parent / f"{datetime.now():%Y-%m-%d_%H-%M}{label}"
     number = 1
-    while True:  # creates it here, so that two processes cannot get the same
+    while not {"-c", "--cfg"} & set(sys.argv[1:]):  # creates it here, so that two processes cannot get the same
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -66,7 +68,8 @@ def run_folder(
             continue
         except OSError:  # Hydra meets it again and reports it
             pass
-        return str(path)
+        break
+    return str(path)
 
 
 def made_folder(path: str) -> str:
@@ -88,13 +91,30 @@ def register_resolvers() -> None:
 
 
 def newest_run(log_dir: str | Path, task_name: str | None = None, key: str = "ckpt_path") -> Path:
-    """Return the run folder whose `last.ckpt` was written last, of one task or of any; a UserError without one."""
+    """Return the run folder whose `last.ckpt` was written last, of one task or of any; a UserError without one.
+
+    key: the setting that names it; `ckpt_path` takes stopped runs, which it resumes, and any other key finished ones.
+    """
     folder, task = Path(log_dir).expanduser(), task_name or "*"
     patterns = [f"{task}/{runs}/checkpoints/last.ckpt" for runs in ("runs/*", "multiruns/*/*")]
     found = [file for pattern in patterns for file in folder.glob(pattern)]
     if not found:
         raise UserError(f"{key}=last: no run under {folder / task} left a checkpoint; expected one; set {key}=FILE")
-    return max(found, key=lambda file: file.stat().st_mtime_ns).parents[1]
+    runs = [file.parents[1] for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]
+    ended = runs if key == "ckpt_path" else [run for run in runs if _status(run) == "finished"]
+    if not ended:
+        raise UserError(
+            f"{key}=last: {runs[-1]} is not finished; expected a finished run; wait, or set {key}={runs[-1]}"
+        )
+    return ended[-1]
+
+
+def _status(run: Path) -> str:
+    """Return a run's status by its run.json, `finished` where it has none."""
+    try:
+        return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["status"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "finished"
 
 
 def checkpoint_file(
@@ -104,7 +124,7 @@ def checkpoint_file(
     task_name: str | None = None,
     which: str = "best",
 ) -> Path | None:
-    """Return the `.ckpt` that a setting means: a file, a run folder, or `last` for the newest run.
+    """Return the `.ckpt` that a setting means: a file, a run folder, or `last`: see `newest_run`.
 
     None for what may be a saved folder or a hub id; a UserError for a path to nothing. log_dir: where `last` looks, ""
     for `logs`. key: the setting's name. which: `best` (or last.ckpt where there is none) or `last` of a run folder.
@@ -129,7 +149,7 @@ def resumed_run(ckpt_path: str | None, log_dir: str | Path, task_name: str | Non
     """Return the run folder of `<run>/checkpoints/last.ckpt`, where training continues; None: in a new one."""
     file = None
     with contextlib.suppress(UserError):  # which `train` reports
-        file = checkpoint_file(ckpt_path, log_dir, task_name=task_name, which="last") if ckpt_path else None
+        file = checkpoint_file(ckpt_path, log_dir, "ckpt_path", task_name, "last") if ckpt_path else None
     is_last = file is not None and file.parts[-2:] == ("checkpoints", "last.ckpt")
     return file.parents[1] if file and is_last and (file.parents[1] / "run.json").is_file() else None
 

@@ -4,6 +4,7 @@ import pytest
 
 from src.report.scores import (
     Score,
+    next_steps,
     other_scores,
     print_summary,
     read_scores,
@@ -42,7 +43,7 @@ def test_a_verdict_is_that_of_the_paired_interval():
 def test_scores_of_one_model_and_zero():
     row = score_rows({"test/cider_d": 1.0})[0]
     assert row.base is None
-    assert score_rows({"test/bleu_4": 0.0})[0].ticks[-1] == 1
+    assert [score_rows({"test/bleu_4": value})[0].ticks[-1] for value in (0.0, 1e-9)] == [1, 1]
     assert score_rows({"test/bleu_4": 1.0, "test/bleu_4_low": 0.5})[0].tuned.interval == ""
     more = METRICS | {"test/mean_length_low": 9.0, "zero_shot/test/distinct": 0.1}
     distinct, length = other_scores(more)
@@ -76,6 +77,13 @@ def test_the_summary_shows_scores_captions_and_commands(tmp_path, capsys, monkey
     assert text.count("reference ") == 2
     print_summary(tmp_path, {"data/test_images": 8})
     assert capsys.readouterr().out.strip() == ""
+
+
+def test_own_data_are_the_next_step_of_other_data_alone(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for kind, is_next in (("flickr.FlickrDataModule", True), ("folder.FolderDataModule", False)):
+        (tmp_path / "config_resolved.yaml").write_text(f"datamodule: {{_target_: src.datamodule.{kind}}}")
+        assert ("own data" in "\n".join(next_steps(tmp_path))) == is_next
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How commands end: in lines, with a status, whatever went wrong; a wrong command line is explained whole."""
 
+import gc
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from omegaconf.errors import ConfigKeyError
 
 from src.utils.entry import (
     find_faults,
+    heavy_imports,
     leave,
     message,
     normalize_override,
@@ -176,6 +178,14 @@ def test_right_overrides_have_no_fault(overrides):
 def test_without_a_base_config_hydras_own_text_stands(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["none.py", "seed=1"])
     assert message(ConfigCompositionException("broken\nin line 3")) == "error: broken in line 3"
+
+
+def test_garbage_is_collected_again_after_heavy_imports(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with heavy_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize(

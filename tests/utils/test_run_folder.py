@@ -1,7 +1,9 @@
 """Run folders that no two jobs share, the checkpoint that a setting means, where and how training resumes."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,24 @@ def test_last_is_the_run_of_that_task_that_wrote_last_whatever_it_is_called(tmp_
     assert newest_run(tmp_path, "train") == tmp_path / "train/multiruns/zzz/10"
     os.utime(tmp_path / "train/runs/2026-02-01/checkpoints/last.ckpt", (9, 9))
     assert newest_run(tmp_path, "train") == tmp_path / "train/runs/2026-02-01"
+
+
+def test_captions_come_from_the_newest_run_that_is_finished(tmp_path):
+    for number, status in enumerate(("finished", "stopped", "running")):
+        folder = make_run(tmp_path, f"train/runs/{number}", "last.ckpt", "best.ckpt")
+        os.utime(folder / "last.ckpt", (number, number))
+        (folder.parent / "run.json").write_text(json.dumps({"status": status}))
+    assert checkpoint_file("last", tmp_path) == tmp_path / "train/runs/0/checkpoints/best.ckpt"
+    assert newest_run(tmp_path) == tmp_path / "train/runs/2"  # to resume
+    shutil.rmtree(tmp_path / "train/runs/0")
+    with pytest.raises(UserError, match=r"runs/2 is not finished; .* set checkpoint=.*runs/2$"):
+        checkpoint_file("last", tmp_path)
+
+
+def test_showing_the_config_creates_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "all", "--resolve"])
+    assert run_folder(str(tmp_path / "logs"), "train/runs").startswith(str(tmp_path))
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize("value", ["run", "last"])
