@@ -1,6 +1,5 @@
 """Batches in order, read ahead in threads, and resumed exactly, alone and within Lightning."""
 
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -8,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.datamodule.caption_dataset import CaptionDataset, tokenize_captions
 from src.datamodule.caption_table import CaptionedImage
-from src.datamodule.collate import CaptionBatch
 from src.datamodule.loader import CaptionLoader, LengthGroupedSampler, choose_workers, read_ahead
-from tests.datamodule.tiny import TableDataModule, tiny_processor, write_images
+from tests.datamodule.tiny import tiny_processor, write_images
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +97,15 @@ def test_resumed_between_two_batches(images: list[CaptionedImage], workers: int,
     assert len(list(second)) == len(expected)  # the position is used once
 
 
+def test_a_batch_whose_step_was_interrupted_is_repeated(images: list[CaptionedImage]) -> None:
+    training, resumed = loader(images), loader(images)
+    batches = iter(training)
+    handed_out = content(next(batches) for _ in range(4))
+    training.num_finished = lambda: 3
+    resumed.load_state_dict(training.state_dict())
+    assert content(resumed)[0] == handed_out[3]
+
+
 def test_a_position_in_another_epoch_or_order_is_dropped(images: list[CaptionedImage], caplog) -> None:
     state = loader(images).state_dict()
     training = loader(images)
@@ -127,62 +133,6 @@ def test_a_position_in_another_epoch_or_order_is_dropped(images: list[CaptionedI
 def test_threads_by_the_cores(requested, pixels, processes, cores, expected, monkeypatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     assert choose_workers(requested, pixels, processes) == expected
-
-
-class Recorder(pl.LightningModule):
-    """Records the images of each step, and is interrupted in the step `fail_at`."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.steps: list[tuple[int, tuple[str, ...]]] = []
-        self.fail_at = fail_at
-
-    def training_step(self, batch: CaptionBatch, _: int) -> torch.Tensor:
-        if self.fail_at == self.global_step:
-            raise KeyboardInterrupt
-        self.steps.append((self.current_epoch, tuple(batch.image_ids)))
-        return (self.weight * batch.input_ids.sum()).sum()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(images: list[CaptionedImage], folder: Path, workers: int, resume: Path | None = None, **more: Any):
-    module = Recorder(more.pop("fail_at", None))
-    data = TableDataModule(images, num_workers=workers, split_ratios=(0.8, 0.2, 0.0))
-    keep = pl.callbacks.ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=True)
-    trainer = pl.Trainer(
-        **{"max_epochs": 3, "accelerator": "cpu", "logger": False, "callbacks": [keep], **more},
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    with contextlib.suppress(SystemExit):  # how Lightning ends an interrupted run
-        trainer.fit(module, data, ckpt_path=resume, weights_only=resume is not None)
-    return module, trainer
-
-
-def test_a_run_of_lightning_resumes_in_mid_epoch(tmp_path: Path, images) -> None:
-    whole, first = fit(images, tmp_path / "whole", 2)
-    assert len(whole.steps) == 15
-    seen = {name for _, names in whole.steps[:5] for name in names}
-    assert seen == {image.image_id for image in first.datamodule.splits["train"]}
-    assert whole.steps[0][1] != whole.steps[5][1]
-    for step in (2, 5, 8):
-        resumed, trainer = fit(images, tmp_path / f"{step}", 0, tmp_path / f"whole/step={step}.ckpt")
-        assert resumed.steps == whole.steps[step:], step
-        assert trainer.global_step == 15
-        assert torch.equal(resumed.weight, whole.weight)
-
-
-def test_a_step_cut_short_is_not_lost(tmp_path: Path, images: list[CaptionedImage]) -> None:
-    whole, _ = fit(images, tmp_path / "whole", 0)
-    interrupted, trainer = fit(images, tmp_path / "cut", 0, fail_at=7)
-    assert interrupted.steps == whole.steps[:7]
-    trainer.save_checkpoint(tmp_path / "at_7.ckpt")
-    resumed, _ = fit(images, tmp_path / "resumed", 0, tmp_path / "at_7.ckpt")
-    assert resumed.steps == whole.steps[7:]
-    assert torch.equal(resumed.weight, whole.weight)
 
 
 # The order: every image once per epoch over all processes, by seed and epoch alone
