@@ -30,7 +30,6 @@ from src.models.restore import open_captioner
 from src.utils.errors import UserError
 from src.utils.hub import silence_transformers
 from src.utils.precision import choose_precision
-from src.utils.run_folder import checkpoint_file
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor | CaptionedImage
 BATCH_SIZE = 16
@@ -73,7 +72,7 @@ class Captioner:
         settings: as of `Captioner`; those of captions are the evaluation's when they are None or not given.
         UserError: nothing there, damaged, another kind of model, or a setting out of range.
         """
-        found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
+        found = open_captioner(checkpoint, base, log_dir)
         given = {name: value for name, value in settings.items() if value is not None}
         return cls(found.model, found.processor, **{**found.generation, **given})
 

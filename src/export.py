@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from src.utils.entry import heavy_imports, parse_command, run_command
 from src.utils.errors import UserError
 from src.utils.files import scratch_folder
-from src.utils.run_folder import checkpoint_file
 
 if TYPE_CHECKING:
     from src.models.restore import Restored
@@ -68,7 +67,7 @@ def export(
             from src.models.onnx_export import write_onnx
         except ImportError as error:
             raise UserError(f"onnx=true: {error}; expected the extra onnx; poetry install --extras onnx") from error
-    found = open_captioner(checkpoint_file(str(checkpoint), log_dir) or checkpoint, base or None)
+    found = open_captioner(checkpoint, base, log_dir)
     try:
         with scratch_folder(out.parent, PREFIX) as scratch:
             folder = scratch / "captioner"

@@ -111,8 +111,6 @@ def sample_captions(
     states: Tensor,
     num_samples: int,
     max_length: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
     seed: int = 0,
     on_cpu: bool | None = None,
 ) -> Samples:
@@ -121,8 +119,8 @@ def sample_captions(
     One seed gives the same samples and leaves torch's generators as they were. The CPU kernels share cross-attention
     keys and values among the samples of an image and have no dropout; elsewhere the model should be in eval mode.
     """
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "seed": seed}
-    config = generation_config(processor, {"max_length": max_length, **sampling}, num_return_sequences=num_samples)
+    settings = {"max_length": max_length, "do_sample": True, "seed": seed}
+    config = generation_config(processor, settings, num_return_sequences=num_samples)
     ids = generate_ids(model, states, config, on_cpu)[:, 1:].unflatten(0, (len(states), num_samples))
     return Samples(ids, _counted(ids, processor.eos_id).sum(-1))
 

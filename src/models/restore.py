@@ -60,12 +60,12 @@ class Restored:
         return folder if folder and (folder / "config_resolved.yaml").is_file() else None
 
 
-def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
+def open_captioner(checkpoint: str | Path, base: str = "", log_dir: str | Path = "") -> Restored:
     """Load a run folder (its best), a `.ckpt`, `last`, a saved folder or a hub id; UserError where it is none of them.
 
-    base: where the base weights are now, if they were moved; their hash is checked.
+    base: where the base weights are now, if they were moved; their hash is checked. log_dir: where `last` looks.
     """
-    file = checkpoint_file(str(checkpoint))
+    file = checkpoint_file(str(checkpoint), log_dir)
     try:
         if file is None:
             model, processor, source, _ = load_captioner(str(checkpoint))
@@ -84,9 +84,7 @@ def open_captioner(checkpoint: str | Path, base: str | None = None) -> Restored:
         raise UserError(text) from error
 
 
-def restored_settings(
-    checkpoint: str | Path, base: str | None = None, **settings: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def restored_settings(checkpoint: str | Path, base: str = "", **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return model settings of a run folder or `.ckpt` and what the file holds.
 
     settings: replace those of the run.

@@ -73,10 +73,8 @@ class ScoreRow:
 
     @property
     def verdict(self) -> str:
-        """better, worse or unclear by the 95% interval of the gain, else by whether both overlap; "" without."""
+        """better, worse or unclear by the 95% interval of the gain, "" without."""
         low, high = (self.gain.low, self.gain.high) if self.gain else (None, None)
-        if self.tuned and self.base and self.tuned.interval and self.base.interval and low is None:
-            low, high = self.tuned.low - self.base.high, self.tuned.high - self.base.low  # type: ignore[operator]
         if low is None or high is None:
             return ""
         low, high = (-high, -low) if self.key == "loss" else (low, high)
@@ -160,10 +158,6 @@ def next_steps(folder: Path) -> list[str]:
     return ["", *(line for line, file in lines.items() if (folder / file).exists())]
 
 
-def _cell(score: Score | None) -> str:
-    return f"{number(score.value):>7}{f' ({score.interval})' if score.interval else ''}" if score else f"{'-':>7}"
-
-
 def _hanging(label: str, caption: str) -> str:
     width = min(shutil.get_terminal_size().columns, 100)
     return textwrap.fill(tidy(caption)[:MAX_WIDTH], width, initial_indent=label, subsequent_indent=" " * len(label))
@@ -173,12 +167,9 @@ def print_summary(folder: Path, metrics: Mapping[str, float]) -> None:
     """Print the scores, base beside fine-tuned, two captions of `predictions.csv`, and commands to go on with."""
     run = RunFiles(folder)
     predictions: list[Prediction] = run.read("predictions.csv", read_predictions) or []
-    lines, rows = [""], [row for row in score_rows(metrics) if row.key not in ("bleu_1", "bleu_2", "bleu_3")]
-    if rows:
-        lines += [f"{'':<22}{'base':<26}{'fine-tuned':<26}{'gain' * any(row.gain for row in rows)}".rstrip()]
-        gains = [f"{round(row.gain.value, 3) + 0:+.3f}" if row.gain else "" for row in rows]
-        cells = [f"{row.label:<22}{_cell(row.base):<26}{_cell(row.tuned):<26}" for row in rows]
-        lines += [(cell + gain).rstrip() for cell, gain in zip(cells, gains, strict=True)]
+    table = score_table(metrics).rename_axis(None)
+    table = table.drop([METRICS[name][0] for name in ("bleu_1", "bleu_2", "bleu_3")], errors="ignore")
+    lines = ["", *(table.to_string().splitlines() if len(table) else [])]
     if note := small_test_note(metrics):
         lines += ["", _hanging("", note)]
     lines += [""] if predictions else []

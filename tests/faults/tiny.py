@@ -9,10 +9,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from src.callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
-from src.datamodule.flickr import FlickrDataModule
+from src.callbacks.checkpointing import LastCheckpoint
 from src.models.optimization import linear_with_warmup
-from src.models.vit_gpt2 import VitGpt2
+from tests import tiny
 
 DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop")
 
@@ -78,25 +77,17 @@ class Run:
     def __init__(self, checkpoint: Path, images: Path, folder: Path, resume: Path | None = None,
                  scheduler=linear_with_warmup, patience: int = 9, min_delta: float = 0.0, more: tuple = (),
                  **settings) -> None:  # fmt: skip
-        torch.manual_seed(0)
         interval = "step" if scheduler is linear_with_warmup else "epoch"
         schedule = {"scheduler": scheduler, "interval": interval, "frequency": 1, "monitor": "val/loss"}
-        self.module = VitGpt2(
-            str(checkpoint), optimizer=partial(torch.optim.AdamW, lr=3e-3), lr_scheduler=schedule,
-            generation={"max_length": 6, "num_beams": 1},
-        )  # fmt: skip
-        data = FlickrDataModule(images, batch_size=8, num_workers=0)
-        data.processor = self.module.processor
+        model = {"optimizer": partial(torch.optim.AdamW, lr=3e-3), "lr_scheduler": schedule}
+        self.module, data = tiny.make(checkpoint, images, model, split_seed=0)
         self.best = pl.callbacks.ModelCheckpoint(folder, "best", "val/loss", enable_version_counter=False)
         self.last = KeepAll(str(folder), every_n_minutes=None, every_n_steps=1)
         self.stopping = pl.callbacks.EarlyStopping("val/loss", min_delta, patience)
         self.history = History()
-        self.trainer = pl.Trainer(
-            **{"max_epochs": 3, "num_sanity_val_steps": 0, "log_every_n_steps": 1} | settings,
-            callbacks=[self.history, *more, self.best, self.last, self.stopping],
-            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-            use_distributed_sampler=False, plugins=[AtomicCheckpointIO()], default_root_dir=folder,
-        )  # fmt: skip
+        callbacks = (self.history, *more, self.best, self.last, self.stopping)
+        usual = {"max_epochs": 3, "log_every_n_steps": 1, "enable_checkpointing": True}
+        self.trainer = tiny.trainer(folder, *callbacks, **(usual | settings))
         self.trainer.fit(self.module, data, ckpt_path=resume, weights_only=True)
 
     def end(self) -> dict[str, object]:

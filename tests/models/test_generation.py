@@ -161,12 +161,11 @@ def test_ids_that_decode_to_the_same_text_are_one_hypothesis():
     assert [row[0].score for row in found] == [row[0].score for row in best]
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9)])
-def test_samples_are_those_of_generate_and_of_the_seed(temperature, top_p):
+def test_samples_are_those_of_generate_and_of_the_seed():
     model, states = captioner(), random_states(3)
     with torch.no_grad():
         model.decoder.lm_head.weight[END] *= 2
-    settings = (model, Digits(), states, 4, 9, temperature, top_p)
+    settings = (model, Digits(), states, 4, 9)
     torch.manual_seed(3)
     found, drawn = sample_captions(*settings, seed=5), torch.rand(1)
     reference = sample_captions(*settings, seed=5, on_cpu=False)
