@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from transformers import VisionEncoderDecoderModel
 
 from src.callbacks.checkpointing import AtomicCheckpointIO
 from src.models.checkpoint import METADATA_KEY
-from src.models.freezing import find_blocks, merge_adapter
+from src.models.freezing import find_blocks
 from src.models.vit_gpt2 import VitGpt2
 from tests import tiny
 from tests.models.folders import save_captioner, save_encoder_and_decoder
 from tests.models.random_captioner import separate_nll
-from tests.models.test_freezing import randomize_adapters
 from tests.tiny import trainer, weights_of
 
 PAIRS = [
@@ -123,26 +121,6 @@ def test_a_run_trains_adapters_alone_and_its_checkpoint_holds_no_more(flickr_fol
     with torch.no_grad():
         loss = module.eval().captioner(batch)[0]
         torch.testing.assert_close(other.eval().captioner(batch)[0], loss)
-
-
-def test_captions_are_those_of_the_merged_model(flickr_folder, tmp_path):
-    folder = save_captioner(tmp_path / "base", "deit", "gpt2")
-    module, data = make(str(folder), flickr_folder, train="lora", lora={"layers_to_transform": [2]})
-    assert module.captioner.depth == 2
-    batch = next(iter(data.val_dataloader()))
-    with torch.no_grad():
-        expected = module.captioner(batch)[0]
-        randomize_adapters(module.model, 1.0)
-        with module.captioner.base_weights():  # the base is scored without adapters
-            torch.testing.assert_close(module.captioner(batch)[0], expected)
-        assert abs(module.captioner(batch)[0] - expected) > 1e-3
-    captions = module.generate(batch)
-    merge_adapter(module.model)
-    assert module.generate(batch) == captions
-    module.model.save_pretrained(tmp_path / "merged")
-    again = VisionEncoderDecoderModel.from_pretrained(tmp_path / "merged")
-    ids = again.generate(batch.pixel_values)  # as the saved generation settings say
-    assert [module.processor.decode(row[1:]) for row in ids] == captions
 
 
 def test_newly_initialized_cross_attention_trains_whole_beside_adapters(flickr_folder, tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from src.models import loss
-from src.models.kernels.gpt2 import is_plain_gpt2
 from src.models.loss import TokenMean, packed_loss
 from tests.models.random_captioner import (
     captioner,
@@ -34,29 +33,6 @@ def test_packed_captions_have_the_loss_of_separate_ones(kind, attention):
     torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
     assert tokens == sum(len(caption) + 1 for row in rows for caption in row)
     assert (nll.dtype, tokens.dtype) == (torch.float32, torch.int64)
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "bert"])
-def test_states_of_another_width_go_through_the_projection_and_train_it(kind):
-    model, rows, states = captioner(kind, width=16), random_captions(), random_states()
-    nll, _ = packed_loss(model, states, packed(rows))
-    torch.testing.assert_close(nll, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
-    nll.backward()
-    assert model.enc_to_dec_proj.weight.grad.abs().sum() > 0
-
-
-def test_a_wrapped_module_goes_through_transformers_own_forward():
-    class Wrapped(torch.nn.Sequential):
-        def forward(self, x):
-            return super().forward(x) + 1
-
-    model, rows, states = captioner(), random_captions(), random_states()
-    expected, _ = packed_loss(model, states, packed(rows))
-    model.decoder.transformer.h[1].mlp.c_fc = Wrapped(model.decoder.transformer.h[1].mlp.c_fc)
-    assert not is_plain_gpt2(model.decoder)
-    found, _ = packed_loss(model, states, packed(rows))
-    torch.testing.assert_close(found, separate_nll(model, states, rows), rtol=1e-5, atol=1e-4)
-    assert not torch.isclose(found, expected)
 
 
 def test_bf16_is_within_a_hundredth():

@@ -8,7 +8,6 @@ from PIL import Image
 
 from src.report.run_files import (
     CURVES,
-    RunFiles,
     curve,
     finite_floats,
     read_history,
@@ -71,17 +70,6 @@ def test_an_empty_caption_of_the_base_differs_from_no_base(predictions):
 def test_a_relative_image_path_starts_at_the_run_folder(tmp_path, predictions):
     rows = predictions("image_id,path,caption\na,Images/a.jpg,x\nb,/images/b.jpg,y\nc,,z\n")
     assert [row.path for row in rows] == [str(tmp_path / "Images" / "a.jpg"), "/images/b.jpg", ""]
-
-
-def test_what_cannot_be_read_becomes_a_note(tmp_path):
-    run = RunFiles(tmp_path)
-    assert run.read("absent.json", read_metrics) is None
-    assert run.read("absent.json", read_metrics, "no scores.") is None
-    for name, text in (("metrics.json", "{"), ("list.json", "[1]"), ("p.csv", "image_id,text\na,b\n")):
-        (tmp_path / name).write_text(text)
-        assert run.read(name, read_predictions if name == "p.csv" else read_metrics) is None
-    assert run.notes[0] == "No absent.json: no scores."
-    assert [note.partition(" ")[0] for note in run.notes[1:]] == ["metrics.json", "list.json", "p.csv"]
 
 
 def test_only_finite_numbers_are_metrics(tmp_path):

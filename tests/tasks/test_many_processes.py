@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from src.callbacks.feature_cache import SHARD_IMAGES
 from tests.tasks.many_processes import NUM_IMAGES
 from tests.tasks.running import captions, rows
 
@@ -140,22 +139,6 @@ def test_a_checkpoint_is_scored_on_two_nodes_as_by_its_own_run(folder: Path) -> 
         assert shared[name] == pytest.approx(alone[name], abs=1e-6), name
     assert shared["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-5)
     assert captions(run(folder, "eval", "eval")) == captions(run(folder, "one"))
-
-
-@BOTH
-def test_all_build_the_cache(folder: Path, name: str) -> None:
-    def wrote(name: str) -> dict[str, Counter[str]]:
-        """Return how many rows each rank wrote, by node."""
-        found: dict[str, Counter[str]] = {}
-        for path in (folder / name).glob("node*/wrote.txt"):
-            for rank, count in (line.split() for line in path.read_text().splitlines()):
-                found.setdefault(path.parent.name, Counter())[rank] += int(count)
-        return found
-
-    alone, shared = wrote("one")["node0"].total(), wrote(name)
-    assert alone > SHARD_IMAGES
-    assert {rank for node in shared.values() for rank in node} == {"0", "1"}
-    assert {node.total() for node in shared.values()} == {alone}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from src.callbacks.feature_cache import FeatureCache
-
-WATCHED = ("+callbacks.seen._target_=tests.tasks.watching.Seen", "+callbacks.seen.folder=${paths.log_dir}",
-           "callbacks.feature_cache._target_=tests.tasks.watching.RecordedCache")  # fmt: skip
+WATCHED = ("+callbacks.seen._target_=tests.tasks.watching.Seen", "+callbacks.seen.folder=${paths.log_dir}")
 
 
 def failure(rank: int, what: str) -> list[str]:
@@ -53,12 +50,3 @@ class Seen(Callback):
 
     def on_test_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self._record("test", trainer, batch)
-
-
-class RecordedCache(FeatureCache):
-    """Append to `wrote.txt` beside the cache who wrote a shard of how many rows."""
-
-    def _features(self, trainer: Trainer, shard: Any) -> Any:
-        with (self.cache_dir.parent / "wrote.txt").open("a") as file:
-            file.write(f"{trainer.global_rank} {len(shard)}\n")
-        return super()._features(trainer, shard)

@@ -89,17 +89,6 @@ def test_a_resumed_run_continues_its_csv_and_logs_the_repeated_steps_once(tmp_pa
     assert not (tmp_path / "none").exists()
 
 
-def test_the_csv_is_written_from_time_to_time(tmp_path, monkeypatch):
-    logger = CsvLogger(str(tmp_path))
-    for step, seconds in enumerate((0.0, 99.0)):
-        monkeypatch.setattr(lightning_compat, "SAVE_SECONDS", seconds)
-        logger.log_metrics({"a": 1.0}, step)
-        logger.save()
-    assert len(rows(logger)) == 1
-    logger.write()
-    assert len(rows(logger)) == 2
-
-
 def test_a_full_disk_keeps_the_file_and_the_rows(tmp_path, monkeypatch, caplog):
     logger = logged(tmp_path, 0)
     before = logger.path.read_bytes()
