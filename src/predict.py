@@ -87,28 +87,25 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if out:
             partial = Path(out).with_name(f".{Path(out).name}.{partial_name}.partial")
-            done = _write_file(captioner, images, Path(out), partial, form, count, batch_size, problems)
-        elif form == "txt":
-            beside = {image: Path(image.path).with_suffix(".txt") for image in images}
-            new = [image for image in images if not beside[image].exists()]
-            done = len(images) - len(new)
-            for image, row in _caption(captioner, new, count, batch_size, problems):
-                write_text(beside[image], row["caption"] + "\n")
-                done += 1
+            _write_file(captioner, images, Path(out), partial, form, count, batch_size, problems)
         else:
-            done = 0
-            for _, row in _caption(captioner, images, count, batch_size, problems):
-                write_row(sys.stdout, row, form, is_first=not done)
-                done += 1
+            beside = {image: Path(image.path).with_suffix(".txt") for image in images if form == "txt"}
+            new = [image for image in images if not (form == "txt" and beside[image].exists())]
+            for number, (image, row) in enumerate(_caption(captioner, new, count, batch_size, problems)):
+                if form == "txt":
+                    write_text(beside[image], row["caption"] + "\n")
+                else:
+                    write_row(sys.stdout, row, form, is_first=not number)
     except OSError as error:
         if not out:  # the reader of the pipe is gone
             raise
         reason = f"out={out!r} cannot be written ({error.strerror})"
         raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
-    if done == problems["empty captions"]:
+    captioned = len(images) - sum(problems.values())
+    if not captioned:
         found = " and ".join(f"{number} {name}" for name, number in problems.items())
         raise UserError(f"of {len(images)} images {found}; expected at least one caption; see the lines above")
-    counts = {"captioned": done - problems["empty captions"], **problems}
+    counts = {"captioned": captioned, **problems}
     print("; ".join(f"{number} {name}" for name, number in counts.items() if number), file=sys.stderr)
     return 2 if any(problems.values()) else 0
 
@@ -135,7 +132,7 @@ def _caption(
 
 def _write_file(
     captioner: Any, images: Sequence[CaptionedImage], out: Path, partial: Path, form: str, *settings: Any
-) -> int:
+) -> None:
     """Write the rows of all images, those of a stopped command included, which are kept in `partial`."""
     rows: dict[str, dict[str, Any]] = {}
     with suppress(FileNotFoundError):
@@ -156,7 +153,6 @@ def _write_file(
             for number, row in enumerate(ordered):
                 write_row(file, row, form, is_first=not number)
     partial.unlink()
-    return len(ordered)
 
 
 def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
