@@ -52,17 +52,6 @@ def test_batches_of_each_split(images: list[CaptionedImage]) -> None:
     assert seen["train"] != expected["train"]
 
 
-def test_features_replace_pixels_in_later_loaders(images: list[CaptionedImage]) -> None:
-    data = TableDataModule(images, num_workers=None)
-    before = data.val_dataloader()
-    data.features = SimpleNamespace(num_views=1, get=lambda name, view: torch.full((2, 3), float(name[:3])))
-    after = data.val_dataloader()
-    assert (before.num_workers > 0, after.num_workers) == (True, 0)
-    batch = next(iter(after))
-    assert batch.pixel_values is None
-    assert batch.features[:, 0, 0].tolist() == [float(name[:3]) for name in batch.image_ids]
-
-
 def test_unreadable_headers_are_skipped_rows_and_too_many_stop_the_run(tmp_path: Path) -> None:
     images = write_images(tmp_path, 10)
     Path(images[2].path).write_text("<html>")

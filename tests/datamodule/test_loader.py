@@ -160,13 +160,6 @@ def test_each_image_once_over_all_processes(lengths, batch_size, world_size, epo
         assert max(sizes) <= batch_size * world_size or batch_size == 1
 
 
-def test_one_process_and_two_see_the_same_images_in_each_step() -> None:
-    lengths = [3, 9, 4, 7, 5] * 13
-    alone = LengthGroupedSampler(lengths, 8, 5).batches(2)
-    pair = [LengthGroupedSampler(lengths, 4, 5, rank=rank, world_size=2).batches(2) for rank in (0, 1)]
-    assert [sorted(batch) for batch in alone] == [sorted(a + b) for a, b in zip(*pair, strict=True)]
-
-
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     lengths = list(range(1, 41))
     first = LengthGroupedSampler(lengths, 4, 1).batches(0)

@@ -6,14 +6,6 @@ import pytest
 from src.metrics.bootstrap import Score, difference, intervals, mean, token_mean
 
 
-def test_mean_has_the_interval_of_a_normal_mean():
-    values = np.random.default_rng(1).normal(3.0, 2.0, size=2000)
-    low, high = intervals({"score": mean(values)}, samples=2000)["score"]
-    expected = 1.96 * values.std() / np.sqrt(2000)
-    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
-    assert (high + low) / 2 == pytest.approx(values.mean(), abs=expected / 10)
-
-
 def test_equals_resampling_one_by_one():
     values = np.random.default_rng(2).random((30, 2))
     ratio = Score(0.0, None, values, lambda sums: sums[:, 0] / sums[:, 1])

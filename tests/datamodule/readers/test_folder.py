@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from src.datamodule.caption_table import CaptionTable
 from src.datamodule.readers.folder import read_folder
-from src.datamodule.readers.records import Record
 from src.datamodule.readers.tables import read_delimited
 from src.utils.errors import UserError
 
@@ -102,6 +101,7 @@ def test_files_and_folders_named_by_hand(tmp_path: Path) -> None:
 # The 3rd line of a file, the caption that it gives to c.jpg, why it is skipped.
 DIRTY_ROWS = [
     ("c.jpg,One, two .", "One, two .", ""),
+    ("./c.jpg,First .", "First .", ""),
     ('c.jpg,He said "hi", loudly .', 'He said "hi", loudly .', ""),
     ('c.jpg, "One, two ."', "One, two .", ""),
     ('c.jpg,"One\ntwo ."', "One two .", ""),
@@ -126,12 +126,6 @@ def test_dirty_rows_touch_no_other_row(tmp_path: Path, line: str, caption: str, 
     assert captions(table) == expected
     assert [(row.line, row.reason) for row in table.skipped] == ([(3, reason)] if reason else [])
     assert table.rows_read == 3
-
-
-def test_duplicates_are_found_after_cleaning_and_only_within_an_image(tmp_path: Path) -> None:
-    table = read_folder(folder(tmp_path, "image,caption\na.jpg,A dog .\nb.jpg,A dog .\n./a.jpg, A  dog .\n"))
-    assert skipped(table) == [(4, "./a.jpg", "duplicate pair")]
-    assert len(table.images) == 2
 
 
 def test_official_splits_are_looked_up_by_the_image_not_by_its_spelling(tmp_path: Path) -> None:
@@ -170,27 +164,10 @@ def test_named_files_that_do_not_exist(tmp_path: Path, settings: dict, message: 
         read_folder(folder(tmp_path, "image,caption\na.jpg,One\n"), **settings)
 
 
-# Lines of a file, as records.
-
-
-def records(tmp_path: Path, content: str | bytes, name: str = "captions.txt") -> list[Record]:
-    file = tmp_path / name
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_delimited(file, lambda name: name == "a.jpg")
-
-
-def test_records_have_their_lines(tmp_path: Path) -> None:
-    found = records(tmp_path, 'image,caption\n\na.jpg,"One\ntwo"\nb.jpg,"Three\nc.jpg,Four\n')
-    assert found == [
-        Record(3, {"image": "a.jpg", "caption": "One\ntwo"}),
-        Record(5, {"": 'b.jpg,"Three'}, "unclosed quote"),
-        Record(6, {"image": "c.jpg", "caption": "Four"}),
-    ]
-
-
 def test_many_unclosed_quotes_take_no_longer_than_their_lines(tmp_path: Path) -> None:
     quotes = 'x"y\n' * 2000 + '"\n' * 2000 + (" " * 20_000 + '"\n') * 10
-    assert len(records(tmp_path, f"image,caption\na.jpg,One\n{quotes}")) == 4_011
+    (tmp_path / "captions.txt").write_text(f"image,caption\na.jpg,One\n{quotes}")
+    assert len(read_delimited(tmp_path / "captions.txt", lambda name: False)) == 4_011
 
 
 @pytest.mark.parametrize(
