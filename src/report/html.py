@@ -72,7 +72,11 @@ def write_report(run_dir: Path) -> Path:
         count=count,
         facts=run_facts(run),
         is_synthetic="synthetic" in str(run.config.get("datamodule._target_")),
-        hero=[(k, card) for k, card in enumerate(cards) if maps[k] and card["ranks"].get("random", 99) < 3],
+        hero=[
+            (k, card)
+            for k, card in enumerate(cards)
+            if card["thumbnail"] and maps[k] and card["ranks"].get("random", 99) < 3
+        ],
         style=Markup(style),
         script=Markup(script),
         hashes=hashes,

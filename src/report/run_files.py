@@ -49,7 +49,7 @@ class Prediction:
     license: str
     box: tuple[int, int, int, int] | None  # (left, top, right, bottom) in pixels, of a subfigure
     scores: dict[str, float]  # "cider_d", "zero_shot_cider_d", ...
-    span: tuple[int, int] | None = None  # (offset, size) in bytes, of a member of a tar file
+    span: Any = None  # as in CaptionedImage: where an image in a tar or parquet file stands
 
     def pixels(self) -> np.ndarray | None:
         """Return uint8 (H,W,3), None where the image cannot be read."""
@@ -152,13 +152,18 @@ def _prediction(row: dict[str, Any], folder: Path) -> Prediction:
         license=row.get("license", ""),
         box=_integers(row.get("box", ""), 4),
         scores=scores,
-        span=_integers(row.get("span", ""), 2),
+        span=_integers(row.get("span", ""), 2) or _cell(row.get("span", "")),
     )
 
 
 def _integers(cell: str, count: int) -> Any:
     numbers = cell.split()
     return tuple(map(int, numbers)) if len(numbers) == count and all(map(str.isdecimal, numbers)) else None
+
+
+def _cell(span: str) -> tuple[str, int] | None:
+    column, _, row = span.rpartition(" ")
+    return (column, int(row)) if column and row.isdecimal() else None
 
 
 def encode_attention(image_id: str, attention: "WordAttention") -> dict[str, Any]:

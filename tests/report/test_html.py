@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -123,6 +124,11 @@ def test_missing_and_damaged_files_are_noted(run):
         (run / name).unlink()
     text = Page(write_report(run)).text
     assert all(note in text for note in (*(f"No {name}: " for name in names), "Captions without scores"))
+
+
+def test_images_that_are_gone_are_noted(run):
+    shutil.rmtree(run / "images")
+    assert "4 of 4 images could not be read" in Page(write_report(run)).text
 
 
 def test_images_of_equal_names_keep_their_own_captions(run):

@@ -15,6 +15,8 @@ from src.report.run_files import (
     read_predictions,
     read_run,
 )
+from tests.datamodule.layouts import LAYOUTS
+from tests.datamodule.readers.test_formats import make_samples
 from tests.report.fake_run import make_run
 
 TRAIN_LOSS, VAL_LOSS = CURVES["loss"][2:]
@@ -60,6 +62,13 @@ def test_an_image_in_a_tar_file_is_read_by_its_span(tmp_path, predictions):
     (row,) = predictions(f"image_id,path,span,caption\na/0,a.tar,512 {size},x\n")
     assert row.span == (512, size)
     assert row.pixels().shape == (4, 6, 3)
+
+
+def test_an_image_in_a_parquet_file_is_read_by_its_column_and_row(tmp_path, predictions):
+    LAYOUTS["parquet_bytes"](tmp_path, make_samples())
+    first, second = predictions("image_id,path,span,caption\na,part-00000.parquet,image 3,x\nb,x,image,y\n")
+    assert (first.span, second.span) == (("image", 3), None)
+    assert first.pixels()[0, 0].tolist() == [15, 100, 200]
 
 
 def test_an_empty_caption_of_the_base_differs_from_no_base(predictions):
