@@ -4,15 +4,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import BertConfig, GPT2Config, ViTConfig
-from transformers import VisionEncoderDecoderConfig as Config
-from transformers import VisionEncoderDecoderModel as Model
 
 from src.datamodule.processor import ImageTransform
 from src.models.attention_maps import cross_attention, grid_side, visible_crop, word_attention
+from tests.models.random_captioner import WIDTH, captioner, random_states
 
 WORDS = ["<end>", " a", " dog", " run", "ning", " on", " gra", "ss", "."]
-GRID = 4
+GRID = 2  # of 5 states, one of a class token
 
 
 @dataclass
@@ -36,22 +34,8 @@ class Pieces:
         return "".join(self.order[number] for number in ids).strip()
 
 
-def captioner(decoder=None, **encoder) -> Model:
-    torch.manual_seed(0)
-    vit = ViTConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=4 * GRID, patch_size=4, **encoder,
-    )  # fmt: skip
-    gpt2 = decoder or GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=len(WORDS), n_positions=32)
-    return Model(Config.from_encoder_decoder_configs(vit, gpt2)).eval()
-
-
-def states(batch: int = 2, patches: int = GRID * GRID + 1) -> torch.Tensor:
-    return torch.randn(batch, patches, 16, generator=torch.Generator().manual_seed(1))
-
-
 def test_pieces_become_words_with_one_map_each():
-    dog, grass = word_attention(captioner(), Pieces(), states(), ["a dog running on grass.", "a dog"])
+    dog, grass = word_attention(captioner(), Pieces(), random_states(2), ["a dog running on grass.", "a dog"])
     assert dog.words == ["a", "dog", "running", "on", "grass."]
     assert dog.heat.shape == (5, GRID, GRID)
     assert dog.heat.dtype == torch.float32
@@ -59,7 +43,7 @@ def test_pieces_become_words_with_one_map_each():
     for heat in (dog.heat, grass.heat):
         assert float(heat.min()) >= 0
         assert torch.allclose(heat.amax(dim=(1, 2)), torch.ones(len(heat)))
-    alone, empty = word_attention(captioner(), Pieces(), states()[[1, 0]], ["a dog", ""])
+    alone, empty = word_attention(captioner(), Pieces(), random_states(2)[[1, 0]], ["a dog", ""])
     assert torch.allclose(alone.heat, grass.heat, atol=1e-6)  # a longer neighbour changes nothing
     assert (empty.words, empty.heat.shape) == ([], (0, GRID, GRID))
 
@@ -68,20 +52,20 @@ def test_the_map_of_a_word_is_where_its_tokens_attend():
     """Patches that all hold one vector get equal attention; the one that matches every query gets all of it."""
     model = captioner()
     cross = model.decoder.transformer.h[-1].crossattention
-    encoded = states(1)
-    chosen = 6  # patch 5 of the grid, behind the class token
+    encoded = random_states(1)
+    chosen = 3  # patch 2 of the grid, behind the class token
     with torch.no_grad():
         for block in model.decoder.transformer.h:
             block.crossattention.q_attn.weight.zero_()
             block.crossattention.q_attn.bias.fill_(1.0)
         encoded[:] = 0
-        encoded[0, chosen] = cross.c_attn.weight[:, :16].sum(dim=1) * 1e4  # along its keys' sum
+        encoded[0, chosen] = cross.c_attn.weight[:, :WIDTH].sum(dim=1) * 1e4  # along its keys' sum
     heat = word_attention(model, Pieces(), encoded, ["a dog"])[0].heat
     assert heat.flatten(1).argmax(dim=1).tolist() == [chosen - 1, chosen - 1]
 
 
 def test_a_token_has_the_attention_of_the_position_that_generates_it():
-    model, encoded = captioner(), states(1)
+    model, encoded = captioner(), random_states(1)
     ids = Pieces().encode_caption("a dog running")
     rows = cross_attention(model, Pieces(), encoded, [ids])[0]
     first_alone = cross_attention(model, Pieces(), encoded, [ids[:1]])[0]
@@ -90,16 +74,14 @@ def test_a_token_has_the_attention_of_the_position_that_generates_it():
 
 
 def test_states_that_are_no_square_grid_give_none():
-    assert word_attention(captioner(), Pieces(), states(patches=13), ["a", "a"]) is None
+    assert word_attention(captioner(), Pieces(), torch.randn(2, 8, WIDTH), ["a", "a"]) is None
     model = captioner()
-    model.encoder.config.image_size = (2 * 4, 8 * 4)  # a wide image of as many patches
-    assert word_attention(model, Pieces(), states(), ["a", "a"]) is None
+    model.encoder.config.image_size = (16, 64)  # a wide image of as many patches
+    assert word_attention(model, Pieces(), random_states(2), ["a", "a"]) is None
 
 
 def test_a_bert_decoder_of_another_width_works():
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    bert = BertConfig(vocab_size=len(WORDS), **shape)
-    maps = word_attention(captioner(bert), Pieces(), states(), ["a dog", "a dog running"])
+    maps = word_attention(captioner("bert", width=16), Pieces(), random_states(2), ["a dog", "a dog running"])
     assert [len(found.words) for found in maps] == [2, 3]
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from src.utils.errors import ConfigErrors, Stopped, UserError
-from src.utils.task_run import HEAD_START_SECONDS, task_run
+from src.utils.errors import ConfigErrors, UserError
+from src.utils.task_run import task_run
 from tests.utils.composing import job
 
 RIGHT = ("extras.print_config=false",)
@@ -98,16 +98,6 @@ def test_other_ranks_write_nothing_but_their_own_traceback(tmp_path, monkeypatch
     with pytest.raises(RuntimeError):
         run_job(tmp_path, RuntimeError("the wheel came off"))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["train/error_rank_2.log"]
-
-
-@pytest.mark.parametrize(("rank", "everywhere", "waits"), [("1", True, True), ("1", False, False), ("0", True, False)])
-def test_rank_0_exits_first_where_all_stop(tmp_path, monkeypatch, rank, everywhere, waits):
-    slept = []
-    monkeypatch.setattr("src.utils.task_run.time.sleep", slept.append)
-    monkeypatch.setenv("RANK", rank)
-    with pytest.raises(Stopped):
-        run_job(tmp_path, Stopped(15, "", everywhere))
-    assert (HEAD_START_SECONDS in slept) == waits  # git is waited for too
 
 
 def test_a_run_of_wandb_is_closed(tmp_path, monkeypatch):
