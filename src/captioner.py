@@ -9,7 +9,6 @@ B images, P patches, D width, H and W an image's height and width, h and w those
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,9 +119,8 @@ class Captioner:
         """
         pixels, transform = self.load(image), self.processor.image
         states = self.encode(transform(pixels)[None]).float().repeat(len(captions), 1, 1)  # (B,P,D)
-        found = word_attention(self.model, self.processor, states, captions) if captions else []
         region = visible_crop(transform, *pixels.shape[1:])
-        return None if found is None else [replace(words, region=region) for words in found]
+        return word_attention(self.model, self.processor, states, captions, region) if captions else []
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

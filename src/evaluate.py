@@ -7,7 +7,6 @@ P patches, D width, H and W an image's height and width in pixels.
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +168,12 @@ def write_attention(
             continue  # already counted and logged by the loader of the test images
         with torch.no_grad():
             states = model.model.encoder(transform(pixels)[None].to(model.device)).last_hidden_state  # (1,P,D)
+        region = visible_crop(transform, *pixels.shape[1:])
         with torch.autocast(states.device.type, torch.bfloat16, enabled=model.captioner.has_bf16_decoder):
-            found = word_attention(model.model, model.processor, states, [captions[image.image_id]])
+            found = word_attention(model.model, model.processor, states, [captions[image.image_id]], region)
         if found is None:
             return
-        words = replace(found[0], region=visible_crop(transform, *pixels.shape[1:]))
-        entries.append(encode_attention(image.image_id, words))
+        entries.append(encode_attention(image.image_id, found[0]))
     with atomic_write(path) as file:
         json.dump(entries, file)
 

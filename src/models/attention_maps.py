@@ -18,6 +18,8 @@ from src.models.kernels.attention import eager_attention
 from src.models.loss import project_states
 
 LAST_LAYERS = 4  # of the decoder; the first ones attend to nothing in particular
+Region = tuple[float, float, float, float]  # left, top, right, bottom as fractions of an image: see `visible_crop`
+WHOLE: Region = (0.0, 0.0, 1.0, 1.0)
 MOST_SPECIAL_TOKENS = 2  # before the patches: ViT and BEiT have a class token, DeiT one for distillation too
 
 
@@ -27,12 +29,12 @@ class WordAttention:
 
     words: list[str]
     heat: Tensor  # f32 (W,h,w) on the CPU, at most 1
-    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # see `visible_crop`
+    region: Region = WHOLE
 
 
 @torch.no_grad()
 def word_attention(
-    model: Model, processor: Processor, states: Tensor, captions: Sequence[str]
+    model: Model, processor: Processor, states: Tensor, captions: Sequence[str], region: Region = WHOLE
 ) -> list[WordAttention] | None:
     """Merge the cross-attention of B captions from tokens to words, under encoder states (B,P,De), in eval mode.
 
@@ -44,7 +46,7 @@ def word_attention(
     if side is None or attention is None:
         return None
     grids = attention[:, :, -side * side :].unflatten(-1, (side, side)).float().cpu()  # (B,T,h,w)
-    return [merge_words(processor, ids, grid[: len(ids)]) for ids, grid in zip(tokens, grids, strict=True)]
+    return [merge_words(processor, ids, grid[: len(ids)], region) for ids, grid in zip(tokens, grids, strict=True)]
 
 
 def grid_side(num_states: int, encoder_config: Any = None) -> int | None:
@@ -76,13 +78,13 @@ def cross_attention(
     return torch.stack(layers[-LAST_LAYERS:]).float().mean(dim=(0, 2))  # (L,B,heads,T,P) -> (B,T,P)
 
 
-def visible_crop(transform: ImageTransform, height: int, width: int) -> tuple[float, float, float, float]:
+def visible_crop(transform: ImageTransform, height: int, width: int) -> Region:
     """Left, top, right, bottom of what resizing and cropping keep of an image, as fractions of its sides.
 
     Example: resized to 256 x 256, of which the middle 224 x 224 are kept: (0.0625, 0.0625, 0.9375, 0.9375).
     """
     if transform.crop is None:
-        return 0.0, 0.0, 1.0, 1.0
+        return WHOLE
     resized: Any = transform.resize
     if not isinstance(resized, tuple):
         shortest = min(height, width)
@@ -91,15 +93,15 @@ def visible_crop(transform: ImageTransform, height: int, width: int) -> tuple[fl
     return left, top, 1 - left, 1 - top
 
 
-def merge_words(processor: Processor, ids: Sequence[int], grids: Tensor) -> WordAttention:
+def merge_words(processor: Processor, ids: Sequence[int], grids: Tensor, region: Region) -> WordAttention:
     """Average the grids f32 (n,h,w) of each word's n token ids and scale every word's to a largest value of 1."""
     words = processor.decode(ids).split()
     if not words:
-        return WordAttention([], grids.new_zeros(0, *grids.shape[1:]))
+        return WordAttention([], grids.new_zeros(0, *grids.shape[1:]), region)
     groups: dict[int, list[int]] = {}  # token positions by word: the last one of the text up to the token
     for position in range(len(ids)):
         number = len(processor.decode(ids[: position + 1]).split())
         groups.setdefault(min(max(number, 1), len(words)) - 1, []).append(position)
     heat = torch.stack([grids[group].mean(dim=0) for group in groups.values()])  # (W,h,w)
     heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
-    return WordAttention([words[number] for number in groups], heat)
+    return WordAttention([words[number] for number in groups], heat, region)

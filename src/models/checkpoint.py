@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, causes
 from src.utils.files import atomic_write
 
 FORMAT = 1
@@ -104,11 +104,9 @@ def match_weights(
     return {expected[name]: weight for name, weight in saved.items()}
 
 
-def find_os_error(error: BaseException | None) -> OSError | None:
+def find_os_error(error: BaseException) -> OSError | None:
     """Find the disk's error below torch's: its writer raises one of its own when a write fails."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((one for one in causes(error, implicit=True) if isinstance(one, OSError)), None)
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

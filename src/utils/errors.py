@@ -97,11 +97,11 @@ def how_to_resume(folder: Path) -> str:
     return f"resume with the same command and ckpt_path={last}"
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from."""
+def causes(error: BaseException | None, implicit: bool = False) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from; implicit: also what was being handled when it was raised."""
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or (error.__context__ if implicit else None)
 
 
 def resource_error(error: BaseException, batch_size: int | None) -> UserError | None:

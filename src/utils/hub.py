@@ -20,7 +20,7 @@ import transformers
 from huggingface_hub import constants
 from huggingface_hub.utils import enable_progress_bars
 
-from src.utils.errors import UserError
+from src.utils.errors import UserError, causes
 
 KNOWN_ID = "nlpconnect/vit-gpt2-image-captioning"
 CONNECT_SECONDS = 5.0
@@ -87,10 +87,7 @@ def load_pretrained(
         return kind.from_pretrained(source, revision=revision, trust_remote_code=False, **settings)
     except Exception as error:
         found = f"{key}={source!r}" + (f" at revision {revision!r}" if revision else "")
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UnpicklingError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
+        if any(isinstance(cause, UnpicklingError) for cause in causes(error, implicit=True)):
             raise UserError(
                 f"{found}: its weights are a pickle that holds more than tensors or is damaged, and was not loaded, "
                 "since that could run code from it; expected plain weights; use a safetensors file from a source that "
