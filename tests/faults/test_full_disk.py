@@ -7,7 +7,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from src.callbacks.feature_cache import FeatureCache
 from src.datamodule.caption_table import CaptionedImage
 from src.evaluate import write_predictions
 from src.metrics.scorer import Scores
@@ -44,28 +43,6 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tiny_checkpoint, 
         assert (half_written(disk), leftovers(disk)) == ([], [])
         resumed = Run(base, flickr_folder, disk / "on", disk / "cut" / "last.ckpt", max_epochs=2)
         assert differences(whole.end(), resumed.end()) == []
-
-
-@pytest.mark.slow
-def test_a_cache_that_finds_no_room_gives_way_to_pixels(tiny_checkpoint, flickr_folder, tmp_path, monkeypatch, caplog):
-    pixels = Run(tiny_checkpoint, flickr_folder, tmp_path / "pixels", max_epochs=1)
-    monkeypatch.setattr("src.callbacks.feature_cache.SHARD_IMAGES", 16)
-    with small_disk(tmp_path / "disk", 1000) as disk:
-        compute, shards = FeatureCache._features, []
-
-        def features(*arguments):
-            if len(shards) == 1:
-                fill(disk)
-            shards.append(compute(*arguments))
-            return shards[-1]
-
-        monkeypatch.setattr(FeatureCache, "_features", features)
-        cache = FeatureCache(str(disk / "cache"), dtype="fp32")
-        run = Run(tiny_checkpoint, flickr_folder, tmp_path / "run", more=(cache,), max_epochs=1)
-        assert caplog.text.count("the feature cache cannot be written (No space left on device); pixels are read") == 1
-        assert len(list(disk.glob("cache/*/*/*.safetensors"))) == 1
-        assert (half_written(disk), leftovers(disk)) == ([], [])
-        assert differences(pixels.end(), run.end()) == []
 
 
 def test_metrics_predictions_and_curves_that_find_no_room_leave_those_before(tmp_path, caplog):

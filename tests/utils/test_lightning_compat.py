@@ -1,7 +1,6 @@
 """Precision by the hardware, a csv logger that resumes; each workaround of Lightning is still needed."""
 
 import csv
-import errno
 import os
 import pickle
 import signal
@@ -87,23 +86,6 @@ def test_a_resumed_run_continues_its_csv_and_logs_the_repeated_steps_once(tmp_pa
     assert found == [("0", "4.0", ""), ("1", "3.0", ""), ("2", "0.0", ""), ("2", "", "1.0")]
     CsvLogger(str(tmp_path / "none"), purge_step=2)
     assert not (tmp_path / "none").exists()
-
-
-def test_a_full_disk_keeps_the_file_and_the_rows(tmp_path, monkeypatch, caplog):
-    logger = logged(tmp_path, 0)
-    before = logger.path.read_bytes()
-
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as disk:
-        disk.setattr(lightning_compat, "write_csv", full)
-        logger.log_metrics({"b": 2.0}, 1)
-        logger.write()
-    assert logger.path.read_bytes() == before
-    assert "No space left on device" in caplog.text
-    logger.write()
-    assert len(rows(logger)) == 2
 
 
 @pytest.fixture
