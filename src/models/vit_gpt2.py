@@ -127,7 +127,7 @@ class VitGpt2(LightningModule):
             nll, tokens = self.captioner(batch)
         else:
             nll, tokens, reward = self.scst.loss(self.captioner, batch)
-            shown = {"prog_bar": True, "on_step": True, "on_epoch": True, "sync_dist": True}
+            shown: dict[str, Any] = {"prog_bar": True, "on_step": True, "on_epoch": True, "sync_dist": True}
             self.log("train/reward", reward, batch_size=len(batch), **shown)
         mean = torch.stack([nll.detach().float(), tokens.float()])
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")  # as DDP averages gradients
