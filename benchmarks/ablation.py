@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import common
 from src.report.run_files import read_metrics, read_predictions
 
-# Name -> overrides of train.py; {run}: the default's run folder with the same seed; {lr}, {epochs}: of the default.
+# Name -> overrides of train.py; {run}: the default's run folder with the same seed; {lr}, ...: a value of the default.
 TRAIN = {
     "default": "",
     "1 block": "model.num_layers_to_train=1",
@@ -36,8 +36,14 @@ TRAIN = {
     "cosine": "model.lr_scheduler.scheduler.cosine=true",
     "lr x 2": "model.optimizer.lr={lr*2}",
     "lr / 2": "model.optimizer.lr={lr*0.5}",
+    "batch / 2": "datamodule.batch_size={batch*0.5}",
     "epochs x 2": "trainer.max_epochs={epochs*2}",
     "epochs / 2": "trainer.max_epochs={epochs*0.5}",
+    "2 captions, epochs x 2": "datamodule.captions_per_image=2 trainer.max_epochs={epochs*2}",
+    "1 caption, epochs x 3": "datamodule.captions_per_image=1 trainer.max_epochs={epochs*3}",
+    "batch / 2, 2 captions, epochs x 1.5": (
+        "datamodule.batch_size={batch*0.5} datamodule.captions_per_image=2 trainer.max_epochs={epochs*1.5}"
+    ),
     "all captions": "datamodule.captions_per_image=null",
     "SCST after default": "model.objective=scst ckpt_path={run} monitor=val/cider_d trainer.max_epochs=5",
     "recipe": "effort=best",
@@ -61,7 +67,8 @@ class Ablation:
     def __init__(self, out: Path, base: Sequence[str], environment: Mapping[str, str]) -> None:
         self.out, self.base, self.environment = out.resolve(), tuple(base), environment
         config = common.compose_config(*base)
-        self.values: dict[str, Any] = {"lr": config.model.optimizer.lr, "epochs": config.trainer.max_epochs}
+        lr, batch = config.model.optimizer.lr, config.datamodule.batch_size
+        self.values: dict[str, Any] = {"lr": lr, "batch": batch, "epochs": config.trainer.max_epochs}
 
     def folder(self, lever: str, seed: int) -> Path:
         """Return the run folder of a lever and seed, named by the overrides."""

@@ -30,8 +30,8 @@ def make_methods(options: dict[str, Any]) -> tuple[dict[str, Callable[[], list[s
         f"model.generation.max_length={options['max_length']}",
     )  # fmt: skip
     datamodule, module = common.build(config)
-    module.eval()
-    batch = next(iter(datamodule.train_dataloader()))
+    module.to(common.DEVICE).eval()
+    batch = next(iter(datamodule.train_dataloader())).to(common.DEVICE)
     processor, pixels = module.processor, batch.pixel_values
     model, model_bf16 = module.model, copy.deepcopy(module.model).to(torch.bfloat16)
     settings = {"max_length": options["max_length"], "num_beams": options["beams"], "do_sample": False}

@@ -2,15 +2,17 @@
 
     seq2seq_trainer_*      transformers' Seq2SeqTrainer, one row per caption, fp32 and bf16
     ours_*_pixels          this project from pixels: equal terms
-    ours_*                 this project with the feature cache
+    ours_*                 this project with the feature cache, on a GPU in its memory
+    ours_bf16_disk         on a GPU: the cache read from disk
     original_loop          one row per caption, pixels through the model, captions generated in every step
 
-The same images, captions, starting weights and trained blocks. Ours runs in one process, the others in a second one, in
-turn; the median of the rounds counts. Ours reads images or cache from disk; the others have their pixels in memory.
-Losses are without dropout. mfu: needed FLOP/s over what the machine reaches in matrix products.
+The same images, captions, starting weights and trained blocks. Ours in each precision and the others have a process
+each, and run in turn; the median of the rounds counts. Ours reads images or cache from disk; the others have their
+pixels in memory. Losses are without dropout. mfu: needed FLOP/s over what the machine reaches in matrix products.
 """
 
 import statistics
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -23,7 +25,8 @@ from src.models.freezing import choose_trainable
 from src.models.pretrained import load_captioner
 
 ORIGINAL_BATCH = 16  # captions in a step of the original loop
-OURS = ("ours_fp32_pixels", "ours_fp32", "ours_bf16_pixels", "ours_bf16")
+ON_GPU = ("ours_bf16_disk",) if common.DEVICE == "cuda" else ()
+OURS = ("ours_fp32_pixels", "ours_fp32", "ours_bf16_pixels", *ON_GPU, "ours_bf16")
 METHODS = ("seq2seq_trainer_fp32", *OURS[:2], "seq2seq_trainer_bf16", *OURS[2:], "original_loop")
 
 
@@ -33,8 +36,9 @@ class Ours:
     def __init__(self, options: dict[str, Any], *overrides: str) -> None:
         self.options, count = options, options["images"]
         self.config = common.compose_config(
-            *common.data_overrides(options["data_dir"]), f"datamodule.num_samples={count * 50}",
-            f"datamodule.batch_size={count}", f"model.checkpoint={options['checkpoint']}", *overrides,
+            *common.data_overrides(options["data_dir"], count * 50), f"datamodule.num_samples={count * 50}",
+            f"datamodule.batch_size={count}", f"model.checkpoint={options['checkpoint']}",
+            f"model.compile={options['compile']}", *overrides,
         )  # fmt: skip
         self.datamodule, self.module = common.build(self.config)
         self.module.to(common.DEVICE)
@@ -46,7 +50,8 @@ class Ours:
     def fit(self, method: str, steps: int) -> common.StepClock:
         """Train for some steps."""
         self.datamodule.features = None
-        cache = FeatureCache(f"{self.config.paths.output_dir}/feature_cache", size_limit_gb=None)
+        folder, device = f"{self.config.paths.output_dir}/feature_cache", "disk" if method.endswith("disk") else "auto"
+        cache = FeatureCache(folder, device=device, size_limit_gb=None)
         callbacks = [] if method.endswith("pixels") else [cache]
         precision = common.PRECISIONS[method.split("_")[1]]
         return common.train_steps(self.config, self.datamodule, self.module, steps, precision, callbacks)
@@ -54,7 +59,7 @@ class Ours:
     def loss(self, method: str) -> float:
         """Return nats per token of the first images, without dropout."""
         self.module.eval()
-        with torch.no_grad(), common.autocast(method):
+        with torch.no_grad(), common.autocast(method), torch.compiler.set_stance("force_eager"):
             nll, tokens = self.module.captioner(self.batch(method))
         return float(nll / tokens)
 
@@ -68,11 +73,17 @@ class Ours:
             batch.pixels = None
         return batch
 
+    def captions_per_image(self) -> float:
+        """Return the captions of a batch by its images."""
+        batch = self.batch("pixels")
+        return common.count_captions(batch) / len(batch)
+
     def flops_per_caption(self, method: str) -> float:
         """Return the floating-point operations that a step needs, forward and backward."""
         batch, captioner = self.batch(method), self.module.captioner
         kernels, captioner.kernels = captioner.kernels, "reference"  # operators that torch can count
-        flops = common.count_flops(self.step(batch, method))
+        with torch.compiler.set_stance("force_eager"):
+            flops = common.count_flops(self.step(batch, method))
         captioner.kernels = kernels
         return flops / common.count_captions(batch)
 
@@ -105,7 +116,8 @@ class Theirs:
     """transformers' model, trained by the alternatives."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        ours = Ours(options)
+        self.options, ours = options, Ours(options)
+        self.captions_per_image = ours.captions_per_image
         images = {image.image_id: image for image in ours.datamodule.splits["train"]}
         self.processor, names = ours.module.processor, ours.batch("pixels").image_ids
         self.rows = baselines.caption_rows([images[name] for name in names], self.processor)
@@ -115,7 +127,9 @@ class Theirs:
         """Return captions per second of one round."""
         if method == "original_loop":
             return baselines.time_original_loop(self.model, self.rows[:ORIGINAL_BATCH], self.processor)
-        return baselines.time_seq2seq(self.model, self.rows, 1, method.endswith("bf16"))
+        steps = self.options["steps"] if common.DEVICE == "cuda" else 1
+        settings = {"bf16": method.endswith("bf16"), "torch_compile": self.options["compile"]}
+        return baselines.time_seq2seq(self.model, self.rows, steps, **settings)
 
     @torch.no_grad()
     def loss(self, method: str) -> float:
@@ -134,19 +148,22 @@ def trainable_model(checkpoint: str) -> Any:
 
 def measure(options: dict[str, Any], methods: list[str]) -> dict[str, dict[str, float]]:
     """Run the rounds; return columns of the table, by method."""
-    kinds = {method in OURS for method in methods}
-    sides = {ours: common.Isolated(Ours if ours else Theirs, options) for ours in kinds}
-    losses = {method: sides[method in OURS].call("loss", method) for method in methods}
+    names = {method: method[:9] if method in OURS else "theirs" for method in methods}  # ours_fp32, ours_bf16
+    sides = {name: common.Isolated(Theirs if name == "theirs" else Ours, options) for name in set(names.values())}
+    losses = {method: sides[names[method]].call("loss", method) for method in methods}
     rounds: dict[str, list[float]] = defaultdict(list)
     for _ in range(options["rounds"]):
         for method in methods:
-            rounds[method].append(sides[method in OURS].call("run", method))
+            rounds[method].append(sides[names[method]].call("run", method))
+            print(f"{method}: {rounds[method][-1]:.4g} captions/s", file=sys.stderr, flush=True)
     speed = {method: statistics.median(values) for method, values in rounds.items()}
     mfu = {}
     for method in (method for method in methods if method in OURS):
         peak = common.machine_peak(common.DTYPES[method.split("_")[1]])
-        mfu[method] = speed[method] * sides[True].call("flops_per_caption", method) / peak
-    return {"captions_per_second": speed, "loss": losses, "mfu": mfu}
+        mfu[method] = speed[method] * sides[names[method]].call("flops_per_caption", method) / peak
+    per_image = {name: side.call("captions_per_image") for name, side in sides.items()}
+    images = {method: rate / per_image[names[method]] for method, rate in speed.items()}
+    return {"images_per_second": images, "captions_per_second": speed, "loss": losses, "mfu": mfu}
 
 
 def loss_differences(options: dict[str, Any], methods: list[str]) -> dict[str, float]:
@@ -177,8 +194,9 @@ def remove_dropout(model: torch.nn.Module) -> None:
 def main() -> None:
     parser = common.make_parser(__doc__, METHODS)
     parser.add_argument("--images", type=int, default=16, help="per step, with all their captions")
-    parser.add_argument("--steps", type=int, default=4, help="of ours in a round; the others make one")
+    parser.add_argument("--steps", type=int, default=4, help="of ours in a round; the others make one on a CPU")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="ours and the Trainer's by torch.compile")
     parser.add_argument("--equal-steps", type=int, default=0, help="compare the losses of that many steps too")
     parser.add_argument("--memory", action="store_true", help="peak memory of each, in a process of its own")
     parser.add_argument("--profile", action="store_true", help="operators that take most of a step, of ours")
@@ -195,6 +213,7 @@ def main() -> None:
     if options["memory"]:
         same = ["-m", "benchmarks.training", "--checkpoint", options["checkpoint"], "--in-process"]
         same += ["--images", str(options["images"]), "--steps", str(options["steps"])]
+        same += ["--compile"] if options["compile"] else []
         same += ["--data-dir", options["data_dir"]] if options["data_dir"] else []
         result["peak_gb"] = {m: common.run_python([*same, "--only", m])["gb"] for m in methods}
     if options["equal_steps"]:
