@@ -43,6 +43,14 @@ def write_images(folder: Path, count: int, captions: int = 2) -> list[CaptionedI
     return images
 
 
+def captions(table: CaptionTable) -> dict[str, tuple[str, ...]]:
+    return {image.image_id: image.captions for image in table.images}
+
+
+def skipped(table: CaptionTable) -> list[tuple[int, str, str]]:
+    return [(row.line, row.image_id, row.reason) for row in table.skipped]
+
+
 class TableDataModule(CaptionDataModule):
     """A data module over images that are given, not read."""
 

@@ -12,6 +12,7 @@ from src.datamodule.caption_table import CaptionTable
 from src.datamodule.readers.folder import read_folder
 from src.datamodule.readers.tables import read_delimited
 from src.utils.errors import UserError
+from tests.datamodule.tiny import captions, skipped
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 
@@ -24,14 +25,6 @@ def folder(tmp_path: Path, content: str | bytes, file: str = "captions.txt", ima
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(content.encode() if isinstance(content, str) else content)
     return tmp_path
-
-
-def captions(table: CaptionTable) -> dict[str, tuple[str, ...]]:
-    return {image.image_id: image.captions for image in table.images}
-
-
-def skipped(table: CaptionTable) -> list[tuple[int, str, str]]:
-    return [(row.line, row.image_id, row.reason) for row in table.skipped]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from src.datamodule.caption_table import CaptionTable
 from src.datamodule.readers.medicat import RELEASE, read_medicat, read_subfigures, strip_label
 from src.datamodule.splits import split_table
 from src.utils.errors import UserError
+from tests.datamodule.tiny import captions, skipped
 
 NAMES = ("a_1-Figure1-1.png", "a_2-Figure2-1.png", "b_1-Figure1-1.png", "c_1-Figure1-1.png")
 
@@ -30,14 +31,6 @@ def folder(tmp_path: Path, *rows: Any, file: str = "release.jsonl") -> Path:
     lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
     (tmp_path / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tmp_path
-
-
-def captions(table: CaptionTable) -> dict[str, tuple[str, ...]]:
-    return {image.image_id: image.captions for image in table.images}
-
-
-def skipped(table: CaptionTable) -> list[tuple[int, str, str]]:
-    return [(row.line, row.image_id, row.reason) for row in table.skipped]
 
 
 # Figures
