@@ -6,7 +6,7 @@ equal pieces: one image more or less moves no other. Only where a split would be
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from src.datamodule.caption_table import CaptionedImage, CaptionTable
 from src.utils.errors import UserError
@@ -38,44 +38,15 @@ def split_table(
         )
     sizes = Counter(image.group for image in table.images)
     hashes = {group: _hash(group, seed) for group in sizes}
-    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0 or fold is not None]
-    split_of: dict[str, str]
+    official = {image.group: image.split for image in table.images if image.split}
     if fold is not None:
-        if not (3 <= num_folds <= len(sizes) and 0 <= fold < num_folds):
-            raise UserError(
-                f"datamodule.fold={fold}, num_folds={num_folds}; expected 3 to {len(sizes)} folds (as many as groups) "
-                "and a fold from 0 to num_folds - 1; set datamodule.fold=0 datamodule.num_folds=5 or use more data"
-            )
-        names = {fold: "test", (fold + 1) % num_folds: "val"}
-        split_of = {group: names.get(int(number * num_folds), "train") for group, number in hashes.items()}
-        if len(set(split_of.values())) < len(required):
-            ranked = sorted(sizes, key=hashes.__getitem__)
-            split_of = {group: names.get(rank % num_folds, "train") for rank, group in enumerate(ranked)}
-    elif any(image.split for image in table.images) and max(ratios) < 1:
-        split_of = {image.group: image.split for image in table.images if image.split}
-        start = 0.0
-        for name, ratio in (("test", ratios[2]), ("val", ratios[1])):
-            if name in required and name not in split_of.values():
-                log.info("the official split has no %s images; %g of its train images are taken", name, ratio)
-                moved = [group for group, split in split_of.items() if split == "train"]
-                split_of |= {group: name for group in moved if start <= hashes[group] < start + ratio}
-                start += ratio
+        split_of = _split_by_fold(hashes, fold, num_folds)
+    elif official and max(ratios) < 1:
+        split_of = _complete_official(official, hashes, ratios)
     else:
-        val_end = ratios[1] + ratios[2] if ratios[0] else 1.0
-        split_of = {
-            group: "test" if number < ratios[2] else "val" if number < val_end else "train"
-            for group, number in hashes.items()
-        }
-        if len(set(split_of.values())) < len(required) <= len(sizes):
-            counts = [max(round(len(sizes) * ratio), 1) if ratio > 0 else 0 for ratio in ratios]
-            counts[max(range(3), key=lambda split: ratios[split])] += len(sizes) - sum(counts)
-            ranked = sorted(sizes, key=lambda group: (sizes[group], hashes[group]))
-            ordered = ["test"] * counts[2] + ["val"] * counts[1] + ["train"] * counts[0]
-            split_of = dict(zip(ranked, ordered, strict=True))
-    splits: dict[str, list[CaptionedImage]] = {name: [] for name in SPLITS}
-    for image in table.images:
-        if image.group in split_of:
-            splits[split_of[image.group]].append(image)
+        split_of = _split_by_ratios(sizes, hashes, ratios)
+    splits = {name: [image for image in table.images if split_of.get(image.group) == name] for name in SPLITS}
+    required = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0 or fold is not None]
     empty = [name for name in required if not splits[name]]
     if empty:
         raise UserError(
@@ -84,6 +55,49 @@ def split_table(
             "that ratio of datamodule.split_ratios to 0"
         )
     return splits
+
+
+def _split_by_fold(hashes: Mapping[str, float], fold: int, num_folds: int) -> dict[str, str]:
+    if not (3 <= num_folds <= len(hashes) and 0 <= fold < num_folds):
+        raise UserError(
+            f"datamodule.fold={fold}, num_folds={num_folds}; expected 3 to {len(hashes)} folds (as many as groups) "
+            "and a fold from 0 to num_folds - 1; set datamodule.fold=0 datamodule.num_folds=5 or use more data"
+        )
+    names = {fold: "test", (fold + 1) % num_folds: "val"}
+    split_of = {group: names.get(int(number * num_folds), "train") for group, number in hashes.items()}
+    if len(set(split_of.values())) < len(SPLITS):
+        ranked = sorted(hashes, key=hashes.__getitem__)
+        split_of = {group: names.get(rank % num_folds, "train") for rank, group in enumerate(ranked)}
+    return split_of
+
+
+def _complete_official(
+    official: Mapping[str, str], hashes: Mapping[str, float], ratios: Sequence[float]
+) -> dict[str, str]:
+    """Take images of the official train split for a test or val split that the official one lacks."""
+    split_of, start = dict(official), 0.0
+    for name, ratio in (("test", ratios[2]), ("val", ratios[1])):
+        if ratio > 0 and name not in split_of.values():
+            log.info("the official split has no %s images; %g of its train images are taken", name, ratio)
+            moved = [group for group, split in split_of.items() if split == "train"]
+            split_of |= {group: name for group in moved if start <= hashes[group] < start + ratio}
+            start += ratio
+    return split_of
+
+
+def _split_by_ratios(sizes: Mapping[str, int], hashes: Mapping[str, float], ratios: Sequence[float]) -> dict[str, str]:
+    val_end = ratios[1] + ratios[2] if ratios[0] else 1.0
+    split_of = {
+        group: "test" if number < ratios[2] else "val" if number < val_end else "train"
+        for group, number in hashes.items()
+    }
+    if len(set(split_of.values())) < sum(ratio > 0 for ratio in ratios) <= len(sizes):
+        counts = [max(round(len(sizes) * ratio), 1) if ratio > 0 else 0 for ratio in ratios]
+        counts[max(range(3), key=lambda split: ratios[split])] += len(sizes) - sum(counts)
+        ranked = sorted(sizes, key=lambda group: (sizes[group], hashes[group]))
+        ordered = ["test"] * counts[2] + ["val"] * counts[1] + ["train"] * counts[0]
+        split_of = dict(zip(ranked, ordered, strict=True))
+    return split_of
 
 
 def _hash(group: str, seed: int) -> float:
