@@ -72,9 +72,8 @@ def open_captioner(checkpoint: str | Path, base: str = "", log_dir: str | Path =
             saved = {name: getattr(model.generation_config, name, None) for name in GENERATION}
             where = f"checkpoint={source!r} has in its generation config "
             return Restored(model, processor, resolve_generation(saved, processor, where), source, source)
-        settings, content = restored_settings(file, base)
-        settings.pop("encoder_lr_factor", None)
-        own = CaptionModel.from_base(**settings)
+        content = read_checkpoint(file)
+        own = CaptionModel.from_base(**_model_settings(content, file, base))
         own.load_state_dict(own.match_checkpoint(content), strict=False)
         merge_adapter(own.eval().network)
         trained = {"base_sha256": own.base_sha256, "config": content[METADATA_KEY]["config"]}
@@ -84,23 +83,16 @@ def open_captioner(checkpoint: str | Path, base: str = "", log_dir: str | Path =
         raise UserError(text) from error
 
 
-def restored_settings(checkpoint: str | Path, base: str = "", **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return model settings of a run folder or `.ckpt` and what the file holds.
-
-    settings: replace those of the run.
-    """
-    file = checkpoint_file(str(checkpoint)) or Path(checkpoint)
-    content = read_checkpoint(file)
+def _model_settings(content: Mapping[str, Any], file: Path, base: str) -> dict[str, Any]:
     config = content[METADATA_KEY]["config"]
     model = _group_settings("model", config.get("model") or {}, file)
-    generation = (model.get("generation") or {}) | settings.pop("generation", {})
+    generation = dict(model.get("generation") or {})
     if not generation.get("max_length"):  # the data's, as in the run
         generation["max_length"] = (config.get("datamodule") or {}).get("generation_length")
-    model |= settings | {"generation": generation}
-    del model["_target_"]
     if not model.get("from_encoder_decoder"):
         model["checkpoint"] = base or _find_base(content, model, file)
-    return model, content
+    model["generation"] = generation
+    return {name: value for name, value in model.items() if name not in ("_target_", "encoder_lr_factor")}
 
 
 def scoring_settings(checkpoint: str | Path, file: Path | None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Train, validate and test a CaptionModel with Lightning: steps, logging, optimizer, schedule, checkpoint content."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from src.models.caption_model import CaptionModel
 from src.models.freezing import has_block_list
 from src.models.loss import FiniteCheck, TokenMean
 from src.models.optimization import make_optimizer, make_scheduler
-from src.models.restore import restored_settings
 from src.models.scst import SelfCritical
 from src.utils.errors import UserError
 from src.utils.lightning_compat import load_loader_position
@@ -77,16 +75,6 @@ class VitGpt2(LightningModule):
         self.test_captions: dict[str, str] = {}
         self.test_losses: dict[str, tuple[float, int]] = {}
         self._window_tokens: Tensor | None = None  # of the batches whose gradients are accumulated so far
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = None, **settings: Any
-    ) -> "VitGpt2":
-        """Rebuild the module of a run folder or `.ckpt`, in eval mode; settings replace those of the run."""
-        found, content = restored_settings(checkpoint_path, **settings)
-        module = cls(**found, run_config=content[files.METADATA_KEY]["config"])
-        module.load_state_dict(module.match_checkpoint(content), strict=False)
-        return module.eval().to(map_location or "cpu")
 
     @property
     def model(self) -> VisionEncoderDecoderModel:

@@ -10,7 +10,6 @@ import torch
 from src.models import restore as restoring
 from src.models.checkpoint import METADATA_KEY
 from src.models.restore import open_captioner, rebuilt_settings, scoring_settings
-from src.models.vit_gpt2 import VitGpt2
 from src.utils.errors import UserError
 from tests.saved_run import save_run
 
@@ -145,12 +144,3 @@ def test_a_project_that_was_moved_as_a_whole_finds_its_base(tiny_checkpoint, tmp
     named = rewrite(file.parents[1], now / "x.ckpt", base=restoring.PROJECT + "/src/demo/tiny")
     assert open_captioner(named).base == str(now / "src" / "demo" / "tiny")
     assert scoring_settings(file, file)["model"]["checkpoint"] == str(now / "src" / "demo" / "tiny")
-
-
-def test_load_from_checkpoint_of_lightning_needs_the_file_alone(run, tiny_checkpoint):
-    expected = open_captioner(run).model.state_dict()
-    module = VitGpt2.load_from_checkpoint(run / "checkpoints" / "best.ckpt", generation={"num_beams": 2})
-    assert all(torch.equal(weight, expected[name]) for name, weight in module.model.state_dict().items())
-    assert (module.captioner.generation["num_beams"], module.training) == (2, False)
-    assert module.captioner.generation["max_length"] == 12
-    rejected("does not exist; expected a .ckpt", VitGpt2.load_from_checkpoint, tiny_checkpoint)
