@@ -14,7 +14,6 @@ from transformers.pytorch_utils import Conv1D
 
 from src.utils.errors import UserError
 
-TRAIN_MODES = ("last_blocks", "cross_attention", "lora", "full")
 CROSS_ATTENTION = ("crossattention", "ln_cross_attn", "encoder_attn", "encoder_attn_layer_norm")
 # Queries and values of ViT, DeiT, BEiT, Swin and BART; of BERT and RoBERTa; GPT-2 keeps them in one matrix, with
 # its cross-attention queries separate.
@@ -63,8 +62,6 @@ def choose_trainable(
     `lora` chooses nothing yet: `add_lora` adds what trains. `enc_to_dec_proj`, newly initialized weights and a
     cross-attention that has them always train; an unused pooler never.
     """
-    if train not in TRAIN_MODES:
-        raise UserError(f"model.train={train!r}; expected {', '.join(TRAIN_MODES)}; set model.train=last_blocks")
     model.requires_grad_(False)
     chosen: list[nn.Module] = [model] if train == "full" else []
     for side in ("encoder", "decoder") if train == "last_blocks" else ():
@@ -112,8 +109,6 @@ def add_lora(model: Model, settings: Mapping[str, Any] | None, new_weights: Coll
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     try:
         config = LoraConfig(**{"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, **given})
-        if not (config.r >= 1 and config.lora_alpha > 0 and 0 <= config.lora_dropout < 1):
-            raise ValueError("r is 1 or more, lora_alpha above 0 and lora_dropout from 0 to below 1")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")  # Conv1D and Linear stand in one model
             inject_adapter_in_model(config, model)
