@@ -51,35 +51,26 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     """A captioner folder of 3 + 3 blocks, 32 pixels and 32 wide, weights at random, no dropout."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import (
-        GPT2Config,
-        PreTrainedTokenizerFast,
-        VisionEncoderDecoderConfig,
-        VisionEncoderDecoderModel,
-        ViTConfig,
-        ViTImageProcessor,
-    )
+    from transformers import PreTrainedTokenizerFast, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
 
-    folder = tmp_path_factory.mktemp("checkpoint")
-    end = "<|endoftext|>"
+    from tests.models.folders import encoder_config, processor
+    from tests.models.random_captioner import decoder_config
+
+    folder, end = tmp_path_factory.mktemp("checkpoint"), "<|endoftext|>"
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(["a red square above a blue circle"] * 4, vocab_size=300, special_tokens=[end])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token=end
-    )
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), end)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **special)
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
     torch.manual_seed(0)
-    encoder = ViTConfig(
-        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    decoder = decoder_config("gpt2", vocab_size=len(tokenizer), initializer_range=0.02, **ids)
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder_config("vit", intermediate_size=64), decoder
     )
-    decoder = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=3, n_head=2, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id = config.pad_token_id = config.eos_token_id = tokenizer.eos_token_id
     VisionEncoderDecoderModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    processor("vit").save_pretrained(folder)
     return folder
 
 
