@@ -29,8 +29,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -44,6 +45,7 @@ from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_text
 from src.utils.logging import visible
 
+Caption = Callable[[Sequence[CaptionedImage]], Iterator[tuple[CaptionedImage, dict[str, Any]]]]
 FORMATS = ("csv", "jsonl", "imageclef", "txt")
 DEFAULTS = {
     "checkpoint": "last", "log_dir": "", "out": "", "format": "", "num_captions": 1, "batch_size": 16,
@@ -58,21 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     settings = parse_command(arguments, DEFAULTS, positional="paths")
     partial_name = hashlib.blake2b(repr(sorted(settings.items())).encode(), digest_size=6).hexdigest()
-    paths, batch_size, count = (settings.pop(name) for name in ("paths", "batch_size", "num_captions"))
-    out, form = settings.pop("out"), settings.pop("format")
+    names = ("paths", "batch_size", "num_captions", "out", "format")
+    paths, batch_size, count, out, form = (settings.pop(name) for name in names)
     form = form or Path(out).suffix.removeprefix(".") or "csv"
-    if form not in FORMATS or os.path.isdir(out) or (out and form == "txt") or count < 1:
-        raise UserError(
-            f"out={out!r} format={form!r} num_captions={count}; expected a .csv or .jsonl file, format=imageclef, or "
-            "format=txt without out, and 1 or more captions; set out=captions.csv"
-        )
     images = find_images(paths)
-    stems = {Path(image.path).with_suffix("") for image in images}
-    if form == "txt" and (len(stems) < len(images) or any(image.span for image in images)):
-        raise UserError(
-            "format=txt: images in a tar or parquet file, or two that differ in their suffix alone, have no text file "
-            "of their own; expected image files; set out=captions.csv"
-        )
+    _check_output(images, out, form, count)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", newline="")
     with heavy_imports():
@@ -84,23 +76,16 @@ def main(arguments: Sequence[str]) -> int:
     generation = captioner.generation
     generation["num_beams"] = count if generation.get("do_sample") else max(generation["num_beams"], count)
     problems = {"could not be read": 0, "empty captions": 0}
-    try:
-        if out:
-            partial = Path(out).with_name(f".{Path(out).name}.{partial_name}.partial")
-            _write_file(captioner, images, Path(out), partial, form, count, batch_size, problems)
-        else:
-            beside = {image: Path(image.path).with_suffix(".txt") for image in images if form == "txt"}
-            new = [image for image in images if not (form == "txt" and beside[image].exists())]
-            for number, (image, row) in enumerate(_caption(captioner, new, count, batch_size, problems)):
-                if form == "txt":
-                    write_text(beside[image], row["caption"] + "\n")
-                else:
-                    write_row(sys.stdout, row, form, is_first=not number)
-    except OSError as error:
-        if not out:  # the reader of the pipe is gone
-            raise
-        reason = f"out={out!r} cannot be written ({error.strerror})"
-        raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
+    caption = partial(_caption, captioner, count=count, batch_size=batch_size, problems=problems)
+    if out:
+        kept = Path(out).with_name(f".{Path(out).name}.{partial_name}.partial")
+        try:
+            _write_file(caption, images, Path(out), kept, form)
+        except OSError as error:
+            reason = f"out={out!r} cannot be written ({error.strerror})"
+            raise UserError(f"{reason}; expected a folder with room; set out=<another file>") from error
+    else:
+        _write_each(caption, images, form)
     captioned = len(images) - sum(problems.values())
     if not captioned:
         found = " and ".join(f"{number} {name}" for name, number in problems.items())
@@ -108,6 +93,21 @@ def main(arguments: Sequence[str]) -> int:
     counts = {"captioned": captioned, **problems}
     print("; ".join(f"{number} {name}" for name, number in counts.items() if number), file=sys.stderr)
     return 2 if any(problems.values()) else 0
+
+
+def _check_output(images: Sequence[CaptionedImage], out: str, form: str, count: int) -> None:
+    """Raise UserError where no such file can be written of these images."""
+    if form not in FORMATS or os.path.isdir(out) or (out and form == "txt") or count < 1:
+        raise UserError(
+            f"out={out!r} format={form!r} num_captions={count}; expected a .csv or .jsonl file, format=imageclef, or "
+            "format=txt without out, and 1 or more captions; set out=captions.csv"
+        )
+    stems = {Path(image.path).with_suffix("") for image in images}
+    if form == "txt" and (len(stems) < len(images) or any(image.span for image in images)):
+        raise UserError(
+            "format=txt: images in a tar or parquet file, or two that differ in their suffix alone, have no text file "
+            "of their own; expected image files; set out=captions.csv"
+        )
 
 
 def _caption(
@@ -130,20 +130,29 @@ def _caption(
         yield image, row
 
 
-def _write_file(
-    captioner: Any, images: Sequence[CaptionedImage], out: Path, partial: Path, form: str, *settings: Any
-) -> None:
-    """Write the rows of all images, those of a stopped command included, which are kept in `partial`."""
+def _write_each(caption: Caption, images: Sequence[CaptionedImage], form: str) -> None:
+    """Write each row when it is there, to standard output, or its caption beside an image without a text file."""
+    beside = {image: Path(image.path).with_suffix(".txt") for image in images if form == "txt"}
+    new = [image for image in images if not (form == "txt" and beside[image].exists())]
+    for number, (image, row) in enumerate(caption(new)):
+        if form == "txt":
+            write_text(beside[image], row["caption"] + "\n")
+        else:
+            write_row(sys.stdout, row, form, is_first=not number)
+
+
+def _write_file(caption: Caption, images: Sequence[CaptionedImage], out: Path, kept: Path, form: str) -> None:
+    """Write the rows of all images, those of a stopped command included, which are kept in a file of their own."""
     rows: dict[str, dict[str, Any]] = {}
     with suppress(FileNotFoundError):
-        for line in partial.read_text(encoding="utf-8").splitlines():
+        for line in kept.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):  # a line that a kill cut off
                 row = json.loads(line)
                 rows[row["image_id"]] = row
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "a", encoding="utf-8", newline="") as file:
+    with open(kept, "a", encoding="utf-8", newline="") as file:
         file.write("\n" if rows else "")
-        for _, row in _caption(captioner, [one for one in images if visible(one.image_id) not in rows], *settings):
+        for _, row in caption([one for one in images if visible(one.image_id) not in rows]):
             rows[row["image_id"]] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -152,7 +161,7 @@ def _write_file(
         with atomic_write(out) as file:
             for number, row in enumerate(ordered):
                 write_row(file, row, form, is_first=not number)
-    partial.unlink()
+    kept.unlink()
 
 
 def find_images(paths: Sequence[str]) -> list[CaptionedImage]:
