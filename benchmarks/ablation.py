@@ -38,9 +38,9 @@ TRAIN = {
     "lr / 2": "model.optimizer.lr={lr*0.5}",
     "batch / 2": "datamodule.batch_size={batch*0.5}",
     "epochs x 2": "trainer.max_epochs={epochs*2}",
+    "epochs x 4/3": "trainer.max_epochs={epochs*1.34}",
     "epochs / 2": "trainer.max_epochs={epochs*0.5}",
     "2 captions, epochs x 2": "datamodule.captions_per_image=2 trainer.max_epochs={epochs*2}",
-    "1 caption, epochs x 3": "datamodule.captions_per_image=1 trainer.max_epochs={epochs*3}",
     "batch / 2, 2 captions, epochs x 1.5": (
         "datamodule.batch_size={batch*0.5} datamodule.captions_per_image=2 trainer.max_epochs={epochs*1.5}"
     ),
