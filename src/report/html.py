@@ -109,8 +109,9 @@ def choose_images(
     gain = {row: found for row in value if (found := _gain(predictions[row], metric)) is not None}
     best, rising = (sorted(found, key=lambda row: -found[row]) for found in (value, gain))
     order = random_order(len(predictions))
+    with_map = [row for row in order if predictions[row].image_id in mapped and Path(predictions[row].path).is_file()]
     views = {
-        "random": [row for row in order if _can_be_mapped(predictions[row], mapped)] or order,
+        "random": with_map or order,
         "best": best,
         "worst": best[::-1],
         "improved": [row for row in rising if gain[row] > 0],
@@ -124,10 +125,6 @@ def choose_images(
         if len(ranks) < MAX_IMAGES:
             ranks.setdefault(row, {})
     return ranks, metric
-
-
-def _can_be_mapped(prediction: Prediction, mapped: Container[str]) -> bool:
-    return prediction.image_id in mapped and Path(prediction.path).is_file()
 
 
 def _gain(prediction: Prediction, metric: str | None) -> float | None:

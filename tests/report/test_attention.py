@@ -89,9 +89,7 @@ def test_what_is_written_is_read_again_to_a_byte(tmp_path):
         {"a": 1},
         [{"image_id": "a"}],
         [ENTRY | {"words": ["x", "y"]}],
-        [ENTRY | {"words": [None]}],
         [ENTRY | {"region": [0]}],
-        [ENTRY | {"height": 10_000, "width": 10_000}],
         [ENTRY | {"heat": ["%%%"]}],
     ],
 )
