@@ -146,7 +146,7 @@ def compose_config(*overrides: str) -> DictConfig:
     folder = tempfile.mkdtemp(prefix="benchmark-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     plain = ["logger=none", "callbacks=none", f"trainer={'gpu' if DEVICE == 'cuda' else 'cpu'}"]
-    plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
+    plain += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0", "+trainer.enable_checkpointing=false"]
     paths = [f"paths.{name}_dir={folder}" for name in ("output", "work", "log")]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("train", [*plain, *paths, *overrides])

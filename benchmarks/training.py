@@ -35,8 +35,9 @@ class Ours:
 
     def __init__(self, options: dict[str, Any], *overrides: str) -> None:
         self.options, count = options, options["images"]
+        num_images = count * (options["steps"] + 3) * 4 // 3  # so many that no epoch ends in a round
         self.config = common.compose_config(
-            *common.data_overrides(options["data_dir"], count * 50), f"datamodule.num_samples={count * 50}",
+            *common.data_overrides(options["data_dir"], num_images), f"datamodule.num_samples={5 * num_images}",
             f"datamodule.batch_size={count}", f"model.checkpoint={options['checkpoint']}",
             f"model.compile={options['compile']}", *overrides,
         )  # fmt: skip
