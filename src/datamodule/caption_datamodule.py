@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, astuple, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +101,13 @@ class CaptionDataModule(LightningDataModule):
     def _report_duplicates(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Log and keep the images of val and test that look like one of another split."""
         split_of = {image.image_id: name for name, images in self.splits.items() for image in images}
-        for first, second in pairs:
-            for one, other in ((first, second), (second, first)):
+        for pair in pairs:
+            for one, other in (pair, pair[::-1]):
                 splits = split_of.get(one), split_of.get(other)
                 if None not in splits and splits[0] != splits[1] and splits[0] != "train":
                     self.duplicates.setdefault(one, other)
-        for one, other in islice(self.duplicates.items(), 1):
+        if self.duplicates:
+            one, other = next(iter(self.duplicates.items()))
             log.warning(
                 "%d images of val and test look like images of another split, such as %r and %r (all in splits.csv); "
                 "datamodule.group_duplicates=true keeps them in one split", len(self.duplicates), one, other,
