@@ -131,9 +131,10 @@ class VitGpt2(LightningModule):
         """Count the accumulated batches' tokens and rescale the gradients so far: a window is as one batch."""
         before = self._window_tokens
         self._window_tokens = tokens if before is None else before + tokens
-        for weight in self.trained_weights().values() if before is not None else ():  # their names take milliseconds
-            if weight.grad is not None:
-                weight.grad.mul_(before / self._window_tokens)
+        if before is not None:
+            for weight in self.trained_weights().values():
+                if weight.grad is not None:
+                    weight.grad.mul_(before / self._window_tokens)
         return self._window_tokens
 
     def on_train_epoch_end(self) -> None:
