@@ -40,7 +40,7 @@ from tqdm import tqdm
 from src.datamodule.caption_table import CaptionedImage, with_unique_ids
 from src.datamodule.readers.files import IMAGE_SUFFIXES
 from src.utils.config_check import GENERATION
-from src.utils.entry import heavy_imports, parse_command, run_command
+from src.utils.entry import heavy_imports, parse_command, run_short_command
 from src.utils.errors import UserError
 from src.utils.files import atomic_write, write_text
 from src.utils.logging import visible
@@ -232,4 +232,4 @@ def write_row(file: IO[str], row: Mapping[str, Any], form: str, is_first: bool) 
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:], __doc__)
+    run_short_command(main, sys.argv[1:], __doc__)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from src.utils.errors import ConfigErrors, UserError, causes
 from src.utils.logging import rank, visible
@@ -256,3 +256,15 @@ def run_command(main: Callable[[list[str]], object], arguments: list[str], usage
         sys.exit(141)
     if isinstance(status, int) and status:
         sys.exit(status)
+
+
+def run_short_command(main: Callable[[list[str]], object], arguments: list[str], usage: str = "") -> NoReturn:
+    """Call `run_command` and end the process without freeing what was imported: after torch that takes two seconds."""
+    status: Any = 0
+    try:
+        run_command(main, arguments, usage)
+    except SystemExit as ended:
+        status = ended.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -297,3 +297,9 @@ run_command(lambda arguments: [print("x" * 99) for _ in range(9999)], [])"""
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_a_short_command_ends_with_its_status_and_all_it_printed():
+    code = "import sys; from src.utils.entry import run_short_command; run_short_command(lambda _: print('x') or 2, [])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "x\n", "")
