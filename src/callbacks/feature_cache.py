@@ -135,7 +135,7 @@ class FeatureCache(Callback):
             problem = f"and {store.folder} has {free / 1e9:.2f} free"
         if problem:
             log.warning("the feature cache needs %.2f GB, %s: pixels are read instead", total / 1e9, problem)
-        elif count:
+        elif count and trainer.training:
             log.info("features %s images are cached, %.2f GB in %s", f"{count:,}", size / 1e9, local_path(store.folder))
         if trainer.local_rank == 0:
             store.prune(self.limit - (0 if problem else size), keep_used=not problem)

@@ -119,9 +119,10 @@ def _read_rows(path: Path, folder: ImageFolder, given: Columns) -> Iterator[Row]
     if not records and path.suffix != ".tar":
         raise UserError(f"{str(path)!r} has no captions; expected a row for each caption; name another captions file")
     columns = choose_columns(path, records, is_image, given)
-    captions = ", ".join(map(repr, columns.captions))
-    extra = f", split from {columns.split!r}" if columns.split else ""
-    log.info("%s: images from column %r, captions from %s%s", path.name, columns.image, captions, extra)
+    if [columns.image, *columns.captions, columns.split or ""] != ["image", "caption", ""]:  # chosen among others
+        captions = ", ".join(map(repr, columns.captions))
+        extra = f", split from {columns.split!r}" if columns.split else ""
+        log.info("%s: images from column %r, captions from %s%s", path.name, columns.image, captions, extra)
     for line, fields, error in records:
         if error:
             yield Row(line, re.split(r"[\t|;,]", fields[""])[0], fields[""], error)
