@@ -13,7 +13,7 @@ help:  ## Print this help
 setup: .venv/.captioner  ## Make .venv and install what the lock names: make setup EXTRAS="app onnx" adds these
 	$(if $(EXTRAS),$(PYTHON) scripts/install.py --only main $(foreach extra,$(EXTRAS),--extras $(extra)),@:)
 
-demo: .venv/.captioner  ## Fine-tune the shipped tiny model on synthetic images: a minute or two, no download
+demo: .venv/.captioner  ## Fine-tune the shipped tiny model on synthetic images: two or three minutes, no download
 	@$(RUN) train.py experiment=demo $(ARGS)
 
 train: .venv/.captioner  ## Fine-tune: make train ARGS="datamodule=folder datamodule.data_dir=FOLDER"
