@@ -23,7 +23,7 @@ class FlickrDataModule(FolderDataModule):
     def prepare_data(self) -> None:
         """Download captions.txt and Images/ from Kaggle; UserError where that fails."""
         if not self.download:
-            return
+            return super().prepare_data()
         by_folder = "flickr30k" if "30k" in self.data_dir.name.lower() else "flickr8k"
         name = self.download if isinstance(self.download, str) else by_folder
         if name not in HANDLES:

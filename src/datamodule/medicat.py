@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.datamodule.caption_datamodule import CaptionDataModule
+from src.datamodule.readers.files import find_path
 from src.datamodule.readers.medicat import CAPTION_FIELDS, read_medicat
 
 
@@ -33,3 +34,7 @@ class MedicatDataModule(CaptionDataModule):
         )  # fmt: skip
         super().__init__(reader, **common)
         self.data_dir = Path(data_dir).expanduser()
+
+    def prepare_data(self) -> None:
+        """Look for the folder; UserError, with the nearest name, without one."""
+        find_path("data_dir", self.data_dir, is_dir=True)

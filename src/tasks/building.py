@@ -151,11 +151,10 @@ def device_name(device: torch.device) -> str:
 
 def build_data(config: DictConfig) -> CaptionDataModule:
     """Build the processor and the data module, read, checked and split, before a model is loaded."""
+    datamodule: CaptionDataModule = instantiate(config.datamodule)
+    datamodule.prepare_data()  # a missing folder is told before the hub is asked for the model
     names = ("checkpoint", "revision", "from_encoder_decoder", "image_size")
-    processor = load_processor(**{name: config.model.get(name) for name in names})
-    # partial: Hydra would make a config of the processor
-    datamodule: CaptionDataModule = instantiate(config.datamodule, _partial_=True)(processor=processor)
-    datamodule.prepare_data()
+    datamodule.processor = load_processor(**{name: config.model.get(name) for name in names})
     try:
         datamodule.setup()
     except UserError:
